@@ -1,0 +1,279 @@
+"""Train `emoji-llava`: `python -m interp.emoji_world.train --help`. Every stage can be stopped at any time and goes on where it was.
+
+1. `words`   The decoder alone, on text: the scene as a raster of words, one for each patch, some of them knocked out or swapped. Each
+             cell's target is its own true word (denoising), the words of questions and answers have the usual next-word target.
+2. `patches` The CLIP tower alone: which words cover which patch, through a linear head that is thrown away.
+3. `align`   Decoder frozen; projector and tower learn from the answers only. No loss at image positions.
+4. `tune`    All parts, at a low rate, from the answers only. No loss at image positions.
+
+Stages 1 and 2 do not know each other and can run side by side. Knows nothing of `interp`.
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from .architecture import CELLS, IMAGE_SIDE, MEAN, STD, build_model, build_processor, whiten_patches
+from .conversations import Packed, pack, sample_questions
+from .muon import optimizers
+from .scenes import Scene, draw, sample_scene
+from .sprites import SEEN_VENDORS, load_sprites
+from .words import NOUNS, WORDS
+
+BRANCHES = 4  # questions for each scene
+SAVE_EVERY = 60.0  # seconds
+Step = Callable[[random.Random, float], dict[str, torch.Tensor]]
+
+
+@dataclass
+class Studio:
+    """What every stage works with."""
+
+    model: LlavaForConditionalGeneration
+    processor: LlavaProcessor
+    sprites: torch.Tensor
+    device: torch.device
+    batch: int
+
+    @property
+    def word_ids(self) -> torch.Tensor:
+        """Token ids of `WORDS`."""
+        ids = self.processor.tokenizer([f" {word}" for word in WORDS], add_special_tokens=False).input_ids
+        return torch.tensor(ids, device=self.device).squeeze(1)
+
+    def scenes(self, rng: random.Random, *, augment: float = 1.0, crowded: float = 0.0) -> list[Scene]:
+        """A batch of training scenes, from the seen vendors only; a share of them `crowded`."""
+        vendors = range(len(SEEN_VENDORS))
+        return [sample_scene(rng, vendors, augment=augment, crowded=rng.random() < crowded) for _ in range(self.batch)]
+
+    def pixels(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures in [0, 1] as the tower wants them."""
+        mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
+        return ((pictures - mean) / std).to(self.device)
+
+    def decode(self, packed: Packed, image: torch.Tensor) -> torch.Tensor:
+        """The decoder's normed last states [B, T, d], with `image` [B, patches, d] at the image positions."""
+        embeds = self.model.get_input_embeddings()(packed.ids.to(self.device))
+        embeds = torch.cat([embeds[:, : packed.image.start], image, embeds[:, packed.image.stop :]], dim=1)
+        return self.model.model.language_model(
+            inputs_embeds=embeds,
+            position_ids=packed.positions.to(self.device),
+            attention_mask=packed.mask.to(self.device),
+            use_cache=False,
+        ).last_hidden_state
+
+    def next_word_loss(self, states: torch.Tensor, packed: Packed, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean next-token loss and accuracy over `rows` [B, T]."""
+        rows = rows.to(self.device)
+        logits, targets = self.model.lm_head(states[rows]), packed.targets.to(self.device)[rows]
+        return F.cross_entropy(logits, targets), (logits.argmax(-1) == targets).float().mean()
+
+
+def words_step(studio: Studio) -> Step:
+    """Stage 1: see the module's docstring."""
+    word_ids = studio.word_ids
+
+    def step(rng: random.Random, progress: float) -> dict[str, torch.Tensor]:
+        scenes = studio.scenes(rng)
+        shares = draw(scenes, studio.sprites, side=4 * CELLS, cells=CELLS)[1].to(studio.device)
+        own = shares.argmax(-1)
+        # A cell is the mixture of the words that cover it; then up to 40 % are knocked out or swapped, and all are blurred a little, as
+        # the projector's words will be.
+        table = studio.model.get_input_embeddings().weight
+        cells = shares @ table[word_ids]
+        rate = 0.4 * torch.rand(len(scenes), 1, device=studio.device)
+        fate = torch.rand(own.shape, device=studio.device)
+        swapped = table[word_ids[torch.randint(len(WORDS), own.shape, device=studio.device)]]
+        unknown = table[studio.processor.tokenizer.image_token_id]
+        cells = torch.where((fate < rate / 2)[..., None], swapped, cells)
+        cells = torch.where(((fate >= rate / 2) & (fate < rate))[..., None], unknown, cells)
+        cells = cells + 0.2 * table[word_ids].std() * torch.randn_like(cells)
+        packed = pack(studio.processor.tokenizer, [sample_questions(s, rng, BRANCHES) for s in scenes], CELLS * CELLS)
+        states = studio.decode(packed, cells)
+        cell_logits = studio.model.lm_head(states[:, packed.image])
+        cell_loss = F.cross_entropy(cell_logits.flatten(0, 1), word_ids[own].flatten())
+        text_loss, _ = studio.next_word_loss(states, packed, packed.targets >= 0)
+        with torch.no_grad():
+            _, accuracy = studio.next_word_loss(states, packed, packed.answer)
+            thing = own < len(NOUNS)
+            cell_accuracy = (cell_logits.argmax(-1) == word_ids[own])[thing].float().mean()
+        return {"loss": cell_loss + text_loss, "cells": cell_accuracy, "answer words": accuracy}
+
+    return step
+
+
+def patches_step(studio: Studio, head: nn.Module) -> Step:
+    """Stage 2: see the module's docstring."""
+
+    def step(rng: random.Random, progress: float) -> dict[str, torch.Tensor]:
+        pictures, shares = draw(studio.scenes(rng, augment=min(1.0, 3 * progress), crowded=0.7), studio.sprites, IMAGE_SIDE, CELLS)
+        shares = shares.to(studio.device)
+        states = studio.model.model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:]
+        logits = head(states)
+        weight = 1 + 2 * shares[..., : len(NOUNS)].sum(-1)  # most patches are background, and that is the easy part
+        losses = -(F.log_softmax(logits, dim=-1) * shares).sum(-1)
+        with torch.no_grad():
+            hit = logits.argmax(-1) == shares.argmax(-1)
+            thing = shares[..., : len(NOUNS)].amax(-1) > 0.5
+        return {"loss": (losses * weight).sum() / weight.sum(), "nouns": hit[thing].float().mean(), "colors": hit[~thing].float().mean()}
+
+    return step
+
+
+def answers_step(studio: Studio) -> Step:
+    """Stages 3 and 4: see the module's docstring."""
+
+    def step(rng: random.Random, progress: float) -> dict[str, torch.Tensor]:
+        scenes = studio.scenes(rng)
+        pictures, _ = draw(scenes, studio.sprites, IMAGE_SIDE, CELLS)
+        features = studio.model.model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:]
+        image = studio.model.model.multi_modal_projector(features)
+        packed = pack(studio.processor.tokenizer, [sample_questions(s, rng, BRANCHES) for s in scenes], CELLS * CELLS)
+        states = studio.decode(packed, image)
+        loss, accuracy = studio.next_word_loss(states, packed, packed.answer)
+        with torch.no_grad():
+            nouns = packed.answer & torch.isin(packed.targets, studio.word_ids[: len(NOUNS)].cpu())
+            _, noun_accuracy = studio.next_word_loss(states, packed, nouns)
+        return {"loss": loss, "answer words": accuracy, "nouns": noun_accuracy}
+
+    return step
+
+
+def run(name: str, step: Step, parts: dict[str, nn.Module], rates: dict[str, float], work: Path, batches: int, seed: int) -> None:
+    """Train `parts` (each at its own peak rate) for `batches` steps, resuming from and saving to `work`."""
+    file = work / f"{name}.pt"
+    opts = [(rate, opt) for part, rate in rates.items() for opt in optimizers([parts[part]], rate)]
+    start = 0
+    if file.exists():
+        saved = torch.load(file, weights_only=True)
+        start = saved["step"]
+        for part, state in saved["parts"].items():
+            parts[part].load_state_dict(state)
+        for (_, opt), state in zip(opts, saved["optimizers"], strict=True):
+            opt.load_state_dict(state)
+
+    def save(done: int) -> None:
+        state = {
+            "step": done,
+            "parts": {part: module.state_dict() for part, module in parts.items()},
+            "optimizers": [opt.state_dict() for _, opt in opts],
+        }
+        torch.save(state, file.with_suffix(".tmp"))
+        file.with_suffix(".tmp").replace(file)
+
+    last_save, smooth = time.monotonic(), {}
+    bar = tqdm(range(start, batches), initial=start, total=batches, desc=name, mininterval=10)
+    for i in bar:
+        progress = i / batches
+        scale = min(1.0, (i + 1) / 60) * (1 - progress)
+        for rate, opt in opts:
+            for group in opt.param_groups:
+                group["lr"] = rate * scale
+        torch.manual_seed(seed * 1_000_003 + i)
+        values = step(random.Random(f"{name} {seed} {i}"), progress)
+        values["loss"].backward()
+        for _, opt in opts:
+            opt.step()
+            opt.zero_grad()
+        for key, value in values.items():
+            if value.isfinite():
+                smooth[key] = 0.98 * smooth.get(key, value.item()) + 0.02 * value.item()
+        bar.set_postfix({key: f"{value:.3f}" for key, value in smooth.items()}, refresh=False)
+        if time.monotonic() - last_save > SAVE_EVERY:
+            save(i + 1)
+            last_save = time.monotonic()
+    save(batches)
+
+
+def _load_part(work: Path, stage: str, parts: dict[str, nn.Module]) -> bool:
+    file = work / f"{stage}.pt"
+    if file.exists():
+        saved = torch.load(file, weights_only=True)["parts"]
+        for part, module in parts.items():
+            if part in saved:
+                module.load_state_dict(saved[part])
+    return file.exists()
+
+
+def stages(studio: Studio, work: Path) -> dict[str, Callable[[int], None]]:
+    """Every stage as a function of its number of scenes."""
+    model = studio.model
+    decoder = nn.ModuleDict({"language_model": model.model.language_model, "lm_head": model.lm_head})
+    parts = {"decoder": decoder, "tower": model.model.vision_tower, "projector": model.model.multi_modal_projector}
+    head = nn.Sequential(nn.LayerNorm(192), nn.Linear(192, len(WORDS))).to(studio.device)
+
+    def words(scenes: int) -> None:
+        run("words", words_step(studio), {"decoder": decoder}, {"decoder": 2e-3}, work, scenes // studio.batch, 1)
+
+    def patches(scenes: int) -> None:
+        if not (work / "patches.pt").exists():
+            rng = random.Random("whitening")
+            whiten_patches(model, studio.pixels(draw([s for _ in range(4) for s in studio.scenes(rng)], studio.sprites)[0]).cpu())
+        trained = {"tower": parts["tower"], "head": nn.ModuleDict({"head": head})}
+        run("patches", patches_step(studio, head), trained, {"tower": 2e-3, "head": 2e-3}, work, scenes // studio.batch, 2)
+
+    def align(scenes: int) -> None:
+        _load_part(work, "words", parts)
+        _load_part(work, "patches", parts)
+        decoder.requires_grad_(requires_grad=False)
+        trained = {"projector": parts["projector"], "tower": parts["tower"]}
+        run("align", answers_step(studio), trained, {"projector": 2e-3, "tower": 2e-4}, work, scenes // studio.batch, 3)
+
+    def tune(scenes: int) -> None:
+        _load_part(work, "words", parts)
+        _load_part(work, "align", parts)
+        rates = {"projector": 3e-4, "tower": 3e-4, "decoder": 1e-4}
+        run("tune", answers_step(studio), parts, rates, work, scenes // studio.batch, 4)
+
+    return {"words": words, "patches": patches, "align": align, "tune": tune}
+
+
+def assemble(studio: Studio, work: Path, target: Path) -> None:
+    """Write the newest state of all parts as a checkpoint that transformers loads."""
+    model = studio.model
+    decoder = nn.ModuleDict({"language_model": model.model.language_model, "lm_head": model.lm_head})
+    parts = {"decoder": decoder, "tower": model.model.vision_tower, "projector": model.model.multi_modal_projector}
+    for stage in ("words", "patches", "align", "tune"):
+        _load_part(work, stage, parts)
+    model.to(torch.float16).save_pretrained(target)
+    studio.processor.save_pretrained(target)
+
+
+SCENES = {"words": 60_000, "patches": 400_000, "align": 60_000, "tune": 40_000}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="+", choices=[*SCENES, "assemble"])
+    parser.add_argument("--work", type=Path, default=Path("build/emoji-llava"), help="where unfinished stages are kept")
+    parser.add_argument("--target", type=Path, default=Path("assets/emoji-llava"), help="where `assemble` writes the checkpoint")
+    parser.add_argument("--scenes", type=int, help="instead of each stage's own number")
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    args.work.mkdir(parents=True, exist_ok=True)
+    processor = build_processor()
+    studio = Studio(build_model(processor).to(device), processor, load_sprites(SEEN_VENDORS), device, args.batch)
+    for stage in args.stages:
+        if stage == "assemble":
+            assemble(studio, args.work, args.target)
+        else:
+            stages(studio, args.work)[stage](args.scenes or SCENES[stage])
+
+
+if __name__ == "__main__":
+    main()

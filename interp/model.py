@@ -1,0 +1,312 @@
+"""Vlm: load a checkpoint (4-bit or not), find its parts, prepare inputs, trace a generation.
+
+Parts are found by structure, never by a table of model names; a layout that does not fit is refused by name. Knows nothing of lenses and
+pages.
+"""
+
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import nn
+
+from .errors import InterpError
+from .images import open_image
+from .patches import LAYOUTS, Layout
+from .presets import PRESETS
+from .readout import Readout
+from .trace import Trace, record
+from .vocabulary import Vocabulary
+
+Quantize = Literal["auto", "4bit", "none"]
+_KEYS = itertools.count()
+
+
+@dataclass(frozen=True)
+class Inputs(Mapping[str, torch.Tensor]):
+    """What `Vlm.prepare` returns: the model's inputs, a mapping of tensors, and where they came from."""
+
+    tensors: dict[str, torch.Tensor]
+    image: Image.Image
+    """Upright, RGB."""
+    prompt: str
+    text: str
+    """The prompt inside the chat template, with the picture's placeholder not yet expanded."""
+    layout: Layout
+    notes: tuple[str, ...]
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.tensors[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+class Vlm:
+    """A vision-language model with its processor, and the parts that a lens needs.
+
+    One lock guards the model: two threads that use one Vlm get the results they would get alone.
+    """
+
+    def __init__(self, model: Any, processor: Any, *, name: str | None = None) -> None:
+        """Take a model you already hold. Raises InterpError, naming the class, if its layout is not understood."""
+        self.model = model.eval()
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.name = name or model.config.name_or_path or type(model).__name__
+        self.key = next(_KEYS)
+        """Unlike any other Vlm's in this process: caches tell models apart by it."""
+        self.lock = threading.RLock()
+        family = model.config.model_type
+        kind = type(model).__name__
+        if family not in LAYOUTS:
+            raise InterpError(
+                f"{kind} (model_type {family!r}) is not supported: how its image tokens lie on the picture is not known. "
+                f"Supported families: {', '.join(sorted(LAYOUTS))}."
+            )
+        decoder = model.get_decoder()
+        parts = {
+            "decoder.layers": getattr(decoder, "layers", None),
+            "decoder.norm": getattr(decoder, "norm", None),
+            "output embeddings": model.get_output_embeddings(),
+            "config.image_token_id": getattr(model.config, "image_token_id", None),
+        }
+        missing = [part for part, value in parts.items() if value is None]
+        if missing:
+            raise InterpError(f"{kind} has no {' and no '.join(missing)}: its layout is not understood.")
+        self.layers: nn.ModuleList = decoder.layers
+        self.norm: nn.Module = decoder.norm
+        self.head: nn.Module = model.get_output_embeddings()
+        self.image_token_id: int = model.config.image_token_id
+
+    @property
+    def depth(self) -> int:
+        """Number of decoder blocks."""
+        return len(self.layers)
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return self.model.config.get_text_config().hidden_size
+
+    @property
+    def default_layer(self) -> int:
+        """Where a lens is read first: about three quarters deep. The last layer already speaks of the next token."""
+        preset = PRESETS.get(self.name)
+        return preset.default_layer if preset else max(0, round(0.75 * self.depth) - 1)
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The texts of the output layer's ids."""
+        return Vocabulary.of(self.tokenizer, self.head.weight.shape[0])
+
+    @functools.cached_property
+    def readout(self) -> Readout:
+        """The final norm and head, with what comes after it."""
+        return Readout(self)
+
+    @property
+    def context(self) -> int:
+        """The longest sequence the decoder has positions for."""
+        return self.model.config.get_text_config().max_position_embeddings
+
+    @property
+    def end_ids(self) -> set[int]:
+        """Ids that end an answer."""
+        ids = self.model.generation_config.eos_token_id
+        if ids is None:
+            ids = self.tokenizer.eos_token_id
+        return set(ids) if isinstance(ids, list) else {ids}
+
+    def open_image(self, image: Any) -> tuple[Image.Image, list[str]]:
+        """`images.open_image`, leaving a picture that is upright RGB already as it is."""
+        return open_image(image)
+
+    def prepare(self, image: Any, prompt: str, *, notes: list[str] | None = None) -> Inputs:
+        """The model's inputs for one picture (PIL, array or path) and one prompt, in the model's own chat template.
+
+        Raises InterpError for an unreadable picture, an empty prompt, a prompt that holds the picture's placeholder, and a prompt longer
+        than the model's context.
+        """
+        picture, found = open_image(image)
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise InterpError('The prompt is empty. Ask something about the picture, such as "Describe the image."')
+        placeholders = {self.tokenizer.convert_ids_to_tokens(self.image_token_id), getattr(self.processor, "image_token", None)} - {None}
+        for placeholder in placeholders:
+            if placeholder in prompt:
+                raise InterpError(
+                    f"The prompt contains {placeholder!r}, the mark that stands for the picture. The picture is put in by itself: take it out."
+                )
+        if self.processor.chat_template is None:
+            raise InterpError(f"The processor of {self.name!r} has no chat template; set processor.chat_template first.")
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+        tensors = self._tokenize(text, picture)
+        layout = LAYOUTS[self.model.config.model_type](self.model.config, self.processor.image_processor, picture, tensors)
+        self.check_length(tensors["input_ids"].shape[1], 0)
+        return Inputs(
+            tensors={
+                key: value.to(self.model.device, self.model.dtype if value.is_floating_point() else value.dtype)
+                for key, value in tensors.items()
+            },
+            image=picture,
+            prompt=prompt,
+            text=text,
+            layout=layout,
+            notes=tuple(notes if notes is not None else found),
+        )
+
+    def _tokenize(self, text: str, picture: Image.Image) -> dict[str, torch.Tensor]:
+        begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+        return dict(self.processor(images=picture, text=text, return_tensors="pt", add_special_tokens=not begins))
+
+    def answer_ids(self, inputs: Inputs, answer: str) -> torch.Tensor:
+        """The ids of a forced answer, ended as the model would end it, so that every word of it enters the model."""
+        if not answer.strip():
+            raise InterpError("The forced answer is empty; leave `answer` out to let the model answer.")
+        glue = "" if inputs.text[-1:].isspace() or inputs.text.endswith(tuple(self.tokenizer.all_special_tokens)) else " "
+        start = inputs["input_ids"].shape[1]
+        whole = self._tokenize(inputs.text + glue + answer.strip(), inputs.image)["input_ids"][0]
+        if not torch.equal(whole[:start], inputs["input_ids"][0].cpu()):  # the answer's first letters merged into the prompt's last token
+            whole = torch.cat(
+                [inputs["input_ids"][0].cpu(), self.tokenizer(answer.strip(), add_special_tokens=False, return_tensors="pt").input_ids[0]]
+            )
+        end = min(self.end_ids - {None}, default=None)
+        return whole[start:] if end is None else torch.cat([whole[start:], torch.tensor([end])])
+
+    @staticmethod
+    def extend(inputs: Inputs, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The inputs with text `ids` behind them."""
+        tensors = dict(inputs.tensors)
+        tensors["input_ids"] = torch.cat([tensors["input_ids"], ids[None].to(tensors["input_ids"])], dim=1)
+        tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
+        return tensors
+
+    def check_length(self, prompt: int, new: int) -> None:
+        """Raise InterpError unless a prompt of so many tokens and so many new ones fit into the context."""
+        if prompt + new > self.context:
+            asked = f"{prompt} tokens with the picture" + (f" and {new} new ones" if new else "")
+            raise InterpError(
+                f"The prompt has {asked}; {self.name} has room for {self.context}. "
+                f"Shorten the prompt by about {prompt + new - self.context} tokens{' or ask for fewer new ones' if new else ''}."
+            )
+
+    def trace(
+        self,
+        image: Any,
+        prompt: str,
+        *,
+        max_new_tokens: int = 32,
+        answer: str | None = None,
+        on_text: Callable[[str], None] | None = None,
+        notes: list[str] | None = None,
+    ) -> Trace:
+        """One greedy generation with the residual stream of every layer and position, in one pass with a key-value cache.
+
+        `answer` forces an answer (teacher forcing) instead of generating one. `on_text` gets the growing answer after every token.
+
+        Raises InterpError for what `prepare` refuses, and for `max_new_tokens` below 1 or beyond the context.
+        """
+        if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
+            raise InterpError(f"max_new_tokens is {max_new_tokens!r}; it must be a whole number of at least 1.")
+        inputs = self.prepare(image, prompt, notes=notes)
+        return record(self, inputs, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
+
+
+def load(checkpoint: str, *, quantize: Quantize = "auto", device: str = "auto", revision: str | None = None) -> Vlm:
+    """Load a preset (see `interp.presets`), a hub id, or a folder. Weights come from safetensors, and no code of the checkpoint is run.
+
+    `quantize`: "4bit" is nf4 with double quantisation of the decoder's linear layers; vision tower, projector and head stay in 16 or 32 bit.
+    "auto" is 4bit on CUDA and none on a CPU. `device`: "auto", "cpu", "cuda", "cuda:1", …
+
+    Raises InterpError for an unknown name, an unreachable hub, a checkpoint without safetensors, and a layout that is not understood.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415 - seconds of import
+
+    if quantize not in {"auto", "4bit", "none"}:
+        raise InterpError(f"quantize is {quantize!r}; it must be 'auto', '4bit' or 'none'.")
+    preset = PRESETS.get(checkpoint)
+    source, revision = (preset.checkpoint, revision or preset.revision) if preset else (checkpoint, revision)
+    if not preset and "/" not in source and not Path(source).is_dir():
+        raise InterpError(
+            f"{checkpoint!r} is no known model. Give a preset ({', '.join(PRESETS)}), a hub id such as 'llava-hf/llava-1.5-7b-hf', or a folder."
+        )
+    place = pick_device(device)
+    if quantize == "auto":
+        quantize = preset.quantize if preset and preset.quantize != "auto" else ("4bit" if place.type == "cuda" else "none")
+    dtype = _dtype(place)
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=False, backend="pil")
+        model = AutoModelForImageTextToText.from_pretrained(
+            source,
+            revision=revision,
+            dtype=dtype,
+            device_map={"": place},
+            quantization_config=_four_bit(config, dtype) if quantize == "4bit" else None,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InterpError(_why_not(checkpoint, source, error)) from error
+    return Vlm(model, processor, name=checkpoint)
+
+
+def _why_not(checkpoint: str, source: str, error: Exception) -> str:
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if Path(source).is_dir():
+        return f"The folder {checkpoint!r} holds no checkpoint that can be loaded: {first_line}"
+    return (
+        f"{checkpoint!r} cannot be loaded: {first_line} Give a preset ({', '.join(PRESETS)}), the id of a public or accessible model on the "
+        f"Hugging Face hub (this needs the internet), or a folder with config.json and safetensors."
+    )
+
+
+def pick_device(device: str) -> torch.device:
+    """The torch device that "auto", "cpu", "cuda" or "cuda:N" means here. Raises InterpError for any other, and for CUDA without a GPU."""
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise InterpError(f"device is {device!r}; it must be 'auto', 'cpu', 'cuda' or 'cuda:N'.") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise InterpError(f"device is {device!r}, but torch sees no CUDA device here. Use 'auto' or 'cpu'.")
+    return place
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
+def _four_bit(config: Any, dtype: torch.dtype) -> Any:
+    """nf4 for the decoder alone. The skip list replaces bitsandbytes' default one and is matched from the start of a module's full name."""
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig  # noqa: PLC0415
+
+    with torch.device("meta"):
+        skeleton = AutoModelForImageTextToText.from_config(config)
+    decoder = next(name for name, module in skeleton.named_modules() if module is skeleton.get_decoder())
+    ancestors = {decoder.rsplit(".", n)[0] for n in range(1, decoder.count(".") + 1)} | {""}
+    skipped = [
+        name
+        for name, _ in skeleton.named_modules()
+        if name and name.rpartition(".")[0] in ancestors and name != decoder and name not in ancestors
+    ]
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=skipped,
+    )

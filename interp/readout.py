@@ -1,0 +1,112 @@
+"""From a residual state to the model's logits: the final norm, the head, and whatever the model does to logits after its head.
+
+What comes after the head (a soft cap, a scale) is decided by comparison with the model's real logits, never by a config field alone: some
+classes carry the field and ignore it. Knows rows of states, not layers or pictures.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from .errors import InterpError
+
+if TYPE_CHECKING:
+    from .model import Vlm
+
+BLOCK = 64
+"""Buffers are padded to a multiple of so many columns, so that they can be looked at block by block."""
+_CHUNK_BYTES = 32 << 20  # for each of the two buffers; more is not faster
+_LOWEST = torch.finfo(torch.float32).min  # for columns that must never win; finite, for 0 x -inf is not a number
+Finish = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Readout:
+    """The output side of one model."""
+
+    def __init__(self, vlm: "Vlm") -> None:
+        self._norm, self._head = vlm.norm, vlm.head
+        self._vocabulary = vlm.head.weight.shape[0]
+        self._device, self._dtype = vlm.model.device, vlm.model.dtype
+        self._hidden = torch.tensor(vlm.vocabulary.undecodable, dtype=torch.long, device=self._device)
+        self._finish = _find_finish(vlm)
+
+    def buffers(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two float32 buffers [rows, columns], reused for all chunks; rows by the memory that is free, columns the padded vocabulary."""
+        columns = -(-self._vocabulary // BLOCK) * BLOCK
+        rows = max(1, min(_CHUNK_BYTES, free_bytes(self._device) // 8) // (columns * 4))
+        first = torch.empty(rows, columns, device=self._device)
+        first[:, self._vocabulary :] = _LOWEST
+        return first, torch.empty_like(first)
+
+    def chunks(self, states: torch.Tensor, buffer: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Logits of all rows of `states` [N, d], chunk by chunk: (which rows, float32 [rows, columns] that lie in `buffer`)."""
+        for start in range(0, len(states), len(buffer)):
+            rows = slice(start, min(start + len(buffer), len(states)))
+            logits = buffer[: rows.stop - rows.start]
+            self._write(states[rows], logits[:, : self._vocabulary])
+            yield rows, logits
+
+    def _write(self, states: torch.Tensor, out: torch.Tensor) -> None:
+        normed = self._norm(states.to(self._device))
+        if type(self._head) is nn.Linear and self._head.bias is None and normed.dtype == out.dtype:
+            torch.mm(normed, self._head.weight.T, out=out)  # the head's own product, without a new tensor for every chunk
+        else:
+            out.copy_(self._head(normed))
+        self._finish(out)
+
+    def some_logits(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Logits of a few ids only: float32 [N, ids]."""
+        normed, ids = self._norm(states.to(self._device)), ids.to(self._device)
+        bias = getattr(self._head, "bias", None)
+        logits = nn.functional.linear(normed, self._head.weight[ids], None if bias is None else bias[ids])
+        return self._finish(logits.float())
+
+    def hide_undecodable(self, logits: torch.Tensor) -> torch.Tensor:
+        """Set ids that the tokenizer does not know below all others, in place."""
+        return logits.index_fill_(1, self._hidden, _LOWEST) if len(self._hidden) else logits
+
+
+def _find_finish(vlm: "Vlm") -> Finish:
+    """What the model does to its logits after the head, found by running it on a few words of text."""
+    ids = vlm.tokenizer("The cat sat on the mat.", return_tensors="pt").input_ids.to(vlm.model.device)
+    caught: list[torch.Tensor] = []
+    handle = vlm.layers[-1].register_forward_hook(
+        lambda _module, _args, output: caught.append(output if isinstance(output, torch.Tensor) else output[0])
+    )
+    try:
+        with vlm.lock, torch.inference_mode():
+            real = vlm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
+            plain = vlm.head(vlm.norm(caught[0])).float()
+    finally:
+        handle.remove()
+    differences = {name: (finish(plain.clone()) - real).abs().max().item() for name, finish in _finishes(vlm.model.config).items()}
+    best = min(differences, key=lambda name: differences[name])
+    if not differences[best] <= 2e-2 * real.abs().max().item():
+        raise InterpError(
+            f"The logits of {vlm.name!r} are not its head on its normed last state (nearest try: {best}, off by {differences[best]:.3g}); "
+            f"a lens would show something else than the model says."
+        )
+    return _finishes(vlm.model.config)[best]
+
+
+def _finishes(config: Any) -> dict[str, Finish]:
+    """Every arithmetic that some family does after its head, in place, with this config's own constants; "plain" first."""
+    text = config.get_text_config()
+    finishes: dict[str, Finish] = {"plain": lambda logits: logits}
+    if cap := getattr(text, "final_logit_softcapping", None):
+        finishes["soft cap"] = lambda logits: logits.div_(cap).tanh_().mul_(cap)
+    if scale := getattr(text, "logit_scale", None):
+        finishes["logit_scale"] = lambda logits: logits.mul_(scale)
+    if scaling := getattr(text, "logits_scaling", None):
+        finishes["logits_scaling"] = lambda logits: logits.div_(scaling)
+    return finishes
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on this device now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,98 @@
+"""The public endpoints: named, typed, documented, and not streaming. The page has listeners of its own over the same `Service`."""
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from ..lens import Lens
+from .components import Picture, reported
+from .payload import lens_payload
+from .service import Service
+from .standalone import standalone_html
+
+
+def write_html(lens: Lens) -> str:
+    """The standalone view as a file in gradio's cache, which gradio cleans up."""
+    return _write(lens, "html", standalone_html(lens_payload(lens)))
+
+
+def write_json(lens: Lens) -> str:
+    """Everything as a file in gradio's cache."""
+    return _write(lens, "json", json.dumps(lens.to_dict(), ensure_ascii=False, allow_nan=False))
+
+
+def _write(lens: Lens, kind: str, text: str) -> str:
+    name = "".join(c if c.isalnum() or c in "-." else "-" for c in lens.trace.model_name)[-60:]
+    file = Path(get_upload_folder()) / secrets.token_hex(8) / f"logit-lens-{name}.{kind}"
+    file.parent.mkdir(parents=True)
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def lens_summary(lens: Lens) -> dict[str, Any]:
+    """The short answer of `/logit_lens`."""
+    trace = lens.trace
+    layer = trace.vlm.default_layer
+    return {
+        "model": trace.model_name,
+        "answer": trace.answer,
+        "finished": trace.finished,
+        "notes": list(trace.notes),
+        "layers": list(lens.layers),
+        "default_layer": layer,
+        "grids": [{"name": g.name, "rows": g.rows, "cols": g.cols, "seen": [round(x, 1) for x in g.seen]} for g in trace.grids],
+        "patch_words": [
+            [[{"word": word, "probability": float(f"{p:.4g}")} for word, p in row] for row in lens.grid(layer, g)]
+            for g in range(len(trace.grids))
+        ],
+    }
+
+
+def add_endpoints(service: Service) -> None:
+    """Put the endpoints into the current gr.Blocks."""
+
+    def models() -> list[dict[str, Any]]:
+        """The models that are known by name.
+
+        Returns a list with, for each: name, checkpoint, layers, default_layer, saes, loaded (in memory now), fits (this machine's free memory),
+        memory_gb, proved ("real weights" if its figures were measured on them, "shape" if only random weights of its classes were run), about.
+        """
+        return service.models()
+
+    gr.api(models, api_name="models")
+
+    @reported
+    def run_lens(
+        image: str | None, prompt: str, model: str | None, top_k: float, max_new_tokens: float
+    ) -> tuple[dict[str, Any], str, str]:
+        lens = service.lens(image, prompt, model, top_k=top_k, max_new_tokens=max_new_tokens)
+        return lens_summary(lens), write_html(lens), write_json(lens)
+
+    with gr.Group(visible=False):
+        image = Picture(label="image", type="filepath")
+        prompt = gr.Textbox("Describe the image.", label="prompt")
+        model = gr.Textbox(service.default_model, label="model")
+        top_k = gr.Number(5, label="top_k")
+        max_new_tokens = gr.Number(32, label="max_new_tokens")
+        summary = gr.JSON(label="summary")
+        html_file = gr.File(label="html")
+        json_file = gr.File(label="json")
+        gr.Button().click(
+            run_lens,
+            [image, prompt, model, top_k, max_new_tokens],
+            [summary, html_file, json_file],
+            api_name="logit_lens",
+            api_description=(
+                "Logit lens of a picture and a prompt: the words that the model's own head reads from every layer at every position. "
+                "Inputs: image (a picture file), prompt, model (a name from /models), top_k (readings per layer and position, 1 to 50), "
+                "max_new_tokens (length of the answer, 1 to 256). Returns a summary (model, answer, layers with -1 for the embedding, grids, and "
+                "patch_words: for each grid its rows of patches with the most probable word at default_layer), a standalone interactive HTML file, "
+                "and a JSON file with everything (ids, probabilities and entropy of all layers and positions)."
+            ),
+            concurrency_id="model",
+            concurrency_limit=1,
+        )

@@ -1,0 +1,63 @@
+"""Gradio components of our own, and how errors reach people. Knows gradio, not models."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import gradio as gr
+from gradio.data_classes import ImageData
+from gradio.utils import get_upload_folder
+from pydantic import model_validator
+
+from ..errors import InterpError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+_AS_A_FILE = "Send the picture as a file: upload it (gradio_client: image=handle_file(path)). A path on the server is not opened."
+
+
+class PictureData(ImageData):
+    """What arrives for a picture."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def plain_text_is_no_file(cls, value: Any) -> Any:
+        """A bare path becomes a picture without a file, which `Picture` refuses in words; pydantic's own error would reach nobody."""
+        return {} if isinstance(value, str) else value
+
+
+class Picture(gr.Image):
+    """A picture that reaches functions as the path of the uploaded file.
+
+    `interp` opens it: by its header first, so that a huge one is refused before it is decoded, and with a message for what is no picture.
+    gr.Image would decode it here, and answer a broken file with a bare HTTP 400.
+    """
+
+    data_model = PictureData
+    is_template = True  # drawn by gradio's own image component
+
+    def preprocess(self, payload: Any) -> str | None:
+        """The file that gradio has received into its cache, or None."""
+        if payload is None:
+            return None
+        # Gradio itself checks this only for dictionaries that call themselves files; any other path would be read off the server's disk.
+        received = (Path(get_upload_folder()).resolve(), Path(self.GRADIO_CACHE).resolve())
+        if not payload.path or not any(Path(payload.path).resolve().is_relative_to(folder) for folder in received):
+            raise gr.Error(_AS_A_FILE, print_exception=False)
+        return payload.path
+
+
+def reported(function: Callable[P, R]) -> Callable[P, R]:
+    """Let an InterpError reach API clients in its own words, without a traceback in the log."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except InterpError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return call

@@ -1,0 +1,192 @@
+"""The page: a picture and a prompt at the left, what the model sees at the right. Wires gradio to `Service`; computes nothing itself."""
+
+import html
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from ..errors import InterpError
+from ..lens import Lens
+from ..presets import ASSETS, PRESETS
+from .api import add_endpoints, write_html, write_json
+from .components import Picture, reported
+from .lens_view import LensView
+from .payload import lens_payload
+from .service import MAX_NEW_TOKENS, Service
+
+TITLE = "LLaVA Microscope"
+EXAMPLES = (
+    ("dog-and-pizza", "Describe the image."),
+    ("three-things", "What is on the left?"),
+    ("one-owl", "Is there an owl?"),
+    ("two-cameras", "How many objects are there?"),
+    ("whale-at-the-border", "What is on the right?"),
+    ("outside-the-crop", "Describe the image."),
+    ("held-out-vendor", "Describe the image."),
+)
+CSS = """
+.gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
+#about p { margin: 0; opacity: .8; }
+#message:empty { display: none; }
+.message { padding: .5rem .75rem; border-radius: 8px; border: 1px solid var(--border-color-primary); font-size: .9rem; overflow-wrap: anywhere; }
+.message.error { border-color: #dc2626; color: #b91c1c; background: #fef2f2; }
+.dark .message.error { color: #fecaca; background: #450a0a; }
+.off-screen { position: absolute !important; left: -9999px; height: 1px; overflow: hidden; }
+"""
+
+
+def build(service: Service) -> gr.Blocks:
+    """The whole app as gr.Blocks, not yet launched."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
+        gr.Markdown(f"# {TITLE}\nWhat does each patch of a picture mean to a vision-language model, layer by layer?")
+        run_key = gr.State()
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                controls = _controls(service)
+            with gr.Column(scale=5, min_width=340), gr.Tabs(), gr.Tab("Logit lens", id="lens"):
+                view = LensView(label="Logit lens", server_functions=[service.find_word])
+                downloads = _downloads(service, run_key)
+                with gr.Accordion("Do the same from Python", open=False):
+                    snippet = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
+        inputs = [controls["image"], controls["prompt"], controls["model"], controls["max_new_tokens"], controls["top_k"]]
+        outputs = [controls["answer"], controls["message"], view, run_key, snippet, controls["about"], *downloads]
+
+        def run(
+            image: str | None, prompt: str, model: str, max_new_tokens: float, top_k: float, request: gr.Request
+        ) -> Iterator[tuple[Any, ...]]:
+            unchanged = [gr.skip()] * (len(outputs) - 2)
+            yield ("", _message("Looking at the picture …"), *unchanged)
+            try:
+                for step in _stream(
+                    lambda on_text: service.lens(image, prompt, model, top_k=top_k, max_new_tokens=max_new_tokens, on_text=on_text)
+                ):
+                    if isinstance(step, str):
+                        yield (step, _message("Answering …"), *unchanged)
+                        continue
+                    key = service.remember(step)
+                    code = _snippet(request, image, prompt, model, max_new_tokens, top_k)
+                    about, buttons = _about(step.trace.vlm.name), [gr.Button(interactive=True)] * len(downloads)
+                    yield (step.trace.answer, "", lens_payload(step, run=key), key, code, about, *buttons)
+            except InterpError as error:
+                yield (gr.skip(), _message(str(error), error=True), *unchanged)
+
+        def opening(request: gr.Request) -> tuple[Any, ...]:
+            *_, last = run(_example(EXAMPLES[0][0]), EXAMPLES[0][1], service.default_model, 32, 5, request)
+            return last
+
+        shared = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
+        triggers = [controls["run"].click, controls["prompt"].submit]
+        gr.on(triggers, run, inputs, outputs, show_progress="minimal", show_progress_on=controls["answer"], **shared)
+        demo.load(opening, None, outputs, show_progress="hidden", **shared)
+        gr.Examples(
+            [[_example(name), prompt] for name, prompt in EXAMPLES],
+            [controls["image"], controls["prompt"]],
+            example_labels=[name.replace("-", " ") for name, _ in EXAMPLES],
+            api_visibility="private",
+            examples_per_page=len(EXAMPLES),
+        )
+        add_endpoints(service)
+    return demo
+
+
+def _controls(service: Service) -> dict[str, Any]:
+    controls: dict[str, Any] = {}
+    controls["image"] = Picture(
+        _example(EXAMPLES[0][0]), label="Picture", type="filepath", sources=["upload", "clipboard", "webcam"], height=280, elem_id="picture"
+    )
+    controls["prompt"] = gr.Textbox(EXAMPLES[0][1], label="Prompt", lines=1, max_lines=4, elem_id="prompt", submit_btn=False)
+    controls["run"] = gr.Button("Run", variant="primary", elem_id="run")
+    controls["message"] = gr.HTML("", elem_id="message")
+    controls["answer"] = gr.Textbox(label="Answer", interactive=False, lines=2, elem_id="answer")
+    names = list(dict.fromkeys([service.default_model, *PRESETS]))
+    controls["model"] = gr.Dropdown(
+        names,
+        value=service.default_model,
+        label="Model",
+        allow_custom_value=service.can_switch,
+        interactive=service.can_switch,
+        info="A name from the list, a hub id or a folder." if service.can_switch else "This server runs one model.",
+        elem_id="model",
+    )
+    controls["about"] = gr.HTML(_about(service.default_model), elem_id="about")
+    with gr.Accordion("Settings", open=False):
+        controls["max_new_tokens"] = gr.Slider(1, MAX_NEW_TOKENS, 32, step=1, label="Longest answer, in tokens")
+        controls["top_k"] = gr.Slider(1, 20, 5, step=1, label="Words kept for each layer and position")
+    return controls
+
+
+def _downloads(service: Service, run_key: gr.State) -> list[gr.Button]:
+    """Buttons that make a file when they are pressed, and hand it to the browser at once."""
+    buttons = []
+    with gr.Row():
+        for label, kind, write in (("Download as HTML", "html", write_html), ("Download as JSON", "json", write_json)):
+
+            @reported
+            def make(key: str, write: Callable[[Lens], str] = write) -> str:
+                return write(service.remembered(key))
+
+            button = gr.Button(label, size="sm", interactive=False, elem_id=f"make-{kind}")
+            ready = gr.DownloadButton(elem_id=f"ready-{kind}", elem_classes="off-screen")
+            button.click(make, run_key, ready, api_visibility="private", show_progress="hidden").success(
+                None, js=f"() => {{ const a = document.querySelector('a#ready-{kind}, #ready-{kind} a, #ready-{kind}'); a && a.click(); }}"
+            )
+            buttons.append(button)
+    return buttons
+
+
+def _stream(work: Callable[[Callable[[str], None]], Lens]) -> Iterator[str | Lens]:
+    """Run `work` in a thread; yield the newest of the texts it reports, then what it returns, or raise what it raised."""
+    steps: queue.Queue[str | Lens | BaseException] = queue.Queue()
+
+    def body() -> None:
+        try:
+            steps.put(work(steps.put))
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+            steps.put(error)
+
+    threading.Thread(target=body, daemon=True).start()
+    while True:
+        step = steps.get()
+        while isinstance(step, str) and not steps.empty():  # the page is slower than the model: only the newest text counts
+            step = steps.get()
+        if isinstance(step, BaseException):
+            raise step
+        yield step
+        if not isinstance(step, str):
+            return
+
+
+def _message(text: str, *, error: bool = False) -> str:
+    return f'<div class="message{" error" if error else ""}" role="{"alert" if error else "status"}">{html.escape(text)}</div>'
+
+
+def _about(model: str) -> str:
+    preset = PRESETS.get(model)
+    return f"<p>{html.escape(preset.about if preset else model)}</p>"
+
+
+def _example(name: str) -> str:
+    return str(ASSETS / "examples" / f"{name}.webp")
+
+
+def _snippet(request: gr.Request, image: str | None, prompt: str, model: str, max_new_tokens: float, top_k: float) -> str:
+    """Python lines that get the same result from this server."""
+    server = os.environ.get("SPACE_ID") or str(request.request.base_url).rstrip("/")
+    name = os.path.basename(image or "picture.png")  # noqa: PTH119 - a name to show, not a file to open
+    return (
+        "from gradio_client import Client, handle_file\n\n"
+        f"client = Client({server!r})\n"
+        "summary, html, everything = client.predict(\n"
+        f"    image=handle_file({name!r}),  # your picture\n"
+        f"    prompt={prompt!r},\n"
+        f"    model={model!r},\n"
+        f"    top_k={int(top_k)},\n"
+        f"    max_new_tokens={int(max_new_tokens)},\n"
+        '    api_name="/logit_lens",\n'
+        ")\n"
+        'print(summary["answer"])\n'
+    )

@@ -1,0 +1,3 @@
+"""Temporary."""
+from .lens_view import standalone_html
+__all__ = ["standalone_html"]

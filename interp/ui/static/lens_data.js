@@ -1,0 +1,136 @@
+// The payload as typed arrays, and every question asked of it: words, probabilities, entropy, searches, counts.
+// Knows the payload contract ("llava-microscope/lens-view/1"). Knows nothing of the page: no DOM, no colours, no events.
+(function (Lens) {
+  "use strict";
+  const SCHEMA = "llava-microscope/lens-view/1";
+
+  // A stored byte q is a quantised logit, so that 0.01 % and 99.9 % both survive. q = 0 means "below what is stored".
+  const PROBABILITY = Float32Array.from({ length: 256 }, (_, q) => (q === 0 ? 0 : 1 / (1 + Math.exp(9 - (q / 255) * 16))));
+  const LARGEST = PROBABILITY[255];
+
+  function bytes(text) {
+    const raw = atob(text);
+    const out = new Uint8Array(raw.length);
+    for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i);
+    return out;
+  }
+
+  function array(Type, text, length, name) {
+    const data = bytes(text);
+    if (data.length !== length * Type.BYTES_PER_ELEMENT) {
+      throw new Error(`The lens data is damaged: ${name} has ${data.length} bytes, not ${length * Type.BYTES_PER_ELEMENT}.`);
+    }
+    return new Type(data.buffer);
+  }
+
+  // How a token is shown: {text, lead: it starts with a space, dim: blank, punctuation or a piece of a character}.
+  function look(text) {
+    if (text.trim() === "") {
+      const signs = { " ": "␣", "\n": "↵", "\r": "↵", "\t": "⇥" };
+      const shown = text === "" ? "“”" : Array.from(text.slice(0, 4), (c) => signs[c] || "␣").join("");
+      return { text: shown + (text.length > 4 ? "…" : ""), lead: false, dim: true };
+    }
+    const core = text.trim().replace(/[\n\r]/g, "↵").replace(/\t/g, "⇥");
+    const lead = /^\s/.test(text);
+    if (/^<0x[0-9A-F]{2}>$/i.test(core) || core.includes("\uFFFD")) return { text: core, lead, dim: true };
+    // Emoji are \p{So} and count as words.
+    if (/^[\p{P}\p{Sm}\p{Sc}\p{Sk}\p{C}\s↵⇥]+$/u.test(core)) return { text: `“${core}”`, lead: false, dim: true };
+    return { text: core, lead, dim: false };
+  }
+
+  // Digits follow the precision that is stored: one step of q is about 6 % of p (or of 1 - p near the top).
+  function percent(p) {
+    if (Number.isNaN(p)) return "not stored";
+    if (p < 0.0001) return "< 0.01 %";
+    if (p >= LARGEST) return "> 99.9 %";
+    const digits = p >= 0.9 ? 1 : p >= 0.1 ? 0 : p >= 0.01 ? 1 : 2;
+    return `${(p * 100).toFixed(digits)} %`;
+  }
+
+  class LensData {
+    constructor(payload) {
+      if (!payload || payload.schema !== SCHEMA) {
+        throw new Error(`This view reads ${SCHEMA}; it was given ${(payload && payload.schema) || "something else"}.`);
+      }
+      const L = payload.layers.length, T = payload.tokens.kind.length - 1, k = payload.k;
+      Object.assign(this, { L, T, k, payload, layers: payload.layers.slice(), vocab: payload.vocab.slice() });
+      this.tokens = payload.tokens.text.slice();
+      this.kinds = payload.tokens.kind;
+      this.ids = array(payload.ids_bytes === 4 ? Uint32Array : Uint16Array, payload.ids, L * T * k, "ids");
+      this.q = array(Uint8Array, payload.probs, L * T * k, "probs");
+      this.entropyQ = array(Uint8Array, payload.entropy, L * T, "entropy");
+      this.firstAt = array(Uint8Array, payload.first, T, "first");
+      this.maxEntropy = payload.max_entropy;
+      this.looks = new Array(this.vocab.length);
+      this.place = new Map(); // row of T -> {grid, index}
+      this.grids = payload.grids.map((grid, g) => {
+        const n = grid.rows * grid.cols;
+        const positions = array(Uint16Array, grid.positions, n, "positions");
+        positions.forEach((row, index) => this.place.set(row, { grid: g, index }));
+        return { name: grid.name, rows: grid.rows, cols: grid.cols, view: grid.view, positions, boxes: array(Float32Array, grid.boxes, n * 4, "boxes") };
+      });
+    }
+
+    layerName(index) { return this.layers[index] < 0 ? "embed" : String(this.layers[index]); }
+    at(layer, row, j = 0) { return (layer * this.T + row) * this.k + j; }
+    id(layer, row, j = 0) { return this.ids[this.at(layer, row, j)]; }
+    p(layer, row, j = 0) { return PROBABILITY[this.q[this.at(layer, row, j)]]; }
+    entropy(layer, row) { return (this.entropyQ[layer * this.T + row] / 255) * this.maxEntropy; }
+    look(id) { return this.looks[id] || (this.looks[id] = look(this.vocab[id])); }
+    words(layer, row) { return Array.from({ length: this.k }, (_, j) => ({ id: this.id(layer, row, j), p: this.p(layer, row, j) })); }
+
+    // Probability of one word over the layers; NaN where it is not among the stored top k.
+    curve(row, id) {
+      return Float32Array.from({ length: this.L }, (_, layer) => {
+        for (let j = 0; j < this.k; j++) if (this.id(layer, row, j) === id) return this.p(layer, row, j);
+        return NaN;
+      });
+    }
+
+    // The same, [layers, T], summed over all spellings of a typed word; null where nothing stored spells it.
+    search(word) {
+      const wanted = word.trim().toLowerCase();
+      const hits = new Set();
+      this.vocab.forEach((text, id) => { if (text.trim().toLowerCase() === wanted) hits.add(id); });
+      if (!wanted || !hits.size) return null;
+      const values = new Float32Array(this.L * this.T).fill(NaN);
+      for (let i = 0; i < this.ids.length; i++) {
+        if (!hits.has(this.ids[i])) continue;
+        const cell = Math.floor(i / this.k);
+        values[cell] = (Number.isNaN(values[cell]) ? 0 : values[cell]) + PROBABILITY[this.q[i]];
+      }
+      return { spellings: [...hits].map((id) => this.vocab[id]), values };
+    }
+
+    // A host's answer to a search: the same quantised bytes as probs.
+    found(answer) {
+      const q = array(Uint8Array, answer.values, this.L * this.T, "found word");
+      return { spellings: answer.spellings, values: Float32Array.from(q, (v) => PROBABILITY[v]) };
+    }
+
+    // [[id, how many patches have it on top]], most frequent first.
+    frequent(layer, grid) {
+      const counts = new Map();
+      for (const row of this.grids[grid].positions) {
+        const id = this.id(layer, row);
+        counts.set(id, (counts.get(id) || 0) + 1);
+      }
+      return [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
+    }
+
+    // True where a patch says nothing: its top word is blank or punctuation, or less likely than the threshold.
+    silent(layer, row, min) { return this.p(layer, row) < min || this.look(this.id(layer, row)).dim; }
+
+    // The patch to show before anyone points at one: the most certain that says a word.
+    strongest(layer, grid) {
+      let best = this.grids[grid].positions[0], score = -1;
+      for (const row of this.grids[grid].positions) {
+        const p = this.silent(layer, row, 0) ? 0 : this.p(layer, row);
+        if (p > score) { best = row; score = p; }
+      }
+      return best;
+    }
+  }
+
+  Object.assign(Lens, { Data: LensData, bytes, look, percent });
+})((globalThis.LlavaLens = globalThis.LlavaLens || {}));

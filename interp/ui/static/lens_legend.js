@@ -1,0 +1,51 @@
+// What stands around the picture: numbers beside the sliders, the colour scale, alternative texts, frequent words.
+// Knows how to write the state down in words. Never changes the state.
+(function (Lens) {
+  "use strict";
+  const LEGEND = 12; // words in the legend
+
+  // Numbers beside the sliders, the colour scale, the alternative text.
+  function bar(part, data, state) {
+    const { shownLayer, colour, found } = state;
+    const rows = data.grids[state.grid].positions;
+    part.layerOut.textContent = `${data.layerName(shownLayer)} of ${data.layerName(data.L - 1)}${state.preview === null ? "" : " (preview)"}`;
+    part.layer.setAttribute("aria-valuetext", data.layerName(state.layer));
+    part.minOut.textContent = state.min ? Lens.percent(state.min) : "off";
+    part.min.setAttribute("aria-valuetext", part.minOut.textContent);
+    part.colour.querySelector("[value=found]").disabled = !found;
+    part.scale.classList.toggle("lens-off", state.mask || colour === "none");
+    const ends = { entropy: ["0 nats, certain", `${data.maxEntropy.toFixed(1)} nats, no idea`], found: ["0", found ? `${Lens.percent(found.top)}, highest at any layer` : ""] };
+    [part.scaleLow.textContent, part.scaleHigh.textContent] = ends[colour] || ["0 %", "100 % top word"];
+    part.ramp.style.opacity = Lens.OPACITY + 0.2;
+    const silent = rows.filter((row) => data.silent(shownLayer, row, state.min)).length;
+    const below = rows.filter((row) => data.p(shownLayer, row) < state.min).length;
+    part.pictureNote.textContent = state.mask ? `Black: ${silent} of ${rows.length} patches, blank or punctuation${state.min ? " or below the threshold" : ""}.`
+      : below && colour !== "found" ? `Dimmed: ${below} of ${rows.length} patches below ${Lens.percent(state.min)}.` : "";
+    const common = data.frequent(shownLayer, state.grid).slice(0, 3).map(([id, n]) => `${data.look(id).text} ${n}`).join(", ");
+    part.base.setAttribute("aria-label", `The picture with ${data.grids[state.grid].rows} by ${data.grids[state.grid].cols} patches at layer ${data.layerName(shownLayer)}; most frequent top words: ${common}`);
+    part.stage.setAttribute("aria-label", "Patches of the picture. Arrow keys move, Enter locks, Escape unlocks.");
+  }
+
+  function legend(part, data, state) {
+    const all = data.frequent(state.shownLayer, state.grid);
+    const counts = new Map(all);
+    const shown = all.slice(0, LEGEND);
+    for (const id of state.outlined) if (!shown.some(([x]) => x === id)) shown.push([id, counts.get(id) || 0]);
+    part.legendKey.textContent = `most frequent at layer ${data.layerName(state.shownLayer)}`;
+    const focused = part.legend.contains(document.activeElement) ? document.activeElement.dataset.id : null;
+    part.legend.replaceChildren(...shown.map(([id, count]) => {
+      const button = Lens.el("button");
+      const slot = state.outlined.indexOf(id);
+      button.type = "button";
+      button.dataset.id = id;
+      button.setAttribute("aria-pressed", String(slot >= 0));
+      if (slot >= 0) button.style.setProperty("--mark", Lens.OUTLINES[slot % Lens.OUTLINES.length]);
+      button.append(Lens.token(data.look(id)), Lens.el("small", "", String(count)));
+      return button;
+    }));
+    // The buttons are new ones; the keyboard stays where it was.
+    if (focused !== null) part.legend.querySelector(`[data-id="${focused}"]`)?.focus({ preventScroll: true });
+  }
+
+  Object.assign(Lens, { bar, legend });
+})((globalThis.LlavaLens = globalThis.LlavaLens || {}));

@@ -1,0 +1,125 @@
+// Small parts that show one place: words with bars, a curve over the layers, a token as text.
+// Knows how to build and fill these elements. Knows nothing of hovering, locking or the picture.
+// Every text from a model, a prompt or a token goes in by textContent.
+(function (Lens) {
+  "use strict";
+  const SVG = "http://www.w3.org/2000/svg";
+
+  function el(tag, className, text) {
+    const node = document.createElement(tag);
+    if (className) node.className = className;
+    if (text !== undefined) node.textContent = text;
+    return node;
+  }
+
+  function svg(tag, attributes, text) {
+    const node = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    if (text !== undefined) node.textContent = text;
+    return node;
+  }
+
+  // A token as it is: a leading space is drawn, because " dog" and "dog" are different tokens.
+  function token(look) {
+    const node = el("span", look.dim ? "lens-token lens-dim" : "lens-token");
+    if (look.lead) node.append(el("i", "lens-space", "␣"));
+    node.append(document.createTextNode(look.text));
+    return node;
+  }
+
+  function wordRows(list, data, words) {
+    while (list.children.length < words.length) {
+      const item = el("li");
+      item.append(el("span", "lens-word"), el("span", "lens-bar-back"), el("span", "lens-percent"));
+      item.children[1].append(el("i"));
+      list.append(item);
+    }
+    words.forEach(({ id, p }, j) => {
+      const [word, back, number] = list.children[j].children;
+      word.replaceChildren(token(data.look(id)));
+      back.firstChild.style.width = `${Math.max(0.4, p * 100)}%`;
+      number.textContent = Lens.percent(p);
+    });
+  }
+
+  // Lines over the layers. series: [{values, className}]; NaN is a gap, with a hollow mark on the baseline.
+  function curve(node, data, series, layer) {
+    const W = 320, H = 104, left = 34, right = 8, top = 8, bottom = 18;
+    const highest = Math.max(...series.flatMap((s) => Array.from(s.values, (v) => v || 0)));
+    const scale = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1].find((v) => v >= highest) || 1;
+    const x = (i) => left + (data.L < 2 ? 0.5 : i / (data.L - 1)) * (W - left - right);
+    const y = (v) => top + (1 - v / scale) * (H - top - bottom);
+    node.setAttribute("viewBox", `0 0 ${W} ${H}`);
+    const parts = [
+      svg("line", { x1: left, x2: W - right, y1: y(0), y2: y(0), class: "lens-axis" }),
+      svg("line", { x1: left, x2: W - right, y1: y(scale), y2: y(scale), class: "lens-axis lens-faint" }),
+      svg("text", { x: left - 9, y: y(scale) + 4, "text-anchor": "end" }, `${scale * 100}%`),
+      svg("text", { x: left - 9, y: y(0) + 3, "text-anchor": "end" }, "0"),
+      svg("line", { x1: x(layer), x2: x(layer), y1: top, y2: y(0), class: "lens-now" }),
+    ];
+    const ends = [0, data.L - 1].filter((i) => Math.abs(x(i) - x(layer)) > 26);
+    for (const i of new Set([...ends, layer])) {
+      const anchor = i === 0 ? "start" : i === data.L - 1 ? "end" : "middle";
+      parts.push(svg("text", { x: i === 0 ? x(i) - 4 : x(i), y: H - 5, "text-anchor": anchor, class: i === layer ? "lens-now-text" : "" }, data.layerName(i)));
+    }
+    for (const { values, className } of series) {
+      let path = "", pen = "M";
+      values.forEach((v, i) => {
+        if (Number.isNaN(v)) { pen = "M"; return; }
+        path += `${pen}${x(i).toFixed(1)},${y(v).toFixed(1)}`;
+        pen = "L";
+      });
+      if (path) parts.push(svg("path", { d: path, class: `lens-line ${className}` }));
+      values.forEach((v, i) => {
+        if (Number.isNaN(v)) parts.push(svg("circle", { cx: x(i), cy: y(0), r: 2, class: `lens-gap ${className}` }));
+        else if (i === layer || data.L < 14) parts.push(svg("circle", { cx: x(i), cy: y(v), r: i === layer ? 4 : 2, class: `lens-dot ${className}` }));
+      });
+    }
+    node.replaceChildren(...parts);
+  }
+
+  function facts(node, pairs) {
+    node.replaceChildren(...pairs.flatMap(([name, value]) => {
+      const dd = el("dd");
+      dd.append(value);
+      return [el("dt", "", name), dd];
+    }));
+  }
+
+  const KINDS = { i: "image", s: "separator", p: "prompt", a: "answer", x: "special" };
+
+  // Heading of a row of T: which patch or which token it is.
+  function where(data, row) {
+    const place = data.place.get(row);
+    if (place) {
+      const { cols, name } = data.grids[place.grid];
+      const grid = data.grids.length > 1 ? `${name}, ` : "";
+      return `${grid}row ${Math.floor(place.index / cols) + 1}, column ${(place.index % cols) + 1}`;
+    }
+    return `${KINDS[data.kinds[row]] || "token"} token`;
+  }
+
+  function readout(part, data, row, layer, status) {
+    part.where.replaceChildren(document.createTextNode(data.place.has(row) ? "Patch " : ""), document.createTextNode(where(data, row)));
+    if (!data.place.has(row)) part.where.append(" ", token(Lens.look(data.tokens[row])));
+    if (status) part.where.append(el("span", "lens-chip", status));
+    part.whereSub.textContent = `position ${row} · layer ${data.layerName(layer)} · would say next`;
+    const words = data.words(layer, row);
+    wordRows(part.top, data, words);
+    const values = data.curve(row, words[0].id);
+    curve(part.curve, data, [{ values, className: "lens-a" }], layer);
+    const missing = values.filter((v) => Number.isNaN(v)).length;
+    part.curveNote.replaceChildren(token(data.look(words[0].id)), document.createTextNode(
+      ` over the layers${missing ? `; hollow marks: not in the top ${data.k} at ${missing} of ${data.L} layers` : ""}`));
+    part.curve.setAttribute("aria-label", `Probability of ${data.look(words[0].id).text} over the layers; ${Lens.percent(words[0].p)} at layer ${data.layerName(layer)}`);
+    const last = data.L - 1;
+    facts(part.numbers, [
+      ["entropy", `${data.entropy(layer, row).toFixed(2)} nats`],
+      ["last layer says", token(data.look(data.id(last, row)))],
+      ["on top from layer", data.layerName(data.firstAt[row])],
+      ...(data.place.has(row) ? [] : [["really next", token(Lens.look(data.tokens[row + 1]))]]),
+    ]);
+  }
+
+  Object.assign(Lens, { el, token, curve, readout, where });
+})((globalThis.LlavaLens = globalThis.LlavaLens || {}));

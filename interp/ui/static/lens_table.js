@@ -1,0 +1,190 @@
+// The token by layer table: one row per prompt and answer token, the run of image tokens as one row.
+// Knows how to render the rows in sight and which cell an event hit; reports back by callbacks.
+// Knows nothing of the picture, and keeps no state of its own but which rows are in the page.
+(function (Lens) {
+  "use strict";
+  const HEIGHT = 26; // of a row in CSS pixels; lens.css has the same number
+  const ALL = 300; // up to here every row is in the page
+  const AROUND = 12; // rows kept above and below those in sight
+
+  class Table {
+    // on: {point(row, layer) | point(null), pick(row, layer)}; row is null in the image row when no patch is shown
+    constructor(data, part, on) {
+      Object.assign(this, { data, part, on, cells: new Map() });
+      this.rows = this.collapse();
+      this.head();
+      const { scroller, tableBody } = part;
+      const listen = (node, type, fn) => node.addEventListener(type, fn, { signal: on.signal });
+      listen(tableBody, "pointerover", (event) => { if (event.pointerType !== "touch") this.hit(event, on.point); });
+      listen(tableBody, "pointerleave", () => on.point(null));
+      listen(tableBody, "click", (event) => this.hit(event, on.pick));
+      listen(scroller, "scroll", () => this.draw());
+      listen(scroller, "keydown", (event) => this.key(event));
+      listen(scroller, "blur", () => on.point(null));
+    }
+
+    // Rows of the table: {row} for a token, {from, to, count} for a run of image tokens and their separators.
+    collapse() {
+      const rows = [];
+      const { kinds, T } = this.data;
+      for (let row = 0; row < T; row++) {
+        const image = kinds[row] === "i" || kinds[row] === "s";
+        const last = rows[rows.length - 1];
+        if (image && last && last.to === row - 1) { last.to = row; last.count += kinds[row] === "i"; }
+        else if (image) rows.push({ from: row, to: row, count: +(kinds[row] === "i") });
+        else rows.push({ row });
+      }
+      return rows;
+    }
+
+    head() {
+      const line = Lens.el("tr");
+      const corner = Lens.el("th", "", "token ");
+      corner.scope = "col";
+      corner.append(Lens.el("span", "lens-next", "→ next token"));
+      line.append(corner);
+      for (let l = 0; l < this.data.L; l++) {
+        const th = Lens.el("th", "", this.data.layerName(l));
+        th.scope = "col";
+        line.append(th);
+      }
+      this.part.tableHead.replaceChildren(line);
+    }
+
+    // The row of T that a table row speaks for: for the image run, the patch that is shown now.
+    rowOf(entry, shown) {
+      if (entry.row !== undefined) return entry.row;
+      return shown !== null && shown >= entry.from && shown <= entry.to ? shown : null;
+    }
+
+    indexOf(row) { return this.rows.findIndex((e) => (e.row !== undefined ? e.row === row : row >= e.from && row <= e.to)); }
+
+    hit(event, callback) {
+      const cell = event.target.closest("td,th"), line = event.target.closest("tr[data-i]");
+      if (!cell || !line) return;
+      const row = this.rowOf(this.rows[+line.dataset.i], this.shown);
+      if (row !== null) callback(row, cell.dataset.l === undefined ? null : +cell.dataset.l);
+    }
+
+    key(event) {
+      const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+      if (event.key === "Enter" && this.shown !== null) { this.on.pick(this.shown, this.layer); event.preventDefault(); }
+      if (!move) return;
+      event.preventDefault();
+      const { rows, data } = this;
+      let i = this.shown === null ? 0 : Math.max(0, this.indexOf(this.shown));
+      do i += move[0]; while (rows[i] && this.rowOf(rows[i], this.patch) === null);
+      if (!rows[i]) return;
+      this.on.point(this.rowOf(rows[i], this.patch), Math.min(data.L - 1, Math.max(0, this.layer + move[1])), true);
+      this.reveal(i);
+    }
+
+    reveal(i) {
+      const { scroller, tableHead } = this.part;
+      const top = i * HEIGHT, view = scroller.clientHeight - tableHead.offsetHeight;
+      if (top < scroller.scrollTop) scroller.scrollTop = top;
+      else if (top + HEIGHT > scroller.scrollTop + view) scroller.scrollTop = top + HEIGHT - view;
+      this.revealLayer();
+    }
+
+    revealLayer() {
+      const { scroller, tableHead } = this.part;
+      const th = tableHead.rows[0].cells[this.layer + 1], label = tableHead.rows[0].cells[0].offsetWidth;
+      if (th.offsetLeft - label < scroller.scrollLeft) scroller.scrollLeft = th.offsetLeft - label;
+      else if (th.offsetLeft + th.offsetWidth > scroller.scrollLeft + scroller.clientWidth) scroller.scrollLeft = th.offsetLeft + th.offsetWidth - scroller.clientWidth;
+    }
+
+    // Render the rows in sight (all of them in a small table); spacers stand for the rest.
+    draw() {
+      const { scroller, tableBody } = this.part;
+      let from = 0, to = this.rows.length;
+      if (to > ALL) {
+        const first = Math.floor(scroller.scrollTop / HEIGHT);
+        from = Math.max(0, first - AROUND);
+        to = Math.min(to, first + Math.ceil((scroller.clientHeight || 400) / HEIGHT) + AROUND);
+      }
+      if (from === this.from && to === this.to) return;
+      Object.assign(this, { from, to });
+      this.lines = new Map();
+      const nodes = [];
+      for (let i = from; i < to; i++) {
+        const line = this.line(i);
+        this.lines.set(i, line);
+        nodes.push(line);
+      }
+      tableBody.replaceChildren(this.spacer(from), ...nodes, this.spacer(this.rows.length - to));
+      this.mark();
+    }
+
+    spacer(count) {
+      const line = Lens.el("tr", "lens-spacer");
+      line.style.height = `${count * HEIGHT}px`;
+      line.hidden = count === 0;
+      return line;
+    }
+
+    line(i) {
+      const entry = this.rows[i], { data } = this;
+      const line = Lens.el("tr");
+      line.dataset.i = i;
+      const th = Lens.el("th");
+      th.scope = "row";
+      if (entry.row === undefined) {
+        line.className = "lens-image-row";
+        th.append(`[${entry.count} image patch${entry.count === 1 ? "" : "es"}]`);
+      } else {
+        line.className = data.kinds[entry.row + 1] === "a" ? "lens-says-answer" : "";
+        const next = Lens.el("span", "lens-next", "→ ");
+        next.append(Lens.token(Lens.look(data.tokens[entry.row + 1])));
+        th.append(Lens.token(Lens.look(data.tokens[entry.row])), next);
+      }
+      line.append(th);
+      for (let l = 0; l < data.L; l++) {
+        const td = Lens.el("td");
+        td.dataset.l = l;
+        line.append(td);
+      }
+      this.fill(line, entry.row === undefined ? null : entry.row);
+      return line;
+    }
+
+    fill(line, row) {
+      const { data } = this;
+      for (let l = 0; l < data.L; l++) {
+        const td = line.children[l + 1];
+        if (row === null) { td.textContent = ""; td.style.removeProperty("--p"); td.className = ""; continue; }
+        const look = data.look(data.id(l, row));
+        td.textContent = look.text;
+        td.style.setProperty("--p", data.p(l, row).toFixed(3));
+        td.className = `${look.dim ? "lens-dim " : ""}${l === data.firstAt[row] ? "lens-first" : ""}`;
+      }
+    }
+
+    // Follow the rest of the view: which row and layer are shown, which is locked, which patch fills the image row.
+    follow(state, patch) {
+      Object.assign(this, { shown: state.shownRow, layer: state.shownLayer, locked: state.locked, patch });
+      this.draw();
+      this.mark();
+    }
+
+    mark() {
+      const { tableHead, tableBody } = this.part;
+      if (!this.lines) return;
+      tableBody.querySelectorAll(".lens-here,.lens-locked").forEach((n) => n.classList.remove("lens-here", "lens-locked"));
+      tableHead.querySelectorAll(".lens-here").forEach((n) => n.classList.remove("lens-here"));
+      tableHead.rows[0].cells[this.layer + 1]?.classList.add("lens-here");
+      const shownAt = this.shown === null ? -1 : this.indexOf(this.shown);
+      for (const [i, line] of this.lines) {
+        const entry = this.rows[i];
+        if (entry.row === undefined && this.patch !== line.patch) { line.patch = this.patch; this.fill(line, this.rowOf(entry, this.patch)); }
+        if (i === shownAt) {
+          line.classList.add("lens-here");
+          line.children[this.layer + 1].classList.add("lens-here");
+          if (this.shown === this.locked) line.classList.add("lens-locked");
+        }
+      }
+    }
+  }
+
+  Object.assign(Lens, { Table });
+})((globalThis.LlavaLens = globalThis.LlavaLens || {}));
