@@ -101,7 +101,7 @@ def _to_rgb(picture: Image.Image, notes: list[str]) -> Image.Image:
         picture = picture.convert("RGBA")
         backed = Image.new("RGBA", picture.size, "white")
         backed.alpha_composite(picture)
-        if picture.getextrema()[3][0] < 255:
+        if picture.getchannel("A").getextrema()[0] != 255:
             notes.append("Transparent parts are shown, and seen by the model, as white.")
         return backed.convert("RGB")
     return picture.convert("RGB")

@@ -82,7 +82,7 @@ class Lens:
         return torch.tensor(self.layers)[same.int().argmax(0)]
 
     def grid(self, layer: int, grid: int = 0) -> list[list[tuple[str, float]]]:
-        """rows x cols of (most probable word, probability) over one patch grid."""
+        """Rows x cols of (most probable word, probability) over one patch grid."""
         axis = self._layer(layer)
         if not 0 <= grid < len(self.trace.grids):
             raise InterpError(f"Grid {grid} does not exist; this trace has {len(self.trace.grids)}, counted from 0.")

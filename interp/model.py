@@ -9,11 +9,13 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import nn
 
 from .errors import InterpError
@@ -59,13 +61,6 @@ class Vlm:
 
     def __init__(self, model: Any, processor: Any, *, name: str | None = None) -> None:
         """Take a model you already hold. Raises InterpError, naming the class, if its layout is not understood."""
-        self.model = model.eval()
-        self.processor = processor
-        self.tokenizer = processor.tokenizer
-        self.name = name or model.config.name_or_path or type(model).__name__
-        self.key = next(_KEYS)
-        """Unlike any other Vlm's in this process: caches tell models apart by it."""
-        self.lock = threading.RLock()
         family = model.config.model_type
         kind = type(model).__name__
         if family not in LAYOUTS:
@@ -73,6 +68,15 @@ class Vlm:
                 f"{kind} (model_type {family!r}) is not supported: how its image tokens lie on the picture is not known. "
                 f"Supported families: {', '.join(sorted(LAYOUTS))}."
             )
+        if getattr(processor, "tokenizer", None) is None:
+            raise InterpError(f"A {type(processor).__name__} has no tokenizer; pass the whole processor (AutoProcessor.from_pretrained).")
+        self.model = model.eval()
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.name = name or model.config.name_or_path or kind
+        self.key = next(_KEYS)
+        """Unlike any other Vlm's in this process: caches tell models apart by it."""
+        self.lock = threading.RLock()
         decoder = model.get_decoder()
         parts = {
             "decoder.layers": getattr(decoder, "layers", None),
@@ -84,8 +88,8 @@ class Vlm:
         if missing:
             raise InterpError(f"{kind} has no {' and no '.join(missing)}: its layout is not understood.")
         self.layers: nn.ModuleList = decoder.layers
-        self.norm: nn.Module = decoder.norm
-        self.head: nn.Module = model.get_output_embeddings()
+        self.norm: Any = decoder.norm
+        self.head: Any = model.get_output_embeddings()
         self.image_token_id: int = model.config.image_token_id
 
     @property
@@ -222,7 +226,7 @@ class Vlm:
         return record(self, inputs, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
 
 
-def load(checkpoint: str, *, quantize: Quantize = "auto", device: str = "auto", revision: str | None = None) -> Vlm:
+def load(checkpoint: str | PathLike[str], *, quantize: Quantize = "auto", device: str = "auto", revision: str | None = None) -> Vlm:
     """Load a preset (see `interp.presets`), a hub id, or a folder. Weights come from safetensors, and no code of the checkpoint is run.
 
     `quantize`: "4bit" is nf4 with double quantisation of the decoder's linear layers; vision tower, projector and head stay in 16 or 32 bit.
@@ -232,6 +236,9 @@ def load(checkpoint: str, *, quantize: Quantize = "auto", device: str = "auto", 
     """
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415 - seconds of import
 
+    if not isinstance(checkpoint, str | PathLike):
+        raise InterpError(f"checkpoint is {checkpoint!r}; it must be the name of a preset, a hub id, or a folder.")
+    checkpoint = fspath(checkpoint)
     if quantize not in {"auto", "4bit", "none"}:
         raise InterpError(f"quantize is {quantize!r}; it must be 'auto', '4bit' or 'none'.")
     preset = PRESETS.get(checkpoint)
@@ -242,12 +249,13 @@ def load(checkpoint: str, *, quantize: Quantize = "auto", device: str = "auto", 
         )
     place = pick_device(device)
     if quantize == "auto":
-        quantize = preset.quantize if preset and preset.quantize != "auto" else ("4bit" if place.type == "cuda" else "none")
+        by_device: Quantize = "4bit" if place.type == "cuda" else "none"
+        quantize = preset.quantize if preset and preset.quantize != "auto" else by_device
     dtype = _dtype(place)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         processor = AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=False, backend="pil")
-        model = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             source,
             revision=revision,
             dtype=dtype,
@@ -255,9 +263,18 @@ def load(checkpoint: str, *, quantize: Quantize = "auto", device: str = "auto", 
             quantization_config=_four_bit(config, dtype) if quantize == "4bit" else None,
             use_safetensors=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InterpError(_why_not(checkpoint, source, error)) from error
+    model, found = loaded
+    # transformers fills these with random numbers and only warns: a lens of noise with the model's name on it.
+    if absent := sorted(found["missing_keys"]) + [key for key, *_ in found["mismatched_keys"]]:
+        raise InterpError(
+            f"The weights of {checkpoint!r} do not fit its config: {len(absent)} are missing or misshapen, such as {absent[0]}. "
+            f"Use a complete checkpoint, or build the model yourself and pass it to interp.Vlm(model, processor)."
+        )
     return Vlm(model, processor, name=checkpoint)
 
 
@@ -277,10 +294,14 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
-    except RuntimeError as error:
-        raise InterpError(f"device is {device!r}; it must be 'auto', 'cpu', 'cuda' or 'cuda:N'.") from error
+    except (RuntimeError, TypeError):
+        place = None
+    if place is None or place.type not in {"cpu", "cuda"}:
+        raise InterpError(f"device is {device!r}; it must be 'auto', 'cpu', 'cuda' or 'cuda:N'.")
     if place.type == "cuda" and not torch.cuda.is_available():
         raise InterpError(f"device is {device!r}, but torch sees no CUDA device here. Use 'auto' or 'cpu'.")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise InterpError(f"device is {device!r}, but torch sees only {torch.cuda.device_count()} CUDA devices, counted from 0.")
     return place
 
 

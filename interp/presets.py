@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -23,7 +24,8 @@ class Preset:
     """"real weights" where its figures were measured on them, "shape" where only random weights of its exact classes were run."""
     about: str
     """One line for the page."""
-    quantize: str = "auto"
+    quantize: Literal["auto", "4bit", "none"] = "auto"
+    """Overrides what "auto" means for this checkpoint."""
 
 
 PRESETS = {

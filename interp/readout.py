@@ -27,8 +27,9 @@ class Readout:
     """The output side of one model."""
 
     def __init__(self, vlm: "Vlm") -> None:
-        self._norm, self._head = vlm.norm, vlm.head
-        self._vocabulary = vlm.head.weight.shape[0]
+        self._norm: Any = vlm.norm
+        self._head: Any = vlm.head
+        self._vocabulary = len(vlm.vocabulary.texts)
         self._device, self._dtype = vlm.model.device, vlm.model.dtype
         self._hidden = torch.tensor(vlm.vocabulary.undecodable, dtype=torch.long, device=self._device)
         self._finish = _find_finish(vlm)

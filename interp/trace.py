@@ -4,21 +4,22 @@
 layers are from `Vlm`; knows nothing of lenses and pages.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from .errors import InterpError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 EMBED = -1
 """The pseudo-layer that enters block 0: token embeddings, and the projected picture at the image positions."""
 
+SCHEMA = "llava-microscope/trace/1"
 Kind = Literal["image", "separator", "prompt", "answer", "special"]
 
 
@@ -104,7 +106,7 @@ class Trace:
         for g, (grid, view) in enumerate(zip(self.grids, self.views, strict=True)):
             tensors |= {f"grid{g}.positions": grid.positions.contiguous(), f"grid{g}.boxes": grid.boxes, f"grid{g}.view": _png(view)}
         about = {
-            "schema": "llava-microscope/trace/1",
+            "schema": SCHEMA,
             "prompt": self.prompt,
             "answer": self.answer,
             "finished": self.finished,
@@ -121,11 +123,15 @@ class Trace:
         try:
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["trace"])
+                if about["schema"] != SCHEMA:
+                    raise InterpError(f"{path!s} holds {about['schema']!r}; this version reads {SCHEMA!r}.")
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         except (SafetensorError, KeyError, ValueError) as error:
             raise InterpError(f"{path!s} is no saved trace ({error}).") from error
         except FileNotFoundError as error:
             raise InterpError(f"There is no trace at {path!s}.") from error
+        except OSError as error:
+            raise InterpError(f"The trace at {path!s} cannot be read ({error}).") from error
         if vlm is not None and (vlm.depth, vlm.width) != (tensors["states"].shape[0] - 1, tensors["states"].shape[2]):
             raise InterpError(
                 f"The trace in {path!s} was made with {about['model_name']!r} "
@@ -168,7 +174,7 @@ class _Recorder:
         self._filled = [0] * (len(vlm.layers) + 1)
         self._handles: list[Any] = []
 
-    def __enter__(self) -> "_Recorder":
+    def __enter__(self) -> Self:
         def enter(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._write(0, args[0] if args else kwargs["hidden_states"])
 
@@ -233,17 +239,13 @@ def record(
     tokenizer = vlm.tokenizer
     # A mapping of tensors is what the model gets; it must not see a longer sequence than it has positions for.
     vlm.check_length(length, max_new_tokens if answer is None else 0)
-    with vlm.lock, torch.inference_mode():
+    with vlm.lock, _plainly(vlm.model), torch.inference_mode():
         if answer is None:
             with _Recorder(vlm, length + max_new_tokens - 1) as recorder:
                 ids = vlm.model.generate(
                     **inputs.tensors,
                     max_new_tokens=max_new_tokens,
                     do_sample=False,
-                    num_beams=1,
-                    temperature=None,
-                    top_p=None,
-                    top_k=None,
                     streamer=_Stream(tokenizer, on_text) if on_text else None,
                 )[0]
         else:
@@ -269,13 +271,24 @@ def record(
     )
 
 
+@contextlib.contextmanager
+def _plainly(model: Any) -> Iterator[None]:
+    """Greedy generation without the penalties and suppressed tokens a checkpoint may ask for: the answer is what the last layer reads."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id, bos_token_id=own.bos_token_id)
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
 def _tokens(vlm: "Vlm", ids: list[int], prompt_length: int) -> list[Token]:
     special = set(vlm.tokenizer.all_special_ids)
     texts = vlm.vocabulary.texts
     out = []
     for position, i in enumerate(ids):
         kind: Kind = "prompt" if position < prompt_length else "answer"
-        if i == vlm.image_token_id:
+        if i == vlm.image_token_id and kind == "prompt":
             kind = "image"
         elif i in special:
             kind = "special"
@@ -308,7 +321,7 @@ class TraceCache:
         """As `Vlm.trace`, from memory where possible. `on_text` is called once, with the whole answer, for a trace from memory."""
         picture, notes = vlm.open_image(image)
         digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
-        key = (vlm.key, digest, prompt, max_new_tokens, answer)
+        key = (vlm.key, digest, prompt, repr(max_new_tokens), answer)  # repr: a wrong True must not find the trace of 1
         with vlm.lock:
             with self._lock:
                 trace = self._traces.get(key)

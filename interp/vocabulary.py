@@ -48,13 +48,13 @@ class Vocabulary:
         word = word.strip()
         if not word:
             raise InterpError("Type a word to look for: an empty one cannot be found.")
-        spellings = {}
+        spellings: dict[str, int] = {}
         for text in dict.fromkeys([f" {word}", word, f" {word.capitalize()}", word.capitalize()]):
             for i in self._ids.get(text, []):
                 spellings.setdefault(text, i)
         if spellings:
             return spellings
-        ids = [i for i in tokenizer(f" {word}", add_special_tokens=False).input_ids if self.texts[i].strip()]
+        ids = [i for i in tokenizer(f" {word}", add_special_tokens=False).input_ids if i < len(self.texts) and self.texts[i].strip()]
         if not ids:
             raise InterpError(f"The tokenizer knows no piece of {word!r}.")
         pieces = [self.texts[i] for i in ids]

@@ -1,6 +1,7 @@
 """The shape of `emoji-llava`: config, processor and freshly initialised model. Knows nothing of training."""
 
 import math
+from typing import Any
 
 import torch
 from transformers import (
@@ -98,7 +99,7 @@ _DIAGONAL = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
 _FAR = [(0, 2), (0, -2), (2, 0), (-2, 0)]
 
 
-def _attend_locally(tower: torch.nn.Module) -> None:
+def _attend_locally(tower: Any) -> None:
     """Start heads as looks at a fixed neighbour, as a convolution would be (the rest of them stay random).
 
     Positions are sines and cosines of row and column, so a query that rotates them by an offset matches the key of the patch at that

@@ -17,8 +17,11 @@ from .words import PROMPT, QUESTIONS, ask
 
 @dataclass(frozen=True)
 class Packed:
-    """`ids`, `positions`, `targets` [B, T]; `mask` [B, 1, T, T], true where row may look at column; `answer` [B, T], true where the target
-    belongs to an answer. `targets` holds the next token and -100 where there is none; the picture lies at `image`, a slice of T."""
+    """A batch of packed dialogues.
+
+    `ids`, `positions`, `targets` [B, T]; `mask` [B, 1, T, T], true where row may look at column; `answer` [B, T], true where the target
+    belongs to an answer. `targets` holds the next token and -100 where there is none; the picture lies at `image`, a slice of T.
+    """
 
     ids: torch.Tensor
     positions: torch.Tensor

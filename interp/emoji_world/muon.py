@@ -27,7 +27,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, _closure: None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             for p in group["params"]:
@@ -42,7 +42,8 @@ class Muon(torch.optim.Optimizer):
 
 def optimizers(modules: Iterable[nn.Module], lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the hidden matrices, AdamW for everything else that is trainable."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for module in modules:
         for name, p in module.named_parameters():
             if p.requires_grad:

@@ -10,17 +10,19 @@ Stages 1 and 2 do not know each other and can run side by side. Knows nothing of
 """
 
 import argparse
+import json
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaProcessor
 
 from .architecture import CELLS, IMAGE_SIDE, MEAN, STD, build_model, build_processor, whiten_patches
 from .conversations import Packed, pack, sample_questions
@@ -31,14 +33,15 @@ from .words import NOUNS, WORDS
 
 BRANCHES = 4  # questions for each scene
 SAVE_EVERY = 60.0  # seconds
-Step = Callable[[random.Random, float], dict[str, torch.Tensor]]
+WARM_UP = 60  # steps
+Step = Callable[[random.Random, float], dict[str, torch.Tensor]]  # (random numbers, progress from 0 to 1) -> "loss" and what to show
 
 
 @dataclass
 class Studio:
     """What every stage works with."""
 
-    model: LlavaForConditionalGeneration
+    model: Any  # a LlavaForConditionalGeneration, whose parts have no useful static types
     processor: LlavaProcessor
     sprites: torch.Tensor
     device: torch.device
@@ -82,7 +85,7 @@ def words_step(studio: Studio) -> Step:
     """Stage 1: see the module's docstring."""
     word_ids = studio.word_ids
 
-    def step(rng: random.Random, progress: float) -> dict[str, torch.Tensor]:
+    def step(rng: random.Random, _progress: float) -> dict[str, torch.Tensor]:
         scenes = studio.scenes(rng)
         shares = draw(scenes, studio.sprites, side=4 * CELLS, cells=CELLS)[1].to(studio.device)
         own = shares.argmax(-1)
@@ -132,7 +135,7 @@ def patches_step(studio: Studio, head: nn.Module) -> Step:
 def answers_step(studio: Studio) -> Step:
     """Stages 3 and 4: see the module's docstring."""
 
-    def step(rng: random.Random, progress: float) -> dict[str, torch.Tensor]:
+    def step(rng: random.Random, _progress: float) -> dict[str, torch.Tensor]:
         scenes = studio.scenes(rng)
         pictures, _ = draw(scenes, studio.sprites, IMAGE_SIDE, CELLS)
         features = studio.model.model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:]
@@ -148,33 +151,51 @@ def answers_step(studio: Studio) -> Step:
     return step
 
 
-def run(name: str, step: Step, parts: dict[str, nn.Module], rates: dict[str, float], work: Path, batches: int, seed: int) -> None:
-    """Train `parts` (each at its own peak rate) for `batches` steps, resuming from and saving to `work`."""
-    file = work / f"{name}.pt"
-    opts = [(rate, opt) for part, rate in rates.items() for opt in optimizers([parts[part]], rate)]
-    start = 0
-    if file.exists():
-        saved = torch.load(file, weights_only=True)
-        start = saved["step"]
-        for part, state in saved["parts"].items():
-            parts[part].load_state_dict(state)
-        for (_, opt), state in zip(opts, saved["optimizers"], strict=True):
-            opt.load_state_dict(state)
+class Checkpoint:
+    """One stage on disk: its parts and optimizers after so many steps."""
 
-    def save(done: int) -> None:
+    def __init__(self, file: Path, parts: dict[str, nn.Module], opts: list[torch.optim.Optimizer], batch: int) -> None:
+        self.file, self.parts, self.opts, self.batch = file, parts, opts, batch
+        self._saved_at = time.monotonic()
+
+    def resume(self) -> int:
+        """Load what is there; the number of steps done."""
+        if not self.file.exists():
+            return 0
+        saved = torch.load(self.file, weights_only=True)
+        for part, state in saved["parts"].items():
+            self.parts[part].load_state_dict(state)
+        for opt, state in zip(self.opts, saved["optimizers"], strict=True):
+            opt.load_state_dict(state)
+        return saved["step"]
+
+    def save(self, done: int, *, now: bool = False) -> None:
+        """Write after `done` steps, if the last time is long enough ago or `now`."""
+        if not now and time.monotonic() - self._saved_at < SAVE_EVERY:
+            return
         state = {
             "step": done,
-            "parts": {part: module.state_dict() for part, module in parts.items()},
-            "optimizers": [opt.state_dict() for _, opt in opts],
+            "scenes": done * self.batch,
+            "parts": {part: module.state_dict() for part, module in self.parts.items()},
+            "optimizers": [opt.state_dict() for opt in self.opts],
         }
-        torch.save(state, file.with_suffix(".tmp"))
-        file.with_suffix(".tmp").replace(file)
+        torch.save(state, self.file.with_suffix(".tmp"))
+        self.file.with_suffix(".tmp").replace(self.file)
+        self._saved_at = time.monotonic()
 
-    last_save, smooth = time.monotonic(), {}
+
+def run(
+    name: str, step: Step, parts: dict[str, nn.Module], rates: dict[str, float], work: Path, scenes: int, batch: int, seed: int
+) -> None:
+    """Train `parts` (each at its own peak rate) on `scenes` scenes, resuming from and saving to `work`."""
+    opts = [(rate, opt) for part, rate in rates.items() for opt in optimizers([parts[part]], rate)]
+    checkpoint = Checkpoint(work / f"{name}.pt", parts, [opt for _, opt in opts], batch)
+    start, batches = checkpoint.resume(), scenes // batch
+    smooth: dict[str, float] = {}
     bar = tqdm(range(start, batches), initial=start, total=batches, desc=name, mininterval=10)
     for i in bar:
         progress = i / batches
-        scale = min(1.0, (i + 1) / 60) * (1 - progress)
+        scale = min(1.0, (i + 1) / WARM_UP) * (1 - progress)
         for rate, opt in opts:
             for group in opt.param_groups:
                 group["lr"] = rate * scale
@@ -188,10 +209,8 @@ def run(name: str, step: Step, parts: dict[str, nn.Module], rates: dict[str, flo
             if value.isfinite():
                 smooth[key] = 0.98 * smooth.get(key, value.item()) + 0.02 * value.item()
         bar.set_postfix({key: f"{value:.3f}" for key, value in smooth.items()}, refresh=False)
-        if time.monotonic() - last_save > SAVE_EVERY:
-            save(i + 1)
-            last_save = time.monotonic()
-    save(batches)
+        checkpoint.save(i + 1)
+    checkpoint.save(max(start, batches), now=True)
 
 
 def _load_part(work: Path, stage: str, parts: dict[str, nn.Module]) -> bool:
@@ -212,27 +231,27 @@ def stages(studio: Studio, work: Path) -> dict[str, Callable[[int], None]]:
     head = nn.Sequential(nn.LayerNorm(192), nn.Linear(192, len(WORDS))).to(studio.device)
 
     def words(scenes: int) -> None:
-        run("words", words_step(studio), {"decoder": decoder}, {"decoder": 2e-3}, work, scenes // studio.batch, 1)
+        run("words", words_step(studio), {"decoder": decoder}, {"decoder": 2e-3}, work, scenes, studio.batch, 1)
 
     def patches(scenes: int) -> None:
         if not (work / "patches.pt").exists():
             rng = random.Random("whitening")
             whiten_patches(model, studio.pixels(draw([s for _ in range(4) for s in studio.scenes(rng)], studio.sprites)[0]).cpu())
         trained = {"tower": parts["tower"], "head": nn.ModuleDict({"head": head})}
-        run("patches", patches_step(studio, head), trained, {"tower": 2e-3, "head": 2e-3}, work, scenes // studio.batch, 2)
+        run("patches", patches_step(studio, head), trained, {"tower": 2e-3, "head": 2e-3}, work, scenes, studio.batch, 2)
 
     def align(scenes: int) -> None:
         _load_part(work, "words", parts)
         _load_part(work, "patches", parts)
         decoder.requires_grad_(requires_grad=False)
         trained = {"projector": parts["projector"], "tower": parts["tower"]}
-        run("align", answers_step(studio), trained, {"projector": 2e-3, "tower": 2e-4}, work, scenes // studio.batch, 3)
+        run("align", answers_step(studio), trained, {"projector": 2e-3, "tower": 2e-4}, work, scenes, studio.batch, 3)
 
     def tune(scenes: int) -> None:
         _load_part(work, "words", parts)
         _load_part(work, "align", parts)
         rates = {"projector": 3e-4, "tower": 3e-4, "decoder": 1e-4}
-        run("tune", answers_step(studio), parts, rates, work, scenes // studio.batch, 4)
+        run("tune", answers_step(studio), parts, rates, work, scenes, studio.batch, 4)
 
     return {"words": words, "patches": patches, "align": align, "tune": tune}
 
@@ -244,8 +263,10 @@ def assemble(studio: Studio, work: Path, target: Path) -> None:
     parts = {"decoder": decoder, "tower": model.model.vision_tower, "projector": model.model.multi_modal_projector}
     for stage in ("words", "patches", "align", "tune"):
         _load_part(work, stage, parts)
-    model.to(torch.float16).save_pretrained(target)
+    model.half().save_pretrained(target)
     studio.processor.save_pretrained(target)
+    seen = {stage: torch.load(work / f"{stage}.pt", weights_only=True)["scenes"] for stage in SCENES if (work / f"{stage}.pt").exists()}
+    (target / "training.json").write_text(json.dumps(seen) + "\n", encoding="utf-8")
 
 
 SCENES = {"words": 60_000, "patches": 400_000, "align": 60_000, "tune": 40_000}
@@ -267,7 +288,8 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     args.work.mkdir(parents=True, exist_ok=True)
     processor = build_processor()
-    studio = Studio(build_model(processor).to(device), processor, load_sprites(SEEN_VENDORS), device, args.batch)
+    model: Any = build_model(processor)
+    studio = Studio(model.to(device), processor, load_sprites(SEEN_VENDORS), device, args.batch)
     for stage in args.stages:
         if stage == "assemble":
             assemble(studio, args.work, args.target)

@@ -66,9 +66,7 @@ def add_endpoints(service: Service) -> None:
     gr.api(models, api_name="models")
 
     @reported
-    def run_lens(
-        image: str | None, prompt: str, model: str | None, top_k: float, max_new_tokens: float
-    ) -> tuple[dict[str, Any], str, str]:
+    def run_lens(image: str | None, prompt: str, model: str | None, top_k: float, max_new_tokens: float) -> tuple[dict[str, Any], str, str]:
         lens = service.lens(image, prompt, model, top_k=top_k, max_new_tokens=max_new_tokens)
         return lens_summary(lens), write_html(lens), write_json(lens)
 

@@ -19,14 +19,22 @@ from .payload import lens_payload
 from .service import MAX_NEW_TOKENS, Service
 
 TITLE = "LLaVA Microscope"
-EXAMPLES = (
-    ("dog-and-pizza", "Describe the image."),
-    ("three-things", "What is on the left?"),
-    ("one-owl", "Is there an owl?"),
-    ("two-cameras", "How many objects are there?"),
-    ("whale-at-the-border", "What is on the right?"),
-    ("outside-the-crop", "Describe the image."),
-    ("held-out-vendor", "Describe the image."),
+PICTURES = (
+    "dog-and-pizza",
+    "three-things",
+    "one-owl",
+    "two-cameras",
+    "whale-at-the-border",
+    "outside-the-crop",
+    "held-out-vendor",
+)
+PROMPTS = (
+    "Describe the image.",
+    "What is on the left?",
+    "What is on the right?",
+    "How many objects are there?",
+    "What color is the background?",
+    "Is there a dog?",
 )
 CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
@@ -75,20 +83,15 @@ def build(service: Service) -> gr.Blocks:
                 yield (gr.skip(), _message(str(error), error=True), *unchanged)
 
         def opening(request: gr.Request) -> tuple[Any, ...]:
-            *_, last = run(_example(EXAMPLES[0][0]), EXAMPLES[0][1], service.default_model, 32, 5, request)
+            *_, last = run(_example(PICTURES[0]), PROMPTS[0], service.default_model, 32, 5, request)
             return last
 
         shared = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
-        triggers = [controls["run"].click, controls["prompt"].submit]
-        gr.on(triggers, run, inputs, outputs, show_progress="minimal", show_progress_on=controls["answer"], **shared)
+        shown = {"show_progress": "minimal", "show_progress_on": controls["answer"], **shared}
+        gr.on([controls["run"].click, controls["prompt"].submit], run, inputs, outputs, **shown)
+        for listed in controls["examples"]:
+            listed.load_input_event.success(run, inputs, outputs, **shown)
         demo.load(opening, None, outputs, show_progress="hidden", **shared)
-        gr.Examples(
-            [[_example(name), prompt] for name, prompt in EXAMPLES],
-            [controls["image"], controls["prompt"]],
-            example_labels=[name.replace("-", " ") for name, _ in EXAMPLES],
-            api_visibility="private",
-            examples_per_page=len(EXAMPLES),
-        )
         add_endpoints(service)
     return demo
 
@@ -96,12 +99,16 @@ def build(service: Service) -> gr.Blocks:
 def _controls(service: Service) -> dict[str, Any]:
     controls: dict[str, Any] = {}
     controls["image"] = Picture(
-        _example(EXAMPLES[0][0]), label="Picture", type="filepath", sources=["upload", "clipboard", "webcam"], height=280, elem_id="picture"
+        _example(PICTURES[0]), label="Picture", type="filepath", sources=["upload", "clipboard", "webcam"], height=280, elem_id="picture"
     )
-    controls["prompt"] = gr.Textbox(EXAMPLES[0][1], label="Prompt", lines=1, max_lines=4, elem_id="prompt", submit_btn=False)
+    controls["prompt"] = gr.Textbox(PROMPTS[0], label="Prompt", lines=1, max_lines=4, elem_id="prompt", submit_btn=False)
     controls["run"] = gr.Button("Run", variant="primary", elem_id="run")
     controls["message"] = gr.HTML("", elem_id="message")
     controls["answer"] = gr.Textbox(label="Answer", interactive=False, lines=2, elem_id="answer")
+    controls["examples"] = [
+        gr.Examples([[_example(name)] for name in PICTURES], controls["image"], label="Pictures to try", api_visibility="private"),
+        gr.Examples([[prompt] for prompt in PROMPTS], controls["prompt"], label="Questions to try", api_visibility="private"),
+    ]
     names = list(dict.fromkeys([service.default_model, *PRESETS]))
     controls["model"] = gr.Dropdown(
         names,
@@ -175,7 +182,7 @@ def _example(name: str) -> str:
 
 def _snippet(request: gr.Request, image: str | None, prompt: str, model: str, max_new_tokens: float, top_k: float) -> str:
     """Python lines that get the same result from this server."""
-    server = os.environ.get("SPACE_ID") or str(request.request.base_url).rstrip("/")
+    server = os.environ.get("SPACE_ID") or str(request.request.base_url if request.request else "").rstrip("/")
     name = os.path.basename(image or "picture.png")  # noqa: PTH119 - a name to show, not a file to open
     return (
         "from gradio_client import Client, handle_file\n\n"

@@ -3,6 +3,7 @@
 Plain functions that take plain values and raise InterpError. Knows nothing of gradio.
 """
 
+import math
 import secrets
 import threading
 from collections import OrderedDict
@@ -83,8 +84,8 @@ class Service:
         prompt: str,
         model: str | None = None,
         *,
-        top_k: int = 5,
-        max_new_tokens: int = 32,
+        top_k: float = 5,
+        max_new_tokens: float = 32,
         on_text: Callable[[str], None] | None = None,
     ) -> Lens:
         """The logit lens of one picture and prompt."""
@@ -123,6 +124,6 @@ class Service:
 def whole_number(name: str, value: Any, low: int, high: int) -> int:
     """`value` as an int, or an InterpError that says what is wrong with it. JSON clients may send 5.0 for 5."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or value != value or value in {float("inf"), float("-inf")} or value != int(value) or not low <= value <= high:
+    if not number or not math.isfinite(value) or value != int(value) or not low <= value <= high:
         raise InterpError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
     return int(value)

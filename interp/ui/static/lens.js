@@ -235,12 +235,22 @@
     // Once per frame at most. Parts whose inputs have not changed are left alone.
     render(size = false) {
       if (!this.data) return;
+      this.derive(); // now, not in the frame: two keys within one frame are two steps
       this.sized = this.sized || size;
       if (this.frame) return;
       this.frame = requestAnimationFrame(() => {
         this.frame = 0;
         if (this.data && this.table) this.paint();
       });
+    }
+
+    derive() {
+      const { state, data } = this;
+      state.shownLayer = state.preview ?? state.layer;
+      // A lock holds the readout; pointing elsewhere only draws an outline. A layer previewed in the table is always followed.
+      state.shownRow = state.locked ?? state.hover;
+      if (state.shownRow !== null) state.readRow = state.shownRow;
+      if (data.place.has(state.readRow)) state.patch = state.readRow;
     }
 
     changed(name, ...inputs) {
@@ -251,12 +261,7 @@
 
     paint() {
       const { state, data, part, picture } = this;
-      state.shownLayer = state.preview ?? state.layer;
-      // A lock holds the readout; pointing elsewhere only draws an outline. A layer previewed in the table is always followed.
-      state.shownRow = state.locked ?? state.hover;
-      if (state.shownRow !== null) state.readRow = state.shownRow;
-      if (data.place.has(state.readRow)) state.patch = state.readRow;
-      const { shownLayer, shownRow, readRow, grid, found } = state;
+      const { shownLayer, readRow, grid, found } = state;
       const fresh = this.changed("size", state.view, grid) || this.sized;
       this.sized = false;
       const width = part.frame.clientWidth;
@@ -266,7 +271,7 @@
       if (this.changed("base", ...quick) || fresh) picture.drawBase(state);
       picture.drawMarks(state, this.accent());
       if (this.changed("bar", ...quick, state.view, state.preview)) Lens.bar(part, data, state);
-      if (this.changed("legend", shownLayer, grid, state.outlined)) Lens.legend(part, data, state);
+      if (this.changed("legend", state.layer, grid, state.outlined)) Lens.legend(part, data, state);
       if (this.changed("readout", readRow, shownLayer, state.locked)) {
         Lens.readout(part, data, readRow, shownLayer, state.locked === readRow ? "locked" : "");
       }

@@ -20,18 +20,19 @@
     const silent = rows.filter((row) => data.silent(shownLayer, row, state.min)).length;
     const below = rows.filter((row) => data.p(shownLayer, row) < state.min).length;
     part.pictureNote.textContent = state.mask ? `Black: ${silent} of ${rows.length} patches, blank or punctuation${state.min ? " or below the threshold" : ""}.`
-      : below && colour !== "found" ? `Dimmed: ${below} of ${rows.length} patches below ${Lens.percent(state.min)}.` : "";
+      : state.min && colour !== "found" ? `Dimmed: ${below} of ${rows.length} patches below ${Lens.percent(state.min)}.` : "";
     const common = data.frequent(shownLayer, state.grid).slice(0, 3).map(([id, n]) => `${data.look(id).text} ${n}`).join(", ");
     part.base.setAttribute("aria-label", `The picture with ${data.grids[state.grid].rows} by ${data.grids[state.grid].cols} patches at layer ${data.layerName(shownLayer)}; most frequent top words: ${common}`);
     part.stage.setAttribute("aria-label", "Patches of the picture. Arrow keys move, Enter locks, Escape unlocks.");
   }
 
+  // Of the chosen layer, not of one previewed from the table: more or fewer words would move the table under the pointer.
   function legend(part, data, state) {
-    const all = data.frequent(state.shownLayer, state.grid);
+    const all = data.frequent(state.layer, state.grid);
     const counts = new Map(all);
     const shown = all.slice(0, LEGEND);
     for (const id of state.outlined) if (!shown.some(([x]) => x === id)) shown.push([id, counts.get(id) || 0]);
-    part.legendKey.textContent = `most frequent at layer ${data.layerName(state.shownLayer)}`;
+    part.legendKey.textContent = `most frequent at layer ${data.layerName(state.layer)}`;
     const focused = part.legend.contains(document.activeElement) ? document.activeElement.dataset.id : null;
     part.legend.replaceChildren(...shown.map(([id, count]) => {
       const button = Lens.el("button");

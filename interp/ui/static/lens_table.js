@@ -136,7 +136,7 @@
         line.className = data.kinds[entry.row + 1] === "a" ? "lens-says-answer" : "";
         const next = Lens.el("span", "lens-next", "→ ");
         next.append(Lens.token(Lens.look(data.tokens[entry.row + 1])));
-        th.append(Lens.token(Lens.look(data.tokens[entry.row])), next);
+        th.append(Lens.token(Lens.look(data.tokens[entry.row])), " ", next);
       }
       line.append(th);
       for (let l = 0; l < data.L; l++) {

@@ -1,0 +1,180 @@
+"""The whole page in a real browser, with the embedded model behind it: what a visitor clicks, reads and takes away."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.server import serve
+
+DRAWN = ".lens[data-ready]"
+LENS = "document.querySelector('.lens')"
+EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
+
+
+@pytest.fixture(scope="module")
+def url():
+    with serve() as address:
+        yield address
+
+
+@pytest.fixture
+def open_page(chromium, url):
+    contexts = []
+
+    def opened(path="/", **options):
+        context = chromium.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.faults = []
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.goto(url + path)
+        page.wait_for_selector(DRAWN)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(open_page):
+    return open_page()
+
+
+def run_of(page):
+    return page.evaluate(f"{LENS}.__lens.run")
+
+
+def after(page, action):
+    """Do something that starts a run, and wait until its lens is drawn."""
+    old = run_of(page)
+    action()
+    page.wait_for_function(f"old => {LENS}.dataset.ready !== undefined && {LENS}.__lens.run !== old", arg=old)
+
+
+def answer(page):
+    return page.input_value("#answer textarea")
+
+
+def test_it_opens_with_a_finished_example(page):
+    page.wait_for_function("document.querySelector('#answer textarea').value.includes('dog')")
+    assert answer(page) == "a dog and a pizza on a blue background."
+    assert "knows 120 emoji and nothing else" in page.inner_text("#about").lower()
+    assert page.faults == []
+
+
+def test_hovering_asks_the_server_nothing(page):
+    stage = page.locator("[data-part=stage]")
+    box = stage.bounding_box()
+    requests = []
+    page.on("request", lambda request: requests.append(request.url) if not request.url.startswith("data:") else None)
+    read = set()
+    for i in range(8):
+        page.mouse.move(box["x"] + box["width"] * (i + 0.5) / 8, box["y"] + box["height"] * (i + 0.5) / 8)
+        page.wait_for_function(
+            f"at => {LENS}.__lens.hover !== null && document.querySelector('[data-part=where]').innerText.includes(at)", arg=f"row {i + 1}"
+        )
+        read.add(page.inner_text("[data-part=top]"))
+    assert len(read) > 1
+    assert [r for r in requests if "heartbeat" not in r] == []
+
+
+def test_an_example_picture_runs_at_once(page):
+    after(page, lambda: page.locator(".gallery-item, .gallery button").nth(2).click())
+    assert "owl" in answer(page)
+
+
+def test_a_question_runs_at_once(page):
+    after(page, lambda: page.get_by_text("How many objects are there?", exact=True).click())
+    assert answer(page) == "two."
+    assert page.inner_text("[data-part=prompt]") == "How many objects are there?"
+
+
+def test_an_upload_runs_on_click_and_by_the_enter_key(page):
+    page.locator("#picture").get_by_label("Remove Image").click()
+    page.set_input_files("#picture input[type=file]", EXAMPLES / "one-owl.webp")
+    page.wait_for_selector("#picture img")
+    after(page, lambda: page.click("#run"))
+    assert "owl" in answer(page)
+    page.fill("#prompt textarea", "What color is the background?")
+    after(page, lambda: page.press("#prompt textarea", "Enter"))
+    assert answer(page) == "purple."
+
+
+def test_an_error_stands_by_the_button_and_loses_nothing(page):
+    before = run_of(page)
+    page.fill("#prompt textarea", "")
+    page.click("#run")
+    page.wait_for_selector("#message .error")
+    assert "prompt is empty" in page.inner_text("#message")
+    assert run_of(page) == before
+    page.fill("#prompt textarea", "Is there a dog?")
+    after(page, lambda: page.click("#run"))
+    assert answer(page) == "yes."
+    assert page.locator("#message .error").count() == 0
+
+
+def test_no_picture_is_an_error_in_words(page):
+    page.locator("#picture").get_by_label("Remove Image").click()
+    page.click("#run")
+    page.wait_for_selector("#message .error")
+    assert "no picture" in page.inner_text("#message")
+
+
+def test_markup_in_a_prompt_stays_text(page):
+    attack = '<img src=x onerror="window.pwned=1"></script><script>window.pwned=1</script>'
+    page.fill("#prompt textarea", attack)
+    after(page, lambda: page.click("#run"))
+    assert page.inner_text("[data-part=prompt]") == attack
+    assert page.evaluate("window.pwned") is None
+    page.fill("#prompt textarea", attack + "<image>")
+    page.click("#run")
+    page.wait_for_selector("#message .error")
+    assert page.evaluate("window.pwned") is None
+
+
+def test_find_a_word(page):
+    page.fill("[data-part=word]", "dog")
+    page.click("[data-part=findGo]")
+    page.wait_for_selector("[data-part=findCurve]:not([hidden])")
+    page.fill("[data-part=word]", "hippopotamus")
+    page.click("[data-part=findGo]")
+    page.wait_for_function("document.querySelector('[data-part=findNote]').innerText.includes('tokens for this model')")
+
+
+def test_the_downloads_hold_what_is_shown(page, chromium, tmp_path):
+    with page.expect_download() as download:
+        page.click("#make-html")
+    file = tmp_path / "lens.html"
+    download.value.save_as(file)
+    alone = chromium.new_page()
+    alone.goto(file.as_uri())
+    alone.wait_for_selector(DRAWN)
+    assert alone.inner_text("[data-part=answer]") == page.inner_text("[data-part=answer]")
+    alone.close()
+    with page.expect_download() as download:
+        page.click("#make-json")
+    file = tmp_path / "lens.json"
+    download.value.save_as(file)
+    assert json.loads(file.read_text(encoding="utf-8"))["answer"] == answer(page)
+
+
+def test_the_snippet_gives_the_same_answer(page, monkeypatch, capsys):
+    page.get_by_text("Do the same from Python").click()
+    page.wait_for_selector(".cm-content")
+    code = page.evaluate("[...document.querySelectorAll('.cm-line')].map(line => line.innerText).join('\\n')")
+    monkeypatch.chdir(EXAMPLES)
+    exec(compile(code, "snippet", "exec"), {})  # noqa: S102 - it is ours, and running it is the test
+    assert answer(page) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_scrolls_down_only(open_page, theme):
+    page = open_page(f"/?__theme={theme}", viewport={"width": 375, "height": 812}, has_touch=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert page.evaluate(f"{LENS}.dataset.theme") == theme
+    stage = page.locator("[data-part=stage]")
+    stage.scroll_into_view_if_needed()
+    stage.tap(position={"x": 20, "y": 20})
+    page.wait_for_function(f"{LENS}.__lens.locked !== null")

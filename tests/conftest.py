@@ -1,0 +1,87 @@
+"""Fixtures: tiny random models of the real classes, loaded by the real loading code. Nothing here needs a network."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported; without it an unknown name is retried for half a minute
+
+import functools
+import shutil
+
+import pytest
+import torch
+import transformers
+
+import interp
+from tests import tiny
+
+torch.set_num_threads(1)  # models this small only lose time to more
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+KINDS = {
+    "crop": {"kind": "crop"},
+    "pad": {"kind": "pad"},
+    "stretch": {"kind": "stretch"},
+    "interleave": {"kind": "siglip", "text": "qwen2", "padding": tiny.PADDING_ROWS},
+    "ignored cap": {"kind": "crop", "text": "gemma2"},
+    "padded": {"kind": "crop", "padding": tiny.PADDING_ROWS},
+}
+PROMPT = "Describe the image."
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """name → folder of a saved checkpoint."""
+
+    @functools.cache
+    def folder(name):
+        return tiny.save(tmp_path_factory.mktemp(name.replace(" ", "-")), *tiny.build(**KINDS[name]))
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def load(checkpoint):
+    """(name, quantize) → Vlm, the same one each time: tests must leave it as they found it."""
+
+    @functools.cache
+    def loaded(name, quantize="none"):
+        if name == "capped":
+            return interp.Vlm(capped_model(), tiny.build("crop", text="gemma2")[1], name="capped")
+        return interp.load(checkpoint(name), quantize=quantize, device="cpu")
+
+    def capped_model():
+        return tiny.CappedLlava.from_pretrained(checkpoint("ignored cap")).eval()
+
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def vlm(load):
+    return load("crop")
+
+
+@pytest.fixture(scope="session")
+def picture():
+    return tiny.noise(120, 90)
+
+
+@pytest.fixture(scope="session")
+def trace(vlm, picture):
+    return vlm.trace(picture, PROMPT, max_new_tokens=6)
+
+
+@pytest.fixture(scope="session")
+def lens(trace):
+    return interp.logit_lens(trace, top_k=3)
+
+
+@pytest.fixture
+def checkpoint_copy(checkpoint, tmp_path):
+    """A folder that a test may spoil."""
+    return shutil.copytree(checkpoint("crop"), tmp_path / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def emoji_vlm():
+    return interp.load("emoji-llava", device="cpu")

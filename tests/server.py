@@ -1,0 +1,47 @@
+"""The real app in a process of its own, as a stranger starts it."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 120.0  # seconds
+
+
+@contextlib.contextmanager
+def serve(*options: str) -> Iterator[str]:
+    """Run `python app.py` with these options until the block ends; yields its address once the page is there."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryFile() as log:
+        app = subprocess.Popen([sys.executable, "app.py", "--port", str(port), *options], cwd=ROOT, stdout=log, stderr=log, env=environment)
+        try:
+            _wait(url, app, log)
+            yield url
+        finally:
+            app.terminate()
+            app.wait(20)
+
+
+def _wait(url: str, app: subprocess.Popen[bytes], log: "tempfile._TemporaryFileWrapper[bytes]") -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if app.poll() is not None:
+            log.seek(0)
+            raise RuntimeError(f"app.py stopped with {app.returncode}:\n{log.read().decode()[-4000:]}")
+        with contextlib.suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(url, timeout=5) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"app.py did not answer within {PATIENCE:.0f} s")

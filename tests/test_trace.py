@@ -1,0 +1,386 @@
+import dataclasses
+import itertools
+import threading
+
+import pytest
+import torch
+from PIL import Image
+
+import interp
+from interp import EMBED, InterpError, Trace, TraceCache
+from tests import tiny
+from tests.conftest import PROMPT
+
+NAMES = ["crop", "pad", "stretch", "interleave", "ignored cap"]
+
+
+class Forwards:
+    """Counts the decoder's forwards and the positions that entered each."""
+
+    def __init__(self, vlm):
+        self._decoder, self.lengths = vlm.model.get_decoder(), []
+
+    def __enter__(self):
+        def count(_module, _args, kwargs):
+            self.lengths.append(kwargs["inputs_embeds"].shape[1])
+
+        self._handle = self._decoder.register_forward_pre_hook(count, with_kwargs=True)
+        return self
+
+    def __exit__(self, *_):
+        self._handle.remove()
+
+
+def hooks_of(vlm):
+    return [hook for module in vlm.model.modules() for kind in (module._forward_hooks, module._forward_pre_hooks) for hook in kind.values()]
+
+
+def same(one, other):
+    return one.answer == other.answer and one.tokens == other.tokens and torch.equal(one.states, other.states)
+
+
+@pytest.mark.parametrize("new", [1, 2, 6])
+def test_one_generation_and_nothing_else(vlm, picture, new):
+    prompt = vlm.prepare(picture, PROMPT)["input_ids"].shape[1]
+    with Forwards(vlm) as forwards:
+        trace = vlm.trace(picture, PROMPT, max_new_tokens=new)
+    assert forwards.lengths == [prompt] + [1] * (new - 1)  # prefill, then one for each further token
+    assert trace.states.shape == (vlm.depth + 1, prompt + new - 1, vlm.width)
+    assert len(trace.tokens) == prompt + new
+    assert trace.states.device.type == "cpu"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_states_are_a_plain_forwards_hidden_states(load, picture, name):
+    vlm = load(name)
+    trace = vlm.trace(picture, PROMPT, max_new_tokens=5)
+    output = tiny.full_forward(vlm, trace)
+    assert trace.layers == vlm.depth == 3
+    torch.testing.assert_close(trace.residual(EMBED), output.hidden_states[0][0], atol=1e-4, rtol=1e-4)
+    for layer in range(vlm.depth - 1):  # layer l is what transformers calls hidden_states[l + 1] ...
+        torch.testing.assert_close(trace.residual(layer), output.hidden_states[layer + 1][0], atol=1e-4, rtol=1e-4)
+    with torch.inference_mode():  # ... but for the last, which it has normed
+        last = vlm.norm(trace.residual(vlm.depth - 1))
+    torch.testing.assert_close(last, output.hidden_states[-1][0], atol=1e-4, rtol=1e-4)
+    assert (trace.residual(vlm.depth - 1) - output.hidden_states[-1][0]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tokens_say_what_they_are(load, picture, name):
+    vlm = load(name)
+    trace = vlm.trace(picture, PROMPT, answer="dog and cat")
+    inputs = vlm.prepare(picture, PROMPT)
+    kinds = [token.kind for token in trace.tokens]
+    prompt = inputs["input_ids"].shape[1]
+    assert [token.id for token in trace.tokens[:prompt]] == inputs["input_ids"][0].tolist()
+    assert [at for at, kind in enumerate(kinds) if kind == "image"] == trace.grids[0].positions.flatten().tolist()
+    assert "".join(token.text for token in trace.tokens if token.kind == "prompt").endswith(
+        "ASSISTANT:" if name != "interleave" else "assistant\n"
+    )
+    assert PROMPT in "".join(token.text for token in trace.tokens if token.kind == "prompt")
+    assert "".join(token.text for token in trace.tokens if token.kind == "answer").strip() == "dog and cat"
+    assert kinds[0] == kinds[-1] == "special"
+    assert trace.tokens[-1].id == vlm.tokenizer.eos_token_id
+    assert all(at >= prompt for at, kind in enumerate(kinds) if kind == "answer")
+    assert trace.positions("image", "prompt") == [at for at, kind in enumerate(kinds[:-1]) if kind in {"image", "prompt"}]
+
+
+def test_the_answer_is_what_the_last_layer_reads_whatever_the_checkpoint_asks_for(vlm, picture, monkeypatch):
+    own = vlm.model.generation_config
+    plain = vlm.trace(picture, PROMPT, max_new_tokens=5)
+    monkeypatch.setattr(own, "repetition_penalty", 9.0)
+    monkeypatch.setattr(own, "suppress_tokens", [plain.tokens[-1].id])
+    assert vlm.trace(picture, PROMPT, max_new_tokens=5).tokens == plain.tokens
+    assert vlm.model.generation_config is own
+
+
+def test_an_image_token_in_the_answer_is_no_piece_of_the_picture(vlm, picture):
+    plain = vlm.trace(picture, PROMPT, answer="dog")
+    favour = torch.nn.functional.one_hot(torch.tensor(vlm.image_token_id), vlm.head.weight.shape[0]) * 1e4
+    handle = vlm.head.register_forward_hook(lambda _module, _args, logits: logits + favour)
+    odd = vlm.trace(picture, PROMPT, max_new_tokens=2)
+    handle.remove()
+    assert odd.tokens[-1].id == vlm.image_token_id
+    assert odd.positions("image") == plain.positions("image")
+
+
+def test_an_answer_that_ends_by_itself(vlm, picture, trace, monkeypatch):
+    assert not trace.finished
+    start = next(i for i, token in enumerate(trace.tokens) if token.kind == "answer")
+    ids = [token.id for token in trace.tokens[start:]]
+    length = next(n for n in range(2, len(ids)) if ids[n] not in ids[:n])  # a word that is new at its place
+    monkeypatch.setattr(vlm.model.generation_config, "eos_token_id", [9999, ids[length]])
+    with Forwards(vlm) as forwards:
+        ended = vlm.trace(picture, PROMPT, max_new_tokens=len(ids))
+    assert ended.finished
+    assert len(ended.tokens) == start + length + 1
+    assert ended.states.shape[1] == start + length  # the end itself never enters the model
+    assert len(forwards.lengths) == length + 1
+    assert torch.equal(ended.states, trace.states[:, : start + length])
+    assert ended.states.untyped_storage().nbytes() == ended.states.nbytes  # the room for the rest of the answer is given back
+
+
+@pytest.mark.parametrize("name", ["crop", "pad", "stretch", "ignored cap"])
+def test_a_forced_answer_gives_the_trace_that_generating_it_gave(load, picture, name):
+    vlm = load(name)
+    free = vlm.trace(picture, PROMPT, max_new_tokens=6)
+    with Forwards(vlm) as forwards:
+        forced = vlm.trace(picture, PROMPT, answer=free.answer)
+    assert len(forwards.lengths) == 1
+    assert forced.answer == free.answer
+    assert forced.finished
+    assert forced.tokens[:-1] == free.tokens  # the forced answer ends; so all of its words enter the model
+    torch.testing.assert_close(forced.states[:, : free.states.shape[1]], free.states, atol=1e-4, rtol=1e-4)
+    assert forced.states.shape[1] == free.states.shape[1] + 1
+    answer = next(i for i, token in enumerate(forced.tokens) if token.kind == "answer")
+    rows = interp.logit_lens(forced, top_k=1, layers=[vlm.depth - 1]).ids[0, :, 0]
+    assert rows[answer - 1 : -1].tolist() == [token.id for token in free.tokens[answer:]]
+
+
+@pytest.mark.parametrize("answer", ["dog", " dog ", "dog\n", "2 dogs, é and 🐶"])
+@pytest.mark.parametrize("name", ["crop", "interleave"])
+def test_any_answer_can_be_forced(load, picture, name, answer):
+    trace = load(name).trace(picture, PROMPT, answer=answer)
+    assert trace.answer == answer.strip()
+
+
+@pytest.mark.parametrize("answer", ["", " \n"])
+def test_an_empty_forced_answer_is_refused(vlm, picture, answer):
+    with pytest.raises(InterpError, match="forced answer is empty"):
+        vlm.trace(picture, PROMPT, answer=answer)
+
+
+@pytest.mark.parametrize("layer", [3, -2, 99])
+def test_layers_that_do_not_exist(trace, layer):
+    with pytest.raises(InterpError, match=f"Layer {layer} does not exist"):
+        trace.residual(layer)
+
+
+def test_no_hook_is_left(vlm, picture):
+    before = hooks_of(vlm)
+    vlm.trace(picture, PROMPT, max_new_tokens=2)
+    vlm.trace(picture, PROMPT, answer="dog")
+    assert hooks_of(vlm) == before
+
+
+@pytest.mark.parametrize("where", ["layer", "callback"])
+def test_no_hook_is_left_after_an_exception(vlm, picture, where, trace):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    before = hooks_of(vlm)  # transformers leaves hooks of its own once hidden states have been asked for
+    handle = vlm.layers[1].register_forward_pre_hook(fail) if where == "layer" else None
+    with pytest.raises(ZeroDivisionError):
+        vlm.trace(picture, PROMPT, on_text=fail)
+    if handle:
+        handle.remove()
+    assert hooks_of(vlm) == before
+    assert same(vlm.trace(picture, PROMPT, max_new_tokens=6), trace)  # and the next call works
+
+
+def test_layers_that_return_tuples(vlm, picture, trace):
+    """As transformers before 5 did, and as other people's layers do."""
+    handles = []
+    decoder = vlm.model.get_decoder()
+    for layer, after in zip(vlm.layers, [*vlm.layers[1:], decoder.norm], strict=True):
+        handles.append(
+            after.register_forward_pre_hook(lambda _module, args: (args[0][0] if isinstance(args[0], tuple) else args[0], *args[1:]))
+        )
+        handles.append(layer.register_forward_hook(lambda _module, _args, output: (output, "something else")))
+    try:
+        assert same(vlm.trace(picture, PROMPT, max_new_tokens=6), trace)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_layers_called_by_keyword(vlm, picture, trace, monkeypatch):
+    first = vlm.layers[0]
+    forward = first.__class__.__call__
+    monkeypatch.setattr(
+        first.__class__, "__call__", lambda self, hidden_states, **kwargs: forward(self, hidden_states=hidden_states, **kwargs)
+    )
+    assert same(vlm.trace(picture, PROMPT, max_new_tokens=6), trace)
+
+
+def test_a_layer_that_is_passed_over_is_an_error(vlm, picture, monkeypatch):
+    monkeypatch.setattr(vlm, "layers", [*vlm.layers, torch.nn.Identity()])
+    with pytest.raises(RuntimeError, match="hooks saw"):
+        vlm.trace(picture, PROMPT, max_new_tokens=2)
+
+
+@pytest.mark.parametrize("name", ["crop", "interleave"])
+def test_save_and_load(load, picture, name, tmp_path):
+    vlm = load(name)
+    trace = vlm.trace(picture, PROMPT, answer="dog é 🐶")
+    noted = dataclasses.replace(trace, notes=("a note",))
+    noted.save(tmp_path / "run.trace")
+    again = Trace.load(tmp_path / "run.trace", vlm)
+    assert same(again, trace)
+    for field in ("prompt", "finished", "model_name"):
+        assert getattr(again, field) == getattr(trace, field)
+    assert again.notes == ("a note",)
+    assert again.image.tobytes() == trace.image.tobytes()
+    assert [view.tobytes() for view in again.views] == [view.tobytes() for view in trace.views]
+    assert torch.equal(again.grids[0].positions, trace.grids[0].positions)
+    assert torch.equal(again.grids[0].boxes, trace.grids[0].boxes)
+    assert again.grids[0].name == trace.grids[0].name
+    assert torch.equal(interp.logit_lens(again).probs, interp.logit_lens(trace).probs)
+    with pytest.raises(InterpError, match="without its model"):
+        _ = Trace.load(str(tmp_path / "run.trace")).vlm
+
+
+def test_files_that_are_no_trace(checkpoint, tmp_path, trace, emoji_vlm):
+    (tmp_path / "text").write_text("no trace")
+    for path, message in (
+        (tmp_path / "text", "no saved trace"),
+        (f"{checkpoint('crop')}/model.safetensors", "no saved trace"),  # the right kind of file with something else in it
+        (tmp_path / "missing", "no trace at"),
+        (tmp_path, "trace"),
+    ):
+        with pytest.raises(InterpError, match=message):
+            Trace.load(path)
+    trace.save(tmp_path / "run.trace")
+    with pytest.raises(InterpError, match="was made with"):
+        Trace.load(tmp_path / "run.trace", emoji_vlm)
+    cut = (tmp_path / "run.trace").read_bytes()[:-100]
+    (tmp_path / "cut").write_bytes(cut)
+    with pytest.raises(InterpError, match="no saved trace"):
+        Trace.load(tmp_path / "cut")
+
+
+def test_text_grows_and_ends_with_the_answer(vlm, picture, trace):
+    seen = []
+    vlm.trace(picture, PROMPT, max_new_tokens=6, on_text=seen.append)
+    assert len(seen) == 6
+    assert all(later.startswith(earlier) and len(later) > len(earlier) for earlier, later in itertools.pairwise(seen))
+    assert seen[-1] == trace.answer
+
+
+@pytest.fixture
+def runs(vlm):
+    """One entry for every forward of the decoder."""
+    calls = []
+    decoder = vlm.model.get_decoder()
+    handle = decoder.register_forward_pre_hook(lambda *_: calls.append(1))
+    yield calls
+    handle.remove()
+
+
+def test_a_second_look_runs_nothing(vlm, picture, runs):
+    cache = TraceCache()
+    first = cache.get(vlm, picture, PROMPT, max_new_tokens=3)
+    assert len(runs) == 3
+    seen = []
+    again = cache.get(vlm, picture.copy(), PROMPT, max_new_tokens=3, on_text=seen.append)
+    assert again is first
+    assert seen == [first.answer]
+    assert len(runs) == 3
+    assert len(cache) == 1
+
+
+def test_what_makes_a_trace_another_one(vlm, load, picture):
+    cache = TraceCache()
+    base = {"vlm": vlm, "image": picture, "prompt": PROMPT, "max_new_tokens": 2}
+    one_pixel = picture.copy()
+    one_pixel.putpixel((5, 5), (0, 0, 0))
+    turned = Image.frombytes("RGB", picture.size[::-1], picture.tobytes())  # the same bytes in another shape
+    twin = interp.Vlm(load("crop").model, load("crop").processor)  # could have been patched by its owner
+    changes = [
+        {},
+        {"image": one_pixel},
+        {"image": turned},
+        {"prompt": PROMPT + " "},
+        {"max_new_tokens": 3},
+        {"answer": "dog"},
+        {"answer": "cat"},
+        {"vlm": load("pad")},
+        {"vlm": twin},
+    ]
+    traces = [cache.get(**base | change) for change in changes]
+    assert len({id(trace) for trace in traces}) == len(cache) == len(changes)
+    assert all(cache.get(**base | change) is trace for change, trace in zip(changes, traces, strict=True))
+
+
+def test_a_cached_file_is_known_by_its_content(vlm, picture, tmp_path):
+    cache = TraceCache()
+    picture.save(tmp_path / "a.png")
+    first = cache.get(vlm, tmp_path / "a.png", PROMPT, max_new_tokens=1)
+    assert cache.get(vlm, picture, PROMPT, max_new_tokens=1) is first
+    tiny.noise(50, 50, 3).save(tmp_path / "a.png")
+    assert cache.get(vlm, tmp_path / "a.png", PROMPT, max_new_tokens=1) is not first
+
+
+def test_notes_survive_the_cache(vlm):
+    clear = Image.new("RGBA", (60, 60), (0, 0, 0, 0))
+    assert "Transparent" in TraceCache().get(vlm, clear, PROMPT, max_new_tokens=1).notes[0]
+    assert "Transparent" in vlm.trace(clear, PROMPT, max_new_tokens=1).notes[0]
+
+
+def test_the_cache_is_bounded_in_bytes_and_forgets_the_least_recent(vlm, picture, runs):
+    size = TraceCache().get(vlm, picture, PROMPT, answer="dog").states.nbytes
+    cache = TraceCache(max_bytes=2 * size)
+    words = {word: cache.get(vlm, picture, PROMPT, answer=word) for word in ("dog", "cat")}
+    assert cache.nbytes == 2 * size
+    cache.get(vlm, picture, PROMPT, answer="dog")  # now "cat" is the least recent
+    cache.get(vlm, picture, PROMPT, answer="tree")
+    assert cache.nbytes <= 2 * size
+    runs.clear()
+    assert cache.get(vlm, picture, PROMPT, answer="dog") is words["dog"]
+    assert not runs
+    assert cache.get(vlm, picture, PROMPT, answer="cat") is not words["cat"]
+    assert runs
+    tight = TraceCache(max_bytes=1)
+    for word in ("dog", "cat"):
+        tight.get(vlm, picture, PROMPT, answer=word)
+        assert len(tight) == 1  # the newest stays, whatever its size
+
+
+def test_what_failed_is_not_kept(vlm, picture):
+    cache = TraceCache()
+    for arguments in ({"prompt": ""}, {"prompt": PROMPT, "max_new_tokens": 0}):
+        with pytest.raises(InterpError):
+            cache.get(vlm, picture, **arguments)
+    assert len(cache) == 0
+    cache.get(vlm, picture, PROMPT, max_new_tokens=1)
+    with pytest.raises(InterpError, match="max_new_tokens is True"):  # though True == 1
+        cache.get(vlm, picture, PROMPT, max_new_tokens=True)
+
+
+def in_threads(*tasks):
+    """Run all at once; their results in order."""
+    results, gate = [None] * len(tasks), threading.Barrier(len(tasks))
+
+    def run(index, task):
+        gate.wait()
+        results[index] = task()
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(tasks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_threads_get_the_results_they_would_get_alone(vlm):
+    pictures = [tiny.noise(80, 60, seed) for seed in range(4)]
+    prompts = [tiny.shuffled_words(3 + n, n) for n in range(4)]
+
+    def task(n):
+        trace = vlm.trace(pictures[n], prompts[n], max_new_tokens=4)
+        return trace, interp.logit_lens(trace).probs, interp.logit_lens(trace, layers=[1]).probability("dog")
+
+    alone = [task(n) for n in range(4)]
+    together = in_threads(*[lambda n=n: task(n) for n in range(4)])
+    for (trace, probs, dog), (other, other_probs, other_dog) in zip(alone, together, strict=True):
+        assert same(trace, other)
+        assert torch.equal(probs, other_probs)
+        assert torch.equal(dog, other_dog)
+
+
+def test_threads_that_ask_for_the_same_trace_share_one_generation(vlm, picture, runs):
+    cache = TraceCache()
+    traces = in_threads(*[lambda: cache.get(vlm, picture, PROMPT, max_new_tokens=3)] * 4)
+    assert all(trace is traces[0] for trace in traces)
+    assert len(runs) == 3
