@@ -30,7 +30,7 @@ def main() -> None:
         server_port=args.port,
         share=args.share,
         max_file_size="30mb",
-        theme=gr.themes.Default(primary_hue="teal", neutral_hue="slate"),
+        theme=gr.themes.Default(primary_hue="blue", neutral_hue="slate"),
         css=CSS,
         run_history=False,
     )

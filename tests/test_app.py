@@ -55,6 +55,7 @@ def test_only_the_documented_endpoints_are_public(client):
 
 
 def test_models(client):
+    lens(client)  # at the very start the model may still be loading
     models = {model["name"]: model for model in client.predict(api_name="/models")}
     assert models["emoji-llava"]["loaded"]
     assert models["emoji-llava"]["fits"]

@@ -23,6 +23,7 @@ from .sprites import HELD_OUT_VENDOR, SEEN_VENDORS, VENDORS, load_sprites
 from .words import NOUNS, QUESTIONS, WORDS, ask
 
 BATCH = 32
+PROBE_FACTOR = 3  # times as many scenes to fit the probe on
 N_NOUNS = len(NOUNS)
 
 
@@ -69,7 +70,7 @@ On {scenes} scenes of one to three emoji with a seed that training never used, t
 
 On {lens_scenes} such scenes of seen vendors, as drawn. Object patches are covered by their noun for at least half. Border: patches at the
 right-hand edge of an object; the top reading against their own noun and against the word of the next cell. Shuffled: the labels of another
-picture, which is chance. Probe: a ridge classifier of the same residuals, fitted on {lens_scenes} other scenes; what is linearly there, whether or
+picture, which is chance. Probe: linear discriminant analysis of the same residuals, fitted on {probe_scenes} other scenes; what is linearly there, whether or
 not the head can say it.
 
 | layer | own noun top 1 | own noun top 5 | background color top 1 | border: own | border: next | shuffled top 5 | probe top 1 | probe top 5 |
@@ -154,12 +155,16 @@ def read(vlm: interp.Vlm, data: Sample, desc: str) -> tuple[torch.Tensor, torch.
 
 
 def probe_hits(train: torch.Tensor, truth: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
-    """Top-5 classes of a linear probe (ridge regression on one-hot words) fitted on `train` [N, d]: [M, 5]."""
-    mean, std = train.mean(0), train.std(0) + 1e-6
-    x = torch.cat([(train - mean) / std, torch.ones(len(train), 1)], dim=1)
-    y = torch.nn.functional.one_hot(truth, len(WORDS)).float()
-    weights = torch.linalg.solve(x.T @ x + 10 * torch.eye(x.shape[1]), x.T @ y)
-    return (torch.cat([(test - mean) / std, torch.ones(len(test), 1)], dim=1) @ weights).topk(5).indices
+    """Top-5 classes of a linear probe (linear discriminant analysis, all classes equally likely) fitted on `train` [N, d]: [M, 5]."""
+    labels = torch.nn.functional.one_hot(truth, len(WORDS)).float()
+    counts = labels.sum(0)
+    means = labels.T @ train / counts.clamp(min=1)[:, None]
+    centred = train - means[truth]
+    covariance = centred.T @ centred / len(train)
+    covariance += 0.01 * covariance.diagonal().mean() * torch.eye(len(covariance))
+    weights = torch.linalg.solve(covariance, means.T)  # [d, classes]
+    scores = test @ weights - (means * weights.T).sum(-1) / 2
+    return scores.masked_fill(counts == 0, -torch.inf).topk(5).indices
 
 
 def lens_table(vlm: interp.Vlm, data: Sample, other: Sample) -> list[dict[str, Any]]:
@@ -229,6 +234,7 @@ def card(figures: dict[str, Any], training: dict[str, int]) -> str:
         held_out=HELD_OUT_VENDOR,
         scenes=figures["scenes"],
         lens_scenes=figures["lens scenes"],
+        probe_scenes=PROBE_FACTOR * figures["lens scenes"],
     )
 
 
@@ -249,7 +255,9 @@ def main() -> None:
         "augmented": descriptions(vlm, sample("test distorted", args.scenes, SEEN_VENDORS, augment=1.0)),
         "held out": descriptions(vlm, sample("test held out", args.scenes, [HELD_OUT_VENDOR])),
         "questions": question_accuracy(vlm, data),
-        "lens": lens_table(vlm, sample("test lens", args.lens_scenes, SEEN_VENDORS), sample("probe", args.lens_scenes, SEEN_VENDORS)),
+        "lens": lens_table(
+            vlm, sample("test lens", args.lens_scenes, SEEN_VENDORS), sample("probe", PROBE_FACTOR * args.lens_scenes, SEEN_VENDORS)
+        ),
     }
     folder = Path(vlm.model.config.name_or_path)
     training = folder / "training.json"

@@ -19,6 +19,7 @@ from .payload import lens_payload
 from .service import MAX_NEW_TOKENS, Service
 
 TITLE = "LLaVA Microscope"
+Progress = tuple[str, str]  # the answer so far, what is being done
 PICTURES = (
     "dog-and-pizza",
     "three-things",
@@ -70,10 +71,19 @@ def build(service: Service) -> gr.Blocks:
             yield ("", _message("Looking at the picture …"), *unchanged)
             try:
                 for step in _stream(
-                    lambda on_text: service.lens(image, prompt, model, top_k=top_k, max_new_tokens=max_new_tokens, on_text=on_text)
+                    lambda show: service.lens(
+                        image,
+                        prompt,
+                        model,
+                        top_k=top_k,
+                        max_new_tokens=max_new_tokens,
+                        on_text=lambda text: show((text, "Answering …")),
+                        on_trace=lambda trace: show((trace.answer, f"Reading {trace.layers} layers …")),
+                    )
                 ):
-                    if isinstance(step, str):
-                        yield (step, _message("Answering …"), *unchanged)
+                    if isinstance(step, tuple):
+                        answer, doing = step
+                        yield (answer, _message(doing), *unchanged)
                         continue
                     key = service.remember(step)
                     code = _snippet(request, image, prompt, model, max_new_tokens, top_k)
@@ -81,6 +91,9 @@ def build(service: Service) -> gr.Blocks:
                     yield (step.trace.answer, "", lens_payload(step, run=key), key, code, about, *buttons)
             except InterpError as error:
                 yield (gr.skip(), _message(str(error), error=True), *unchanged)
+            except Exception:
+                yield (gr.skip(), _message("The server failed; its log says why. Nothing you entered is lost.", error=True), *unchanged)
+                raise
 
         def opening(request: gr.Request) -> tuple[Any, ...]:
             *_, last = run(_example(PICTURES[0]), PROMPTS[0], service.default_model, 32, 5, request)
@@ -145,9 +158,9 @@ def _downloads(service: Service, run_key: gr.State) -> list[gr.Button]:
     return buttons
 
 
-def _stream(work: Callable[[Callable[[str], None]], Lens]) -> Iterator[str | Lens]:
-    """Run `work` in a thread; yield the newest of the texts it reports, then what it returns, or raise what it raised."""
-    steps: queue.Queue[str | Lens | BaseException] = queue.Queue()
+def _stream(work: Callable[[Callable[[Progress], None]], Lens]) -> Iterator[Progress | Lens]:
+    """Run `work` in a thread; yield the newest progress it shows, then what it returns, or raise what it raised."""
+    steps: queue.Queue[Progress | Lens | BaseException] = queue.Queue()
 
     def body() -> None:
         try:
@@ -158,12 +171,12 @@ def _stream(work: Callable[[Callable[[str], None]], Lens]) -> Iterator[str | Len
     threading.Thread(target=body, daemon=True).start()
     while True:
         step = steps.get()
-        while isinstance(step, str) and not steps.empty():  # the page is slower than the model: only the newest text counts
+        while isinstance(step, tuple) and not steps.empty():  # the page is slower than the model: only the newest text counts
             step = steps.get()
         if isinstance(step, BaseException):
             raise step
         yield step
-        if not isinstance(step, str):
+        if not isinstance(step, tuple):
             return
 
 

@@ -15,7 +15,7 @@ from ..lens import Lens, logit_lens
 from ..model import Vlm, load, pick_device
 from ..presets import PRESETS
 from ..readout import free_bytes
-from ..trace import TraceCache
+from ..trace import Trace, TraceCache
 from .payload import encode, quantise
 
 MAX_NEW_TOKENS = 256
@@ -87,13 +87,16 @@ class Service:
         top_k: float = 5,
         max_new_tokens: float = 32,
         on_text: Callable[[str], None] | None = None,
+        on_trace: Callable[[Trace], None] | None = None,
     ) -> Lens:
-        """The logit lens of one picture and prompt."""
+        """The logit lens of one picture and prompt. `on_text` gets the growing answer, `on_trace` the trace before it is read."""
         if image is None:
             raise InterpError("There is no picture. Choose or upload one first.")
         top_k = whole_number("top_k", top_k, 1, MAX_TOP_K)
         max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1, MAX_NEW_TOKENS)
         trace = self.traces.get(self.vlm(model), image, prompt, max_new_tokens=max_new_tokens, on_text=on_text)
+        if on_trace:
+            on_trace(trace)
         return logit_lens(trace, top_k=top_k)
 
     def remember(self, lens: Lens) -> str:

@@ -35,7 +35,7 @@ IMPORTS = "import torch, gradio\nfrom transformers import LlavaForConditionalGen
 def _noise_trace(width: int, layers: int) -> interp.Trace:
     """589 positions: 576 patches and 13 tokens of text."""
     pixels = torch.randint(256, (336, 336, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
-    trace = random_llava(width, layers).trace(pixels, "wha", max_new_tokens=1, answer="wo")
+    trace = random_llava(width, layers).trace(pixels, "what", max_new_tokens=1, answer="wo")
     assert trace.states.shape[1] == 589, trace.states.shape
     return trace
 

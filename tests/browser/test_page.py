@@ -23,7 +23,7 @@ def open_page(chromium, url):
     contexts = []
 
     def opened(path="/", **options):
-        context = chromium.new_context(**options)
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 1200}, **options})
         contexts.append(context)
         page = context.new_page()
         page.faults = []

@@ -90,7 +90,7 @@
     begin(data, picture, signal) {
       const { part } = this;
       const layer = data.payload.default;
-      const state = { ready: true, layer, shownLayer: layer, preview: null, min: 0, colour: "probability", grid: 0, view: "picture", mask: false,
+      const state = { ready: true, run: data.payload.run ?? null, layer, shownLayer: layer, preview: null, min: 0, colour: "probability", grid: 0, view: "picture", mask: false,
         hover: null, locked: null, shownRow: null, readRow: data.strongest(layer, 0), patch: null, outlined: [], found: null };
       state.patch = state.readRow;
       Object.assign(this, { data, picture, state, key: {} });
