@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .errors import InterpError
-from .readout import BLOCK as _BLOCK
+from .readout import BLOCK, block_peaks
 from .trace import EMBED, Trace
 
 
@@ -183,31 +183,27 @@ def logit_lens(trace: Trace, top_k: int = 5, layers: Sequence[int] | None = None
         for axis, layer in enumerate(chosen):
             states = trace.residual(layer) if positions is None else trace.residual(layer)[index]
             for at, logits in readout.chunks(states, logits_buffer):
-                peak = _block_peaks(logits).amax(-1, keepdim=True)
+                peaks = block_peaks(logits)
+                peak = peaks.amax(-1, keepdim=True)
                 weights = torch.sub(logits, peak, out=weights_buffer[: len(logits)]).exp_()
                 total = weights.sum(-1)
                 z = peak[:, 0] + total.log()
                 # H = -sum p log p = log z - sum p x: no second pass for log p.
                 entropy[axis, at] = (z - torch.linalg.vecdot(weights, logits) / total).clamp(min=0).cpu()
                 log_z[axis, at] = z.cpu()
-                values, found = _top_k(readout.hide_undecodable(logits), top_k)
+                readout.hide_undecodable(logits, peaks)
+                values, found = _top_k(logits, peaks, top_k)
                 ids[axis, at] = found.cpu()
                 probs[axis, at] = (values - z[:, None]).exp().cpu()
     return Lens(trace, chosen, rows, ids, probs, entropy, log_z)
 
 
-def _block_peaks(logits: torch.Tensor) -> torch.Tensor:
-    """The largest value of every block of columns: [rows, blocks]."""
-    return logits.view(len(logits), -1, _BLOCK).amax(-1)
-
-
-def _top_k(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _top_k(logits: torch.Tensor, peaks: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Exact top-k, values and columns: the k largest values lie in the k blocks with the largest peaks, so only those are sorted."""
-    peaks = _block_peaks(logits)
     if k >= peaks.shape[1]:
         values, columns = logits.topk(k)
         return values, columns
     blocks = peaks.topk(k).indices
-    members = logits.view(len(logits), -1, _BLOCK).gather(1, blocks[..., None].expand(-1, -1, _BLOCK)).flatten(1)
+    members = logits.view(len(logits), -1, BLOCK).gather(1, blocks[..., None].expand(-1, -1, BLOCK)).flatten(1)
     values, at = members.topk(k)
-    return values, blocks.gather(1, at // _BLOCK) * _BLOCK + at % _BLOCK
+    return values, blocks.gather(1, at // BLOCK) * BLOCK + at % BLOCK

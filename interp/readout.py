@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 BLOCK = 64
 """Buffers are padded to a multiple of so many columns, so that they can be looked at block by block."""
-_CHUNK_BYTES = 32 << 20  # for each of the two buffers; more is not faster
+_BUFFER_BYTES = 80 << 20  # a product of fewer rows is slower: the head's weights are read anew for each
+_SLICE_ROWS = 32  # rows that are looked at together: what fits a processor's cache is read several times for free
 _LOWEST = torch.finfo(torch.float32).min  # for columns that must never win; finite, for 0 x -inf is not a number
 Finish = Callable[[torch.Tensor], torch.Tensor]
 
@@ -32,23 +33,28 @@ class Readout:
         self._vocabulary = len(vlm.vocabulary.texts)
         self._device, self._dtype = vlm.model.device, vlm.model.dtype
         self._hidden = torch.tensor(vlm.vocabulary.undecodable, dtype=torch.long, device=self._device)
+        self._hidden_blocks = self._hidden.div(BLOCK, rounding_mode="floor").unique()
         self._finish = _find_finish(vlm)
 
     def buffers(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two float32 buffers [rows, columns], reused for all chunks; rows by the memory that is free, columns the padded vocabulary."""
+        """Two float32 buffers, reused throughout: logits [rows, columns] and as many columns for one slice of them.
+
+        Rows by the memory that is free; columns are the vocabulary, padded to whole blocks.
+        """
         columns = -(-self._vocabulary // BLOCK) * BLOCK
-        rows = max(1, min(_CHUNK_BYTES, free_bytes(self._device) // 8) // (columns * 4))
-        first = torch.empty(rows, columns, device=self._device)
-        first[:, self._vocabulary :] = _LOWEST
-        return first, torch.empty_like(first)
+        rows = max(1, min(_BUFFER_BYTES, free_bytes(self._device) // 8) // (columns * 4))
+        logits = torch.empty(rows, columns, device=self._device)
+        logits[:, self._vocabulary :] = _LOWEST
+        return logits, torch.empty(min(rows, _SLICE_ROWS), columns, device=self._device)
 
     def chunks(self, states: torch.Tensor, buffer: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Logits of all rows of `states` [N, d], chunk by chunk: (which rows, float32 [rows, columns] that lie in `buffer`)."""
+        """Logits of all rows of `states` [N, d], slice by slice: (which rows, float32 [rows, columns] that lie in `buffer`)."""
         for start in range(0, len(states), len(buffer)):
-            rows = slice(start, min(start + len(buffer), len(states)))
-            logits = buffer[: rows.stop - rows.start]
-            self._write(states[rows], logits[:, : self._vocabulary])
-            yield rows, logits
+            logits = buffer[: min(len(buffer), len(states) - start)]
+            self._write(states[start : start + len(logits)], logits[:, : self._vocabulary])
+            for at in range(0, len(logits), _SLICE_ROWS):
+                piece = logits[at : at + _SLICE_ROWS]
+                yield slice(start + at, start + at + len(piece)), piece
 
     def _write(self, states: torch.Tensor, out: torch.Tensor) -> None:
         normed = self._norm(states.to(self._device))
@@ -65,9 +71,16 @@ class Readout:
         logits = nn.functional.linear(normed, self._head.weight[ids], None if bias is None else bias[ids])
         return self._finish(logits.float())
 
-    def hide_undecodable(self, logits: torch.Tensor) -> torch.Tensor:
-        """Set ids that the tokenizer does not know below all others, in place."""
-        return logits.index_fill_(1, self._hidden, _LOWEST) if len(self._hidden) else logits
+    def hide_undecodable(self, logits: torch.Tensor, peaks: torch.Tensor) -> None:
+        """Set ids that the tokenizer does not know below all others, in place, and the peaks of their blocks anew."""
+        if len(self._hidden):
+            logits.index_fill_(1, self._hidden, _LOWEST)
+            peaks[:, self._hidden_blocks] = logits.view(len(logits), -1, BLOCK)[:, self._hidden_blocks].amax(-1)
+
+
+def block_peaks(logits: torch.Tensor) -> torch.Tensor:
+    """The largest value of every block of columns: [rows, blocks]."""
+    return logits.view(len(logits), -1, BLOCK).amax(-1)
 
 
 def _find_finish(vlm: "Vlm") -> Finish:

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import interp
 from interp import EMBED, InterpError, readout
 from interp.lens import _top_k
+from interp.readout import block_peaks
 from tests import tiny
 from tests.conftest import PROMPT
 
@@ -108,7 +109,7 @@ def test_any_k(trace, k):
 def test_top_k_is_exact(columns, values, k):
     torch.manual_seed(columns + k)
     logits = torch.randint(values, (50, columns)).float()
-    found, ids = _top_k(logits, k)
+    found, ids = _top_k(logits, block_peaks(logits), k)
     assert torch.equal(found, logits.topk(k).values)
     assert torch.equal(logits.gather(1, ids), found)
     assert all(len(set(row)) == k for row in ids.tolist())
@@ -117,7 +118,7 @@ def test_top_k_is_exact(columns, values, k):
 def test_top_k_when_all_winners_share_a_block():
     logits = torch.zeros(1, 640)
     logits[0, 130:140] = torch.arange(1.0, 11)
-    assert _top_k(logits, 6)[1].tolist() == [[139, 138, 137, 136, 135, 134]]
+    assert _top_k(logits, block_peaks(logits), 6)[1].tolist() == [[139, 138, 137, 136, 135, 134]]
 
 
 def test_undecodable_ids_are_never_listed_but_stay_in_the_denominator(load, picture):
@@ -253,7 +254,7 @@ def test_json_round_trip(case, tmp_path):
 
 
 def test_chunks_change_nothing(trace, lens, monkeypatch):
-    monkeypatch.setattr(readout, "_CHUNK_BYTES", 7 * 320 * 4)  # 7 rows: chunks that end inside every layer
+    monkeypatch.setattr(readout, "_BUFFER_BYTES", 7 * 320 * 4)  # 7 rows: chunks that end inside every layer
     small = interp.logit_lens(trace, top_k=3)
     assert trace.vlm.readout.buffers()[0].shape == (7, 320)
     for field in ("ids", "probs", "entropy", "log_z"):
@@ -286,7 +287,7 @@ READS = {
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_layers_by_positions_by_vocabulary_never_exists(trace, lens, monkeypatch, read):
-    monkeypatch.setattr(readout, "_CHUNK_BYTES", 7 * 320 * 4)
+    monkeypatch.setattr(readout, "_BUFFER_BYTES", 7 * 320 * 4)
     assert trace.vlm.readout  # found before, by a forward of its own
     with LargestTensor(trace.states, *trace.vlm.model.parameters()) as largest:
         read(lens)
