@@ -30,7 +30,13 @@ def main() -> None:
         server_port=args.port,
         share=args.share,
         max_file_size="30mb",
-        theme=gr.themes.Default(primary_hue="blue", neutral_hue="slate"),
+        theme=gr.themes.Default(
+            primary_hue="blue",
+            neutral_hue="slate",
+            # Fonts of the system: nothing is asked of a font server.
+            font=("system-ui", "sans-serif"),
+            font_mono=("ui-monospace", "monospace"),
+        ),
         css=CSS,
         run_history=False,
     )

@@ -53,6 +53,9 @@ of it; but the decoder was prepared for that, and a large LLaVA's was not.
 
 Drawings of {seen} were seen in training; those of {held_out} were kept out.
 
+Two objects of one noun hardly ever stood together in training: they are described as one ("a camera" where there are two), though the lens reads
+both.
+
 ## Measured
 
 On {scenes} scenes of one to three emoji with a seed that training never used, through the processor and greedy generation; percent. Written by

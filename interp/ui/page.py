@@ -40,7 +40,7 @@ PROMPTS = (
 CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
 #about p { margin: 0; opacity: .8; }
-#message:empty { display: none; }
+#message:not(:has(.message)) { display: none; }
 .message { padding: .5rem .75rem; border-radius: 8px; border: 1px solid var(--border-color-primary); font-size: .9rem; overflow-wrap: anywhere; }
 .message.error { border-color: #dc2626; color: #b91c1c; background: #fef2f2; }
 .dark .message.error { color: #fecaca; background: #450a0a; }
