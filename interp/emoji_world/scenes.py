@@ -6,7 +6,7 @@ Knows nothing of language models. Coordinates are fractions of the picture's sid
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -183,9 +183,3 @@ def draw_picture(scene: Scene, sprites: torch.Tensor, side: int = 384) -> Image.
     """One scene as a PIL picture."""
     pixels = draw([scene], sprites, side)[0][0]
     return Image.fromarray((pixels.permute(1, 2, 0) * 255).round().byte().numpy())
-
-
-def mirrored(scene: Scene) -> Scene:
-    """The scene seen in a mirror: used to check that left and right swap."""
-    things = tuple(replace(t, x=1 - t.x, angle=-t.angle, shear=-t.shear, mirrored=not t.mirrored) for t in reversed(scene.things))
-    return replace(scene, things=things)

@@ -14,7 +14,6 @@ from PIL import Image
 
 from ..errors import InterpError
 from ..lens import Lens
-from ..trace import EMBED
 
 SCHEMA = "llava-microscope/lens-view/1"
 _MAX_SIDE = 768  # pixels of the picture inside the view
@@ -86,11 +85,6 @@ def quantise(probability: torch.Tensor) -> np.ndarray:
 def encode(array: np.ndarray) -> str:
     """Little-endian bytes of an array in base64."""
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
-
-
-def layer_name(layer: int) -> str:
-    """How a layer is called in front of people."""
-    return "embed" if layer == EMBED else str(layer)
 
 
 def _data_url(image: Image.Image) -> dict[str, Any]:

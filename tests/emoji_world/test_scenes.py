@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.emoji_world.scenes import NOUN_INDEX, Scene, Thing, draw, draw_picture, mirrored, sample_scene
+from interp.emoji_world.scenes import NOUN_INDEX, Scene, Thing, draw, draw_picture, sample_scene
 from interp.emoji_world.sprites import HELD_OUT_VENDOR, SEEN_VENDORS, VENDORS, load_sprites
 from interp.emoji_world.train import Studio
 from interp.emoji_world.words import COLORS, NOUNS, WORDS
@@ -138,18 +138,6 @@ def test_sprites(sprites):
     flat = sprites[:, :, 0].flatten(2)
     for vendor in flat:
         assert len(torch.unique(vendor, dim=0)) == len(NOUNS)  # and no two nouns share a drawing
-
-
-def test_mirrored(sprites):
-    scene = scenes(1, seed=11)[0]
-    twice = mirrored(mirrored(scene))
-    assert mirrored(scene).nouns == scene.nouns[::-1]
-    for one, other in zip(twice.things, scene.things, strict=True):
-        assert one.x == pytest.approx(other.x)
-        assert dataclasses.replace(one, x=0) == dataclasses.replace(other, x=0)
-    plain = lone("banana", x=0.3)
-    flat, turned = draw([plain, mirrored(plain)], sprites, 48, 8)[0]
-    torch.testing.assert_close(turned, flat.flip(-1), atol=2e-2, rtol=0)
 
 
 def test_draw_picture(sprites):
