@@ -174,9 +174,9 @@ def logit_lens(trace: Trace, top_k: int = 5, layers: Sequence[int] | None = None
     if outside:
         raise InterpError(f"Position {outside[0]} does not exist: the trace has {length} positions, 0 to {length - 1}.")
     shape = (len(chosen), len(rows))
-    ids = torch.empty(*shape, top_k, dtype=torch.int64)
-    probs = torch.empty(*shape, top_k)
-    entropy, log_z = torch.empty(shape), torch.empty(shape)
+    ids = torch.empty(*shape, top_k, dtype=torch.int64, device=readout.device)
+    probs = torch.empty(*shape, top_k, device=readout.device)
+    entropy, log_z = torch.empty(shape, device=readout.device), torch.empty(shape, device=readout.device)
     index = torch.tensor(rows)
     with vlm.lock, torch.inference_mode():
         logits_buffer, weights_buffer = readout.buffers()
@@ -189,13 +189,13 @@ def logit_lens(trace: Trace, top_k: int = 5, layers: Sequence[int] | None = None
                 total = weights.sum(-1)
                 z = peak[:, 0] + total.log()
                 # H = -sum p log p = log z - sum p x: no second pass for log p.
-                entropy[axis, at] = (z - torch.linalg.vecdot(weights, logits) / total).clamp(min=0).cpu()
-                log_z[axis, at] = z.cpu()
+                entropy[axis, at] = (z - torch.linalg.vecdot(weights, logits) / total).clamp(min=0)
+                log_z[axis, at] = z
                 readout.hide_undecodable(logits, peaks)
                 values, found = _top_k(logits, peaks, top_k)
-                ids[axis, at] = found.cpu()
-                probs[axis, at] = (values - z[:, None]).exp().cpu()
-    return Lens(trace, chosen, rows, ids, probs, entropy, log_z)
+                ids[axis, at] = found
+                probs[axis, at] = (values - z[:, None]).exp()
+    return Lens(trace, chosen, rows, ids.cpu(), probs.cpu(), entropy.cpu(), log_z.cpu())
 
 
 def _top_k(logits: torch.Tensor, peaks: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

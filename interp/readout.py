@@ -31,8 +31,9 @@ class Readout:
         self._norm: Any = vlm.norm
         self._head: Any = vlm.head
         self._vocabulary = len(vlm.vocabulary.texts)
-        self._device, self._dtype = vlm.model.device, vlm.model.dtype
-        self._hidden = torch.tensor(vlm.vocabulary.undecodable, dtype=torch.long, device=self._device)
+        self.device: torch.device = vlm.model.device
+        self._slice = _SLICE_ROWS if self.device.type == "cpu" else 1 << 30  # a GPU wants few large steps
+        self._hidden = torch.tensor(vlm.vocabulary.undecodable, dtype=torch.long, device=self.device)
         self._hidden_blocks = self._hidden.div(BLOCK, rounding_mode="floor").unique()
         self._finish = _find_finish(vlm)
 
@@ -42,22 +43,22 @@ class Readout:
         Rows by the memory that is free; columns are the vocabulary, padded to whole blocks.
         """
         columns = -(-self._vocabulary // BLOCK) * BLOCK
-        rows = max(1, min(_BUFFER_BYTES, free_bytes(self._device) // 8) // (columns * 4))
-        logits = torch.empty(rows, columns, device=self._device)
+        rows = max(1, min(_BUFFER_BYTES, free_bytes(self.device) // 8) // (columns * 4))
+        logits = torch.empty(rows, columns, device=self.device)
         logits[:, self._vocabulary :] = _LOWEST
-        return logits, torch.empty(min(rows, _SLICE_ROWS), columns, device=self._device)
+        return logits, torch.empty(min(rows, self._slice), columns, device=self.device)
 
     def chunks(self, states: torch.Tensor, buffer: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
         """Logits of all rows of `states` [N, d], slice by slice: (which rows, float32 [rows, columns] that lie in `buffer`)."""
         for start in range(0, len(states), len(buffer)):
             logits = buffer[: min(len(buffer), len(states) - start)]
             self._write(states[start : start + len(logits)], logits[:, : self._vocabulary])
-            for at in range(0, len(logits), _SLICE_ROWS):
-                piece = logits[at : at + _SLICE_ROWS]
+            for at in range(0, len(logits), self._slice):
+                piece = logits[at : at + self._slice]
                 yield slice(start + at, start + at + len(piece)), piece
 
     def _write(self, states: torch.Tensor, out: torch.Tensor) -> None:
-        normed = self._norm(states.to(self._device))
+        normed = self._norm(states.to(self.device))
         if type(self._head) is nn.Linear and self._head.bias is None and normed.dtype == out.dtype:
             torch.mm(normed, self._head.weight.T, out=out)  # the head's own product, without a new tensor for every chunk
         else:
@@ -66,7 +67,7 @@ class Readout:
 
     def some_logits(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Logits of a few ids only: float32 [N, ids]."""
-        normed, ids = self._norm(states.to(self._device)), ids.to(self._device)
+        normed, ids = self._norm(states.to(self.device)), ids.to(self.device)
         bias = getattr(self._head, "bias", None)
         logits = nn.functional.linear(normed, self._head.weight[ids], None if bias is None else bias[ids])
         return self._finish(logits.float())
