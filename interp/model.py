@@ -131,10 +131,6 @@ class Vlm:
             ids = self.tokenizer.eos_token_id
         return set(ids) if isinstance(ids, list) else {ids}
 
-    def open_image(self, image: Any) -> tuple[Image.Image, list[str]]:
-        """`images.open_image`, leaving a picture that is upright RGB already as it is."""
-        return open_image(image)
-
     def prepare(self, image: Any, prompt: str, *, notes: list[str] | None = None) -> Inputs:
         """The model's inputs for one picture (PIL, array or path) and one prompt, in the model's own chat template.
 

@@ -53,7 +53,7 @@ PRESETS = {
             default_layer=17,
             memory_gb=3.5,
             proved="shape",
-            about="A small real LLaVA (Qwen 0.5B and SigLIP) that runs on a CPU. Downloads 1.7 GB once.",
+            about="A small real LLaVA (Qwen 0.5B and SigLIP) that runs on a CPU. Downloads about 1.7 GB once.",
         ),
     )
 }

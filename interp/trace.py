@@ -23,6 +23,7 @@ from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from .errors import InterpError
+from .images import open_image
 from .patches import Layout, PatchGrid
 
 if TYPE_CHECKING:
@@ -123,8 +124,6 @@ class Trace:
         try:
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["trace"])
-                if about["schema"] != SCHEMA:
-                    raise InterpError(f"{path!s} holds {about['schema']!r}; this version reads {SCHEMA!r}.")
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         except (SafetensorError, KeyError, ValueError) as error:
             raise InterpError(f"{path!s} is no saved trace ({error}).") from error
@@ -132,6 +131,8 @@ class Trace:
             raise InterpError(f"There is no trace at {path!s}.") from error
         except OSError as error:
             raise InterpError(f"The trace at {path!s} cannot be read ({error}).") from error
+        if about["schema"] != SCHEMA:
+            raise InterpError(f"{path!s} holds {about['schema']!r}; this version reads {SCHEMA!r}.")
         if vlm is not None and (vlm.depth, vlm.width) != (tensors["states"].shape[0] - 1, tensors["states"].shape[2]):
             raise InterpError(
                 f"The trace in {path!s} was made with {about['model_name']!r} "
@@ -237,7 +238,6 @@ def record(
     prompt_ids = inputs.tensors["input_ids"]
     length = prompt_ids.shape[1]
     tokenizer = vlm.tokenizer
-    # A mapping of tensors is what the model gets; it must not see a longer sequence than it has positions for.
     vlm.check_length(length, max_new_tokens if answer is None else 0)
     with vlm.lock, _plainly(vlm.model), torch.inference_mode():
         if answer is None:
@@ -319,7 +319,7 @@ class TraceCache:
         on_text: Callable[[str], None] | None = None,
     ) -> Trace:
         """As `Vlm.trace`, from memory where possible. `on_text` is called once, with the whole answer, for a trace from memory."""
-        picture, notes = vlm.open_image(image)
+        picture, notes = open_image(image)
         digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
         key = (vlm.key, digest, prompt, repr(max_new_tokens), answer)  # repr: a wrong True must not find the trace of 1
         with vlm.lock:

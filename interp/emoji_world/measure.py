@@ -53,8 +53,8 @@ of it; but the decoder was prepared for that, and a large LLaVA's was not.
 
 Drawings of {seen} were seen in training; those of {held_out} were kept out.
 
-Two objects of one noun hardly ever stood together in training: they are described as one ("a camera" where there are two), though the lens reads
-both.
+Two objects of one noun hardly ever stood together in training: the example picture with two cameras is described as "a camera", though the lens
+reads the word on both. How often this happens was not measured.
 
 ## Measured
 
