@@ -8,6 +8,16 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 
 @dataclass(frozen=True)
+class KnownSae:
+    """A sparse autoencoder for a preset's residual stream."""
+
+    name: str
+    source: str
+    """What `interp.load_sae` takes: a release and id of sae-lens, a hub repository, or a folder."""
+    layer: int
+
+
+@dataclass(frozen=True)
 class Preset:
     """One known checkpoint."""
 
@@ -26,6 +36,8 @@ class Preset:
     """One line for the page."""
     quantize: Literal["auto", "4bit", "none"] = "auto"
     """Overrides what "auto" means for this checkpoint."""
+    saes: tuple[KnownSae, ...] = ()
+    """The first is the one that is used where none is named."""
 
 
 PRESETS = {
@@ -44,6 +56,7 @@ PRESETS = {
                 "For the real thing choose another model, such as llava-interleave-0.5b."
             ),
             quantize="none",
+            saes=(KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), layer=5),),
         ),
         Preset(
             name="llava-interleave-0.5b",
