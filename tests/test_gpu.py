@@ -28,3 +28,20 @@ def test_auto_is_4bit_on_cuda_for_real_checkpoints_and_none_for_the_embedded_one
     small.model.save_pretrained(tmp_path)
     small.processor.save_pretrained(tmp_path)
     assert interp.load(str(tmp_path), device="cuda").model.is_loaded_in_4bit
+
+
+def test_features_on_a_gpu_are_those_of_the_cpu():
+    torch.manual_seed(0)
+    d, n = 64, 5000
+    for dtype in (torch.float32, torch.bfloat16):
+        encoder, decoder = torch.randn(d, n, dtype=dtype), torch.randn(n, d, dtype=dtype)
+        weights = {"W_enc": encoder, "b_enc": torch.zeros(n), "W_dec": decoder, "b_dec": torch.zeros(d)}
+        on_cpu = interp.Sae("test", "test", 0, **weights, activation="topk", k=32)
+        on_gpu = interp.Sae("test", "test", 0, **{key: value.cuda() for key, value in weights.items()}, activation="topk", k=32)
+        states = torch.randn(40, d)
+        codes, other = on_cpu.encode(states), on_gpu.encode(states.cuda())
+        assert torch.equal(codes.features, other.features)
+        torch.testing.assert_close(codes.values, other.values, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(on_cpu.decode(codes), on_gpu.decode(other), atol=1e-2, rtol=1e-3)
+        # The weights may also stay where they are while the states lie on the GPU.
+        assert torch.equal(on_cpu.encode(states.cuda()).features, codes.features)
