@@ -25,6 +25,7 @@ def main() -> None:
     demo = build(service)
     # The model is loaded while the server starts; the first visitor waits for whichever takes longer.
     threading.Thread(target=service.vlm, daemon=True).start()
+    threading.Thread(target=service.prepare_saes, daemon=True).start()
     demo.queue(max_size=64).launch(
         server_name=args.host,
         server_port=args.port,

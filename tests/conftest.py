@@ -13,6 +13,7 @@ import transformers
 
 import interp
 from tests import tiny
+from tests.server import serve
 
 torch.set_num_threads(1)  # models this small only lose time to more
 transformers.logging.set_verbosity_error()
@@ -85,3 +86,10 @@ def checkpoint_copy(checkpoint, tmp_path):
 @pytest.fixture(scope="session")
 def emoji_vlm():
     return interp.load("emoji-llava", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def url():
+    """The address of the real app. Tests share it: visitors do."""
+    with serve() as address:
+        yield address

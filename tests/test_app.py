@@ -11,16 +11,8 @@ from pathlib import Path
 import pytest
 from gradio_client import Client, handle_file
 
-from tests.server import serve
-
 EXAMPLE = Path(__file__).parents[1] / "assets" / "examples" / "dog-and-pizza.webp"
 OTHER = EXAMPLE.with_name("one-owl.webp")
-
-
-@pytest.fixture(scope="module")
-def url():
-    with serve() as address:
-        yield address
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +38,7 @@ def post(url, data):
 
 def test_only_the_documented_endpoints_are_public(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/models", "/logit_lens"}
+    assert set(endpoints) == {"/models", "/logit_lens", "/sae_features"}
     parameters = {p["parameter_name"]: p for p in endpoints["/logit_lens"]["parameters"]}
     assert list(parameters) == ["image", "prompt", "model", "top_k", "max_new_tokens"]
     assert [p for p in parameters.values() if not p["parameter_has_default"]] == [parameters["image"]]
@@ -60,6 +52,7 @@ def test_models(client):
     assert models["emoji-llava"]["loaded"]
     assert models["emoji-llava"]["fits"]
     assert models["emoji-llava"]["layers"] == 8
+    assert models["emoji-llava"]["saes"] == [{"name": "emoji-llava-sae", "layer": 6}]
     assert models["llava-interleave-0.5b"]["proved"] == "shape"
     assert not models["llava-interleave-0.5b"]["loaded"]
 

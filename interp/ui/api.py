@@ -8,8 +8,9 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from ..features import Features
 from ..lens import Lens
-from .components import Picture, reported
+from .components import Picture, Where, reported
 from .payload import lens_payload
 from .service import Service
 from .standalone import standalone_html
@@ -17,17 +18,28 @@ from .standalone import standalone_html
 
 def write_html(lens: Lens) -> str:
     """The standalone view as a file in gradio's cache, which gradio cleans up."""
-    return _write(lens, "html", standalone_html(lens_payload(lens)))
+    return _write("logit-lens", lens.trace.model_name, "html", standalone_html(lens_payload(lens)))
 
 
 def write_json(lens: Lens) -> str:
     """Everything as a file in gradio's cache."""
-    return _write(lens, "json", json.dumps(lens.to_dict(), ensure_ascii=False, allow_nan=False))
+    return _write("logit-lens", lens.trace.model_name, "json", json.dumps(lens.to_dict(), ensure_ascii=False, allow_nan=False))
 
 
-def _write(lens: Lens, kind: str, text: str) -> str:
-    name = "".join(c if c.isalnum() or c in "-." else "-" for c in lens.trace.model_name)[-60:]
-    file = Path(get_upload_folder()) / secrets.token_hex(8) / f"logit-lens-{name}.{kind}"
+def write_features_json(found: Features) -> str:
+    """Everything as a file in gradio's cache."""
+    text = json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False)
+    return _write("sae-features", found.encoding.trace.model_name, "json", text)
+
+
+def write_features_csv(found: Features) -> str:
+    """The table as a file in gradio's cache."""
+    return _write("sae-features", found.encoding.trace.model_name, "csv", found.to_csv())
+
+
+def _write(what: str, model: str, kind: str, text: str) -> str:
+    name = "".join(c if c.isalnum() or c in "-." else "-" for c in model)[-60:]
+    file = Path(get_upload_folder()) / secrets.token_hex(8) / f"{what}-{name}.{kind}"
     file.parent.mkdir(parents=True)
     file.write_text(text, encoding="utf-8")
     return str(file)
@@ -70,6 +82,13 @@ def add_endpoints(service: Service) -> None:
         lens = service.lens(image, prompt, model, top_k=top_k, max_new_tokens=max_new_tokens)
         return lens_summary(lens), write_html(lens), write_json(lens)
 
+    @reported
+    def run_features(
+        image: str | None, prompt: str, model: str | None, sae: str | None, where: Any, rank_by: str, top_k: float, max_new_tokens: float
+    ) -> dict[str, Any]:
+        trace = service.trace(image, prompt, model, max_new_tokens=max_new_tokens)
+        return service.features(trace, sae, where=where, rank_by=rank_by, top_k=top_k).to_dict()
+
     with gr.Group(visible=False):
         image = Picture(label="image", type="filepath")
         prompt = gr.Textbox("Describe the image.", label="prompt")
@@ -90,6 +109,28 @@ def add_endpoints(service: Service) -> None:
                 "max_new_tokens (length of the answer, 1 to 256). Returns a summary (model, answer, layers with -1 for the embedding, grids, and "
                 "patch_words: for each grid its rows of patches with the most probable word at default_layer), a standalone interactive HTML file, "
                 "and a JSON file with everything (ids, probabilities and entropy of all layers and positions)."
+            ),
+            concurrency_id="model",
+            concurrency_limit=1,
+        )
+        sae = gr.Textbox("", label="sae")
+        where = Where("image", label="where")
+        rank_by = gr.Textbox("mean", label="rank_by")
+        features_k = gr.Number(10, label="top_k")
+        found = gr.JSON(label="found")
+        gr.Button().click(
+            run_features,
+            [image, prompt, model, sae, where, rank_by, features_k, max_new_tokens],
+            found,
+            api_name="sae_features",
+            api_description=(
+                "The sparse-autoencoder features that a picture and a prompt light up. Inputs: image (a picture file), prompt, model (a name from "
+                '/models), sae (one of that model\'s, empty for the first), where ("image", "prompt", "answer", "all", or an object: '
+                '{"patches": [[row, column], …]}, {"box": [top, left, bottom, right]}, each with an optional "grid", or {"positions": [i, …]}), '
+                'rank_by ("mean", "max" or "frequency" over these tokens), top_k (1 to 200), max_new_tokens (1 to 256). Returns features (feature, '
+                "label, label_source, score, mean, max, frequency, density, dense, top_tokens, bottom_tokens, link, map: for each grid its rows of "
+                "patches, activations: by position for all other tokens), quality (for image and text: explained_variance, l0, active_share, the SAE's "
+                "own figures in trained, and a verdict where the fit is poor), left_out (positions that are not ranked: BOS and sinks), and tokens."
             ),
             concurrency_id="model",
             concurrency_limit=1,

@@ -1,12 +1,13 @@
 """Gradio components of our own, and how errors reach people. Knows gradio, not models."""
 
 import functools
-from collections.abc import Callable
+import html
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
-from gradio.data_classes import ImageData
+from gradio.data_classes import ImageData, JsonData
 from gradio.utils import get_upload_folder
 from pydantic import model_validator
 
@@ -50,6 +51,27 @@ class Picture(gr.Image):
         return payload.path
 
 
+class Where(gr.JSON):
+    """Tokens to look at: a word such as "image", or an object that names patches or positions."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """The word or the object; `interp` says what is wrong with it."""
+        return getattr(payload, "root", payload)
+
+    def postprocess(self, value: Any) -> Any:
+        """As it is: gr.JSON takes a word for broken JSON."""
+        return JsonData(value)
+
+    def api_info(self) -> dict[str, Any]:
+        """What API clients are told."""
+        return {
+            "anyOf": [{"type": "string"}, {"type": "object"}],
+            "description": 'a word, or {"patches": [[row, column]]}, {"box": […]}, {"positions": […]}',
+        }
+
+
 def reported(function: Callable[P, R]) -> Callable[P, R]:
     """Let an InterpError reach API clients in its own words, without a traceback in the log."""
 
@@ -61,3 +83,29 @@ def reported(function: Callable[P, R]) -> Callable[P, R]:
             raise gr.Error(str(error), print_exception=False) from error
 
     return call
+
+
+def message(text: str, *, error: bool = False) -> str:
+    """A line that says what is being done, or what went wrong."""
+    return f'<div class="message{" error" if error else ""}" role="{"alert" if error else "status"}">{html.escape(text)}</div>'
+
+
+def download_buttons(
+    files: Sequence[tuple[str, str, Callable[[Any], str]]], result: Callable[[str], Any], key: gr.State
+) -> list[gr.Button]:
+    """Buttons (label, name, writer) that make a file of the result that `key` names when they are pressed, and hand it to the browser at once."""
+    buttons = []
+    with gr.Row():
+        for label, name, write in files:
+
+            @reported
+            def make(key: str, write: Callable[[Any], str] = write) -> str:
+                return write(result(key))
+
+            button = gr.Button(label, size="sm", interactive=False, elem_id=f"make-{name}")
+            ready = gr.DownloadButton(elem_id=f"ready-{name}", elem_classes="off-screen")
+            button.click(make, key, ready, api_visibility="private", show_progress="hidden").success(
+                None, js=f"() => {{ const a = document.querySelector('a#ready-{name}, #ready-{name} a, #ready-{name}'); a && a.click(); }}"
+            )
+            buttons.append(button)
+    return buttons

@@ -13,13 +13,13 @@ from .standalone import checked, script, static
 # Runs once per component, after the scripts in its head. `find_word` is one of the creator's server functions or absent.
 _ON_LOAD = """
 const findWord = server && server.find_word ? (word, payload) => server.find_word(payload.run ?? null, word) : null;
-const view = LlavaLens.mount(element, { findWord });
+const view = LlavaLens.mount(element, { findWord, features: LlavaLens.openFeatures, hasFeatures: LlavaLens.featuresTab });
 view.set(props.value || null);
 watch('value', () => view.set(props.value || null));
 """
 
 
-def _as_server_function(function: Callable[..., Any]) -> Callable[[Any], Any]:
+def as_server_function(function: Callable[..., Any]) -> Callable[[Any], Any]:
     """`function(run, word)` in the shape gradio calls: one list of arguments in, and an `InterpError` as {"error": text}."""
     several = len(inspect.signature(function).parameters) > 1
 
@@ -40,6 +40,8 @@ class LensView(gr.HTML):
     A server function named `find_word`, called as `find_word(run, word)` with the payload's "run", answers searches with
     {"spellings": [str], "values": base64 of uint8 [layers, T]} or {"error": str}; raising `InterpError` is the same as the latter.
     Without it the view searches the words it holds, and says so.
+
+    On a page that has a tab of SAE features, a button hands the place that is read over to it: a DOM event "llava:patch" on the document.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class LensView(gr.HTML):
             # in js_on_load for the name of an event.
             head=f"<script>{script()}</script>",
             apply_default_css=False,
-            server_functions=[_as_server_function(f) for f in server_functions or []],
+            server_functions=[as_server_function(f) for f in server_functions or []],
             **kwargs,
         )
 

@@ -13,7 +13,8 @@ from ..errors import InterpError
 from ..lens import Lens
 from ..presets import ASSETS, PRESETS
 from .api import add_endpoints, write_html, write_json
-from .components import Picture, reported
+from .components import Picture, download_buttons, message
+from .features_tab import features_tab
 from .lens_view import LensView
 from .payload import lens_payload
 from .service import MAX_NEW_TOKENS, Service
@@ -37,10 +38,11 @@ PROMPTS = (
     "What color is the background?",
     "Is there a dog?",
 )
+SHARED = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
 CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
 #about p { margin: 0; opacity: .8; }
-#message:not(:has(.message)) { display: none; }
+#message:not(:has(.message)), #sae-message:not(:has(.message)) { display: none; }
 .message { padding: .5rem .75rem; border-radius: 8px; border: 1px solid var(--border-color-primary); font-size: .9rem; overflow-wrap: anywhere; }
 .message.error { border-color: #dc2626; color: #b91c1c; background: #fef2f2; }
 .dark .message.error { color: #fecaca; background: #450a0a; }
@@ -51,16 +53,21 @@ CSS = """
 def build(service: Service) -> gr.Blocks:
     """The whole app as gr.Blocks, not yet launched."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
-        gr.Markdown(f"# {TITLE}\nWhat does each patch of a picture mean to a vision-language model, layer by layer?")
+        gr.Markdown(
+            f"# {TITLE}\nWhat does each patch of a picture mean to a vision-language model, layer by layer, and which learned features does it light up?"
+        )
         run_key = gr.State()
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 controls = _controls(service)
-            with gr.Column(scale=5, min_width=340), gr.Tabs(), gr.Tab("Logit lens", id="lens"):
-                view = LensView(label="Logit lens", server_functions=[service.find_word])
-                downloads = _downloads(service, run_key)
-                with gr.Accordion("Do the same from Python", open=False):
-                    snippet = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
+            with gr.Column(scale=5, min_width=340), gr.Tabs() as tabs:
+                with gr.Tab("Logit lens", id="lens"):
+                    view = LensView(label="Logit lens", server_functions=[service.find_word])
+                    files = [("Download as HTML", "html", write_html), ("Download as JSON", "json", write_json)]
+                    downloads = download_buttons(files, lambda key: service.remembered(key, Lens), run_key)
+                    with gr.Accordion("Do the same from Python", open=False):
+                        snippet = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
+                features = features_tab(service, tabs, run_key, controls, SHARED)
         inputs = [controls["image"], controls["prompt"], controls["model"], controls["max_new_tokens"], controls["top_k"]]
         outputs = [controls["answer"], controls["message"], view, run_key, snippet, controls["about"], *downloads]
 
@@ -68,7 +75,7 @@ def build(service: Service) -> gr.Blocks:
             image: str | None, prompt: str, model: str, max_new_tokens: float, top_k: float, request: gr.Request
         ) -> Iterator[tuple[Any, ...]]:
             unchanged = [gr.skip()] * (len(outputs) - 2)
-            yield ("", _message("Looking at the picture …"), *unchanged)
+            yield ("", message("Looking at the picture …"), *unchanged)
             try:
                 for step in _stream(
                     lambda show: service.lens(
@@ -83,28 +90,28 @@ def build(service: Service) -> gr.Blocks:
                 ):
                     if isinstance(step, tuple):
                         answer, doing = step
-                        yield (answer, _message(doing), *unchanged)
+                        yield (answer, message(doing), *unchanged)
                         continue
                     key = service.remember(step)
                     code = _snippet(request, image, prompt, model, max_new_tokens, top_k)
                     about, buttons = _about(step.trace.vlm.name), [gr.Button(interactive=True)] * len(downloads)
                     yield (step.trace.answer, "", lens_payload(step, run=key), key, code, about, *buttons)
             except InterpError as error:
-                yield (gr.skip(), _message(str(error), error=True), *unchanged)
+                yield (gr.skip(), message(str(error), error=True), *unchanged)
             except Exception:
-                yield (gr.skip(), _message("The server failed; its log says why. Nothing you entered is lost.", error=True), *unchanged)
+                yield (gr.skip(), message("The server failed; its log says why. Nothing you entered is lost.", error=True), *unchanged)
                 raise
 
         def opening(request: gr.Request) -> tuple[Any, ...]:
             *_, last = run(_example(PICTURES[0]), PROMPTS[0], service.default_model, 32, 5, request)
             return last
 
-        shared = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
-        shown = {"show_progress": "minimal", "show_progress_on": controls["answer"], **shared}
-        gr.on([controls["run"].click, controls["prompt"].submit], run, inputs, outputs, **shown)
-        for listed in controls["examples"]:
-            listed.load_input_event.success(run, inputs, outputs, **shown)
-        demo.load(opening, None, outputs, show_progress="hidden", **shared)
+        shown = {"show_progress": "minimal", "show_progress_on": controls["answer"], **SHARED}
+        runs = [gr.on([controls["run"].click, controls["prompt"].submit], run, inputs, outputs, **shown)]
+        runs += [listed.load_input_event.success(run, inputs, outputs, **shown) for listed in controls["examples"]]
+        for done in runs:
+            done.then(features.refresh, features.inputs, features.outputs, show_progress="hidden", **SHARED)
+        demo.load(opening, None, outputs, show_progress="hidden", **SHARED)
         add_endpoints(service)
     return demo
 
@@ -139,25 +146,6 @@ def _controls(service: Service) -> dict[str, Any]:
     return controls
 
 
-def _downloads(service: Service, run_key: gr.State) -> list[gr.Button]:
-    """Buttons that make a file when they are pressed, and hand it to the browser at once."""
-    buttons = []
-    with gr.Row():
-        for label, kind, write in (("Download as HTML", "html", write_html), ("Download as JSON", "json", write_json)):
-
-            @reported
-            def make(key: str, write: Callable[[Lens], str] = write) -> str:
-                return write(service.remembered(key))
-
-            button = gr.Button(label, size="sm", interactive=False, elem_id=f"make-{kind}")
-            ready = gr.DownloadButton(elem_id=f"ready-{kind}", elem_classes="off-screen")
-            button.click(make, run_key, ready, api_visibility="private", show_progress="hidden").success(
-                None, js=f"() => {{ const a = document.querySelector('a#ready-{kind}, #ready-{kind} a, #ready-{kind}'); a && a.click(); }}"
-            )
-            buttons.append(button)
-    return buttons
-
-
 def _stream(work: Callable[[Callable[[Progress], None]], Lens]) -> Iterator[Progress | Lens]:
     """Run `work` in a thread; yield the newest progress it shows, then what it returns, or raise what it raised."""
     steps: queue.Queue[Progress | Lens | BaseException] = queue.Queue()
@@ -178,10 +166,6 @@ def _stream(work: Callable[[Callable[[Progress], None]], Lens]) -> Iterator[Prog
         yield step
         if not isinstance(step, tuple):
             return
-
-
-def _message(text: str, *, error: bool = False) -> str:
-    return f'<div class="message{" error" if error else ""}" role="{"alert" if error else "status"}">{html.escape(text)}</div>'
 
 
 def _about(model: str) -> str:

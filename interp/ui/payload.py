@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..errors import InterpError
 from ..lens import Lens
+from ..trace import Trace
 
 SCHEMA = "llava-microscope/lens-view/1"
 _MAX_SIDE = 768  # pixels of the picture inside the view
@@ -42,6 +43,25 @@ def lens_payload(lens: Lens, *, run: str | None = None) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run": run,
+        **scene(trace),
+        "layers": list(lens.layers),
+        "default": axis_of[default],
+        "why_default": WHY_DEFAULT,
+        "k": lens.ids.shape[-1],
+        "vocab": [texts[i] for i in listed.tolist()],
+        "ids": encode(index.numpy().astype("<u4" if wide else "<u2")),
+        "ids_bytes": 4 if wide else 2,
+        "probs": encode(quantise(lens.probs)),
+        "entropy": encode((lens.entropy / most * 255).round().clamp(0, 255).numpy().astype(np.uint8)),
+        "max_entropy": most,
+        "first": encode(np.array([axis_of[layer] for layer in lens.first_layer().tolist()], dtype=np.uint8)),
+        "limits": LIMITS,
+    }
+
+
+def scene(trace: Trace) -> dict[str, Any]:
+    """What every view shows of a trace: its picture, its grids and its tokens."""
+    return {
         "model": trace.model_name,
         "prompt": trace.prompt,
         "answer": trace.answer,
@@ -61,18 +81,6 @@ def lens_payload(lens: Lens, *, run: str | None = None) -> dict[str, Any]:
             for grid, view in zip(trace.grids, trace.views, strict=True)
         ],
         "tokens": {"text": [token.text for token in trace.tokens], "kind": "".join(_LETTERS[token.kind] for token in trace.tokens)},
-        "layers": list(lens.layers),
-        "default": axis_of[default],
-        "why_default": WHY_DEFAULT,
-        "k": lens.ids.shape[-1],
-        "vocab": [texts[i] for i in listed.tolist()],
-        "ids": encode(index.numpy().astype("<u4" if wide else "<u2")),
-        "ids_bytes": 4 if wide else 2,
-        "probs": encode(quantise(lens.probs)),
-        "entropy": encode((lens.entropy / most * 255).round().clamp(0, 255).numpy().astype(np.uint8)),
-        "max_entropy": most,
-        "first": encode(np.array([axis_of[layer] for layer in lens.first_layer().tolist()], dtype=np.uint8)),
-        "limits": LIMITS,
     }
 
 

@@ -1,4 +1,4 @@
-"""What the page and the API both call: models that are loaded, traces that are remembered, lenses that can be asked again.
+"""What the page and the API both call: models and SAEs that are loaded, traces that are remembered, results that can be asked again.
 
 Plain functions that take plain values and raise InterpError. Knows nothing of gradio.
 """
@@ -6,21 +6,30 @@ Plain functions that take plain values and raise InterpError. Knows nothing of g
 import math
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InterpError
+from ..features import Encoding, Features, encode
 from ..lens import Lens, logit_lens
 from ..model import Vlm, load, pick_device
-from ..presets import PRESETS
+from ..presets import PRESETS, KnownSae
 from ..readout import free_bytes
+from ..sae import Sae
+from ..sae_loading import load_sae
 from ..trace import Trace, TraceCache
-from .payload import encode, quantise
+from . import payload
+from .feature_payload import found_payload, one_feature
 
 MAX_NEW_TOKENS = 256
 MAX_TOP_K = 50
-_REMEMBERED = 8  # lenses that the page can still ask about
+MAX_FEATURES = 200
+_REMEMBERED = 8  # results that the page can still ask about
+_FOUND = 50  # features that a search shows
+_QUIET = 1.0  # seconds without work before something slow is done ahead
+Result = TypeVar("Result", Lens, Features)
 
 
 class Service:
@@ -37,7 +46,11 @@ class Service:
         self._fixed = shared and not any_model
         self._vlm: Vlm | None = None
         self._loading = threading.Lock()
-        self._lenses: OrderedDict[str, Lens] = OrderedDict()
+        self._results: OrderedDict[str, Lens | Features] = OrderedDict()
+        self._saes: dict[str, Sae] = {}
+        self._sae_loading = threading.Lock()
+        self._encodings: OrderedDict[tuple[int, int], Encoding] = OrderedDict()
+        self._last_work: float | None = None
 
     @property
     def can_switch(self) -> bool:
@@ -68,7 +81,7 @@ class Service:
                 "checkpoint": preset.checkpoint if "/" in preset.checkpoint and not preset.checkpoint.startswith("/") else preset.name,
                 "layers": preset.layers,
                 "default_layer": preset.default_layer,
-                "saes": [],
+                "saes": [{"name": sae.name, "layer": sae.layer} for sae in preset.saes],
                 "loaded": preset.name == loaded,
                 "fits": preset.memory_gb <= free,
                 "memory_gb": preset.memory_gb,
@@ -90,38 +103,138 @@ class Service:
         on_trace: Callable[[Trace], None] | None = None,
     ) -> Lens:
         """The logit lens of one picture and prompt. `on_text` gets the growing answer, `on_trace` the trace before it is read."""
-        if image is None:
-            raise InterpError("There is no picture. Choose or upload one first.")
         top_k = whole_number("top_k", top_k, 1, MAX_TOP_K)
-        max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1, MAX_NEW_TOKENS)
-        trace = self.traces.get(self.vlm(model), image, prompt, max_new_tokens=max_new_tokens, on_text=on_text)
+        trace = self.trace(image, prompt, model, max_new_tokens=max_new_tokens, on_text=on_text)
         if on_trace:
             on_trace(trace)
-        return logit_lens(trace, top_k=top_k)
+        lens = logit_lens(trace, top_k=top_k)
+        self._last_work = time.monotonic()
+        return lens
 
-    def remember(self, lens: Lens) -> str:
-        """A key under which `find_word` can be asked about this lens for a while."""
+    def trace(
+        self,
+        image: Any,
+        prompt: str,
+        model: str | None = None,
+        *,
+        max_new_tokens: float = 32,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Trace:
+        """One generation with every layer kept, from memory where possible."""
+        if image is None:
+            raise InterpError("There is no picture. Choose or upload one first.")
+        max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1, MAX_NEW_TOKENS)
+        return self.traces.get(self.vlm(model), image, prompt, max_new_tokens=max_new_tokens, on_text=on_text)
+
+    def saes(self, model: str | None = None) -> tuple[KnownSae, ...]:
+        """The SAEs that are known for a model, the one used by default first."""
+        preset = PRESETS.get(model or self.default_model)
+        return preset.saes if preset else ()
+
+    def sae(self, name: str | None, model: str) -> Sae:
+        """An SAE by its name: "" for the model's first, one of `saes`, or, where visitors may choose models, whatever `load_sae` takes."""
+        known = {sae.name: sae.source for sae in self.saes(model)}
+        name = (name or next(iter(known), "")).strip()
+        if not name:
+            raise InterpError(
+                f"No SAE is known for {model!r}. Choose a model that has one ({', '.join(p.name for p in PRESETS.values() if p.saes)})"
+                + ("." if self._fixed else ", or name an SAE yourself: a release of sae-lens with an id, a hub repository, or a folder.")
+            )
+        if name not in known and self._fixed:
+            raise InterpError(
+                f"{name!r} is no SAE of this server's model; it has {', '.join(known) or 'none'}. Leave `sae` empty for the first."
+            )
+        with self._sae_loading:
+            if name not in self._saes:
+                sae = load_sae(known.get(name, name))
+                self._saes = {name: sae}  # one at a time: a large one takes gigabytes
+            return self._saes[name]
+
+    def has_sae(self, name: str | None, model: str) -> bool:
+        """Whether this SAE is in memory already."""
+        return (name or next((sae.name for sae in self.saes(model)), "")).strip() in self._saes
+
+    def features(
+        self,
+        trace: Trace,
+        sae: str | None = None,
+        *,
+        where: Any = "image",
+        rank_by: Any = "mean",
+        top_k: float = 10,
+    ) -> Features:
+        """The features that rank highest in a trace. A second ranking of the same trace encodes nothing anew."""
+        found_sae = self.sae(sae, trace.model_name)
+        top_k = whole_number("top_k", top_k, 1, min(MAX_FEATURES, found_sae.d_sae))
+        key = (id(trace), id(found_sae))
+        encoding = self._encodings.get(key)
+        if encoding is None or encoding.trace is not trace or encoding.sae is not found_sae:
+            encoding = encode(trace, found_sae)
+            with self._loading:
+                self._encodings[key] = encoding
+                while len(self._encodings) > _REMEMBERED:
+                    self._encodings.popitem(last=False)
+        found = encoding.top(top_k, where or "image", rank_by or "mean")
+        self._last_work = time.monotonic()
+        return found
+
+    def prepare_saes(self) -> None:
+        """Import sae_lens and load the model's first SAE, once the first visitor has been served and is only looking. Blocks: run it in a thread.
+
+        The import takes seconds, in which everything else is slower; so neither the first lens nor the first look at the features waits for it.
+        """
+        while self._last_work is None or time.monotonic() - self._last_work < _QUIET:
+            time.sleep(_QUIET / 4)
+        if self.saes():
+            self.sae(None, self.default_model)
+
+    def remember(self, result: Lens | Features) -> str:
+        """A key under which the page can ask more about this result for a while."""
         run = secrets.token_urlsafe(9)
         with self._loading:
-            self._lenses[run] = lens
-            while len(self._lenses) > _REMEMBERED:
-                self._lenses.popitem(last=False)
+            self._results[run] = result
+            while len(self._results) > 2 * _REMEMBERED:
+                self._results.popitem(last=False)
         return run
 
-    def remembered(self, run: str) -> Lens:
-        """The lens that `remember` returned this key for."""
-        lens = self._lenses.get(run)
-        if lens is None:
+    def remembered(self, run: str, kind: type[Result]) -> Result:
+        """The result that `remember` returned this key for."""
+        result = self._results.get(run) if isinstance(run, str) else None
+        if not isinstance(result, kind):
             raise InterpError("This result is no longer kept on the server. Press Run again, then repeat.")
-        return lens
+        return result
 
     def find_word(self, run: str, word: str) -> dict[str, Any]:
         """A word's probability at every layer and position, as the view wants it."""
-        lens = self.remembered(run)
+        lens = self.remembered(run, Lens)
         if not isinstance(word, str) or len(word) > 80:
             raise InterpError("A word to look for has 1 to 80 characters.")
         values = lens.probability(word)
-        return {"spellings": list(lens.resolve(word)), "values": encode(quantise(values))}
+        return {"spellings": list(lens.resolve(word)), "values": payload.encode(payload.quantise(values))}
+
+    def features_at(self, run: str, where: Any) -> dict[str, Any]:
+        """The features of other tokens of the same trace, as the view wants them."""
+        found = self.remembered(run, Features)
+        return found_payload(found.encoding.top(max(len(found.features), 10), where, found.rank_by))
+
+    def find_features(self, run: str, text: str) -> dict[str, Any]:
+        """Features of the whole SAE whose number or label matches, active here or not."""
+        found = self.remembered(run, Features)
+        sae, text = found.encoding.sae, text.strip() if isinstance(text, str) else ""
+        if not 1 <= len(text) <= 80:
+            raise InterpError("Search for a feature's number or for 1 to 80 characters of its label.")
+        chosen = [sae.check(int(text))] if text.isascii() and text.isdigit() else sae.labels.search(text, _FOUND)
+        note = f"{len(chosen)} of {sae.d_sae} features match {text!r}" + (
+            f"; the first {_FOUND} are shown." if len(chosen) >= _FOUND else "."
+        )
+        features = found.encoding.some(chosen, {"positions": list(found.positions)} if found.positions else "all", found.rank_by)
+        return {"features": [one_feature(feature) for feature in features], "note": note}
+
+    def feature_details(self, run: str, feature: Any) -> dict[str, Any]:
+        """What is asked about one feature only when it is looked at."""
+        encoding = self.remembered(run, Features).encoding
+        near = encoding.sae.neighbours(whole_number("feature", feature, 0, encoding.sae.d_sae - 1))
+        return {"neighbours": [{"feature": other, "cosine": cosine, "label": encoding.label(other)} for other, cosine in near]}
 
 
 def whole_number(name: str, value: Any, low: int, high: int) -> int:

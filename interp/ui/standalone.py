@@ -1,6 +1,6 @@
-"""The lens view as one HTML file that needs no server, and the parts it shares with the page.
+"""The lens view as one HTML file that needs no server, and the static parts of all views.
 
-Both are made of the files in `static/`, which build everything from one payload (`payload.lens_payload`). Knows how scripts get into a file,
+The file and the page are made of the files in `static/`, which build everything from one payload (`payload.lens_payload`). Knows how scripts get into a file,
 not gradio, models or traces.
 
 Text from a model, a prompt or a token never becomes markup: it travels as JSON and goes into the page by `textContent`.
@@ -18,8 +18,9 @@ from ..errors import InterpError
 from .payload import SCHEMA
 
 STATIC = Path(__file__).parent / "static"
-# In this order: each file adds to one global object, and lens.js, the last, uses them all.
-SCRIPTS = ("lens_data.js", "lens_picture.js", "lens_readout.js", "lens_table.js", "lens_find.js", "lens_legend.js", "lens.js")
+# In this order: each file adds to one global object, and the last of a view uses them all.
+SHARED = ("lens_shared.js", "lens_canvas.js")
+SCRIPTS = (*SHARED, "lens_data.js", "lens_picture.js", "lens_readout.js", "lens_table.js", "lens_find.js", "lens_legend.js", "lens.js")
 
 # `default-src 'none'` makes "no network" something the browser enforces rather than something this file promises.
 _PAGE = """<!doctype html>
@@ -65,16 +66,16 @@ def static(name: str) -> str:
 
 
 @functools.cache
-def script() -> str:
-    """All of the view's code, in order."""
-    return "\n".join(static(name) for name in SCRIPTS)
+def script(names: tuple[str, ...] = SCRIPTS) -> str:
+    """All of a view's code, in order; the lens view's unless told otherwise."""
+    return "\n".join(static(name) for name in names)
 
 
-def checked(payload: dict[str, Any]) -> dict[str, Any]:
+def checked(payload: dict[str, Any], schema: str = SCHEMA, view: str = "lens") -> dict[str, Any]:
     """The payload, refused here rather than in the reader's browser when it is of another kind."""
     found = payload.get("schema") if isinstance(payload, dict) else type(payload).__name__
-    if found != SCHEMA:
-        raise InterpError(f"The lens view reads {SCHEMA!r}; it was given {found!r}. Make its value with the lens payload function.")
+    if found != schema:
+        raise InterpError(f"The {view} view reads {schema!r}; it was given {found!r}. Make its value with the {view} payload function.")
     return payload
 
 

@@ -5,17 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import serve
-
 DRAWN = ".lens[data-ready]"
 LENS = "document.querySelector('.lens')"
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
-
-
-@pytest.fixture(scope="module")
-def url():
-    with serve() as address:
-        yield address
 
 
 @pytest.fixture

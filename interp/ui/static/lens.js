@@ -1,90 +1,18 @@
 // Mounts the view: one state, the controls that change it, and one render that brings every part up to date.
-// Knows all parts. Knows nothing of gradio or of files: a host calls mount(element, {findWord}) and set(payload).
+// Knows all parts. Knows nothing of gradio or of files: a host calls mount(element, {findWord, features}) and set(payload).
+// `features(row, payload)`: where the reader can go on to from a place; `hasFeatures()`: whether there is such a place now. Both may be absent.
 (function (Lens) {
   "use strict";
   const COLOURS = [["probability", "Probability"], ["entropy", "Entropy"], ["found", "Found word"], ["none", "None"]];
   const VIEWS = [["picture", "Picture"], ["encoder", "As the encoder saw it"]];
-  let serial = 0; // radio groups need names that are unique in the page
 
-  function collect(root) {
-    const part = {};
-    root.querySelectorAll("[data-part]").forEach((node) => { part[node.dataset.part] = node; });
-    return part;
-  }
-
-  function radios(box, name, options, value, change) {
-    box.querySelectorAll("label").forEach((node) => node.remove());
-    for (const [key, text] of options) {
-      const label = Lens.el("label"), input = Lens.el("input");
-      Object.assign(input, { type: "radio", name, value: key, checked: key === value });
-      input.addEventListener("change", () => change(key));
-      label.append(input, Lens.el("span", "", text));
-      box.append(label);
-    }
-  }
-
-  function save(blob, name) {
-    const link = Lens.el("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  }
-
-  class View {
+  class View extends Lens.Shell {
     constructor(root, options) {
-      Object.assign(this, { root, options, part: collect(root), serial: ++serial, page: new AbortController() });
-      this.theme();
-      this.resize = new ResizeObserver(() => this.render(true));
-      this.resize.observe(this.part.frame);
+      super(root, options, {
+        state: "__lens", Data: Lens.Data, Picture: Lens.Picture, empty: "Nothing to look at yet. Choose a picture and press Run.",
+        unreadable: "The picture in this lens could not be read.",
+      });
       this.set(null);
-    }
-
-    // Dark when an ancestor has the class "dark" (gradio); with no gradio, when the reader's system is dark.
-    theme() {
-      const system = matchMedia("(prefers-color-scheme: dark)");
-      const apply = () => {
-        const dark = this.options.followSystem ? system.matches : Boolean(this.root.closest(".dark"));
-        this.root.dataset.theme = dark ? "dark" : "light";
-        this.render();
-      };
-      system.addEventListener("change", apply, { signal: this.page.signal });
-      this.observer = new MutationObserver(apply);
-      for (const node of [document.documentElement, document.body]) this.observer.observe(node, { attributes: true, attributeFilter: ["class"] });
-      apply();
-    }
-
-    destroy() {
-      this.page.abort();
-      this.run?.abort();
-      this.observer.disconnect();
-      this.resize.disconnect();
-    }
-
-    message(text, bad) {
-      this.part.empty.textContent = text;
-      this.part.empty.classList.toggle("lens-bad", Boolean(bad));
-      this.part.empty.hidden = false;
-      this.part.body.hidden = true;
-    }
-
-    // Show a payload; null shows the empty state. Everything of the payload before is dropped.
-    async set(payload) {
-      this.run?.abort();
-      this.run = new AbortController();
-      const { signal } = this.run;
-      this.data = this.picture = this.table = this.find = null;
-      this.root.__lens = { ready: false };
-      delete this.root.dataset.ready;
-      if (!payload) return this.message("Nothing to look at yet. Choose a picture and press Run.");
-      try {
-        const data = new Lens.Data(payload);
-        const picture = new Lens.Picture(data, this.part.base, this.part.marks);
-        await picture.load().catch(() => { throw new Error("The picture in this lens could not be read."); });
-        if (!signal.aborted) this.begin(data, picture, signal);
-      } catch (error) {
-        if (!signal.aborted) this.message(error.message, true);
-      }
     }
 
     begin(data, picture, signal) {
@@ -134,15 +62,16 @@
       // Squared, so that the low end, where large models live, has room.
       on(part.min, "input", () => { state.min = (+part.min.value / 100) ** 2; this.render(); });
       on(part.mask, "change", () => { state.mask = part.mask.checked; this.render(); });
-      radios(part.colour, `lens-colour-${this.serial}`, COLOURS, state.colour, (key) => { state.colour = key; this.render(); });
+      Lens.radios(part.colour, `lens-colour-${this.serial}`, COLOURS, state.colour, (key) => { state.colour = key; this.render(); });
       const views = data.grids[0].view ? VIEWS : VIEWS.slice(0, 1);
-      radios(part.view, `lens-view-${this.serial}`, views, state.view, (key) => { state.view = key; this.render(true); });
+      Lens.radios(part.view, `lens-view-${this.serial}`, views, state.view, (key) => { state.view = key; this.render(true); });
       part.view.hidden = views.length < 2;
       part.gridBox.hidden = data.grids.length < 2;
       part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, g)));
       on(part.grid, "change", () => { state.grid = +part.grid.value; state.hover = null; this.render(true); });
       on(part.pngView, "click", () => this.download("view"));
       on(part.pngMask, "click", () => this.download("mask"));
+      on(part.features, "click", () => this.options.features(state.readRow, data.payload));
       on(part.stage, "pointermove", (event) => { if (event.pointerType !== "touch") this.point(this.rowAt(event), null); });
       on(part.stage, "pointerleave", () => this.point(null));
       on(part.stage, "click", (event) => { const row = this.rowAt(event); if (row !== null) this.pick(row, null); });
@@ -152,8 +81,7 @@
     }
 
     rowAt(event) {
-      const box = this.part.base.getBoundingClientRect();
-      const index = this.picture.patchAt(this.state, (event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+      const index = this.picture.under(event, this.state);
       return index === null ? null : this.data.grids[this.state.grid].positions[index];
     }
 
@@ -186,14 +114,9 @@
       event.preventDefault();
       const grid = data.grids[state.grid];
       const place = data.place.get(state.patch);
-      const from = place && place.grid === state.grid ? place.index : 0;
-      let r = Math.floor(from / grid.cols), c = from % grid.cols, box;
-      do { // patches with no picture under them are stepped over
-        r += move[0]; c += move[1];
-        if (r < 0 || c < 0 || r >= grid.rows || c >= grid.cols) return;
-        box = this.picture.box(state, r * grid.cols + c);
-      } while (box[2] <= box[0] || box[3] <= box[1]);
-      const row = grid.positions[r * grid.cols + c];
+      const to = this.picture.step(state, place && place.grid === state.grid ? place.index : 0, move);
+      if (to === null) return;
+      const row = grid.positions[to];
       if (state.locked !== null) state.locked = row;
       Object.assign(state, { hover: row, preview: null });
       this.render();
@@ -227,7 +150,7 @@
     async download(kind) {
       const { state, data } = this;
       const name = `lens-layer-${data.layerName(state.layer)}${kind === "mask" ? "-masked" : ""}.png`;
-      save(await this.picture.png({ ...state, shownLayer: state.layer }, kind, this.accent()), name);
+      Lens.save(await this.picture.png({ ...state, shownLayer: state.layer }, kind, this.accent()), name);
     }
 
     accent() { return getComputedStyle(this.root).getPropertyValue("--accent").trim() || "#0b6bcb"; }
@@ -274,6 +197,9 @@
       if (this.changed("legend", state.layer, grid, state.outlined)) Lens.legend(part, data, state);
       if (this.changed("readout", readRow, shownLayer, state.locked)) {
         Lens.readout(part, data, readRow, shownLayer, state.locked === readRow ? "locked" : "");
+        // Asked each time: a page may gain the tab after the view.
+        const { features, hasFeatures } = this.options;
+        part.features.hidden = !features || Boolean(hasFeatures && !hasFeatures());
       }
       if (this.changed("find", readRow, shownLayer, grid, found)) this.find.follow(state);
       this.table.follow(state, state.patch);

@@ -8,36 +8,6 @@
   const PROBABILITY = Float32Array.from({ length: 256 }, (_, q) => (q === 0 ? 0 : 1 / (1 + Math.exp(9 - (q / 255) * 16))));
   const LARGEST = PROBABILITY[255];
 
-  function bytes(text) {
-    const raw = atob(text);
-    const out = new Uint8Array(raw.length);
-    for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i);
-    return out;
-  }
-
-  function array(Type, text, length, name) {
-    const data = bytes(text);
-    if (data.length !== length * Type.BYTES_PER_ELEMENT) {
-      throw new Error(`The lens data is damaged: ${name} has ${data.length} bytes, not ${length * Type.BYTES_PER_ELEMENT}.`);
-    }
-    return new Type(data.buffer);
-  }
-
-  // How a token is shown: {text, lead: it starts with a space, dim: blank, punctuation or a piece of a character}.
-  function look(text) {
-    if (text.trim() === "") {
-      const signs = { " ": "␣", "\n": "↵", "\r": "↵", "\t": "⇥" };
-      const shown = text === "" ? "“”" : Array.from(text.slice(0, 4), (c) => signs[c] || "␣").join("");
-      return { text: shown + (text.length > 4 ? "…" : ""), lead: false, dim: true };
-    }
-    const core = text.trim().replace(/[\n\r]/g, "↵").replace(/\t/g, "⇥");
-    const lead = /^\s/.test(text);
-    if (/^<0x[0-9A-F]{2}>$/i.test(core) || core.includes("\uFFFD")) return { text: core, lead, dim: true };
-    // Emoji are \p{So} and count as words.
-    if (/^[\p{P}\p{Sm}\p{Sc}\p{Sk}\p{C}\s↵⇥]+$/u.test(core)) return { text: `“${core}”`, lead: false, dim: true };
-    return { text: core, lead, dim: false };
-  }
-
   // Digits follow the precision that is stored: one step of q is about 6 % of p (or of 1 - p near the top).
   function percent(p) {
     if (Number.isNaN(p)) return "not stored";
@@ -49,26 +19,18 @@
 
   class LensData {
     constructor(payload) {
-      if (!payload || payload.schema !== SCHEMA) {
-        throw new Error(`This view reads ${SCHEMA}; it was given ${(payload && payload.schema) || "something else"}.`);
-      }
+      Lens.known(payload, SCHEMA);
       const L = payload.layers.length, T = payload.tokens.kind.length - 1, k = payload.k;
       Object.assign(this, { L, T, k, payload, layers: payload.layers.slice(), vocab: payload.vocab.slice() });
       this.tokens = payload.tokens.text.slice();
       this.kinds = payload.tokens.kind;
-      this.ids = array(payload.ids_bytes === 4 ? Uint32Array : Uint16Array, payload.ids, L * T * k, "ids");
-      this.q = array(Uint8Array, payload.probs, L * T * k, "probs");
-      this.entropyQ = array(Uint8Array, payload.entropy, L * T, "entropy");
-      this.firstAt = array(Uint8Array, payload.first, T, "first");
+      this.ids = Lens.array(payload.ids_bytes === 4 ? Uint32Array : Uint16Array, payload.ids, L * T * k, "ids");
+      this.q = Lens.array(Uint8Array, payload.probs, L * T * k, "probs");
+      this.entropyQ = Lens.array(Uint8Array, payload.entropy, L * T, "entropy");
+      this.firstAt = Lens.array(Uint8Array, payload.first, T, "first");
       this.maxEntropy = payload.max_entropy;
       this.looks = new Array(this.vocab.length);
-      this.place = new Map(); // row of T -> {grid, index}
-      this.grids = payload.grids.map((grid, g) => {
-        const n = grid.rows * grid.cols;
-        const positions = array(Uint16Array, grid.positions, n, "positions");
-        positions.forEach((row, index) => this.place.set(row, { grid: g, index }));
-        return { name: grid.name, rows: grid.rows, cols: grid.cols, view: grid.view, positions, boxes: array(Float32Array, grid.boxes, n * 4, "boxes") };
-      });
+      Object.assign(this, Lens.patches(payload));
     }
 
     layerName(index) { return this.layers[index] < 0 ? "embed" : String(this.layers[index]); }
@@ -76,7 +38,7 @@
     id(layer, row, j = 0) { return this.ids[this.at(layer, row, j)]; }
     p(layer, row, j = 0) { return PROBABILITY[this.q[this.at(layer, row, j)]]; }
     entropy(layer, row) { return (this.entropyQ[layer * this.T + row] / 255) * this.maxEntropy; }
-    look(id) { return this.looks[id] || (this.looks[id] = look(this.vocab[id])); }
+    look(id) { return this.looks[id] || (this.looks[id] = Lens.look(this.vocab[id])); }
     words(layer, row) { return Array.from({ length: this.k }, (_, j) => ({ id: this.id(layer, row, j), p: this.p(layer, row, j) })); }
 
     // Probability of one word over the layers; NaN where it is not among the stored top k.
@@ -104,7 +66,7 @@
 
     // A host's answer to a search: the same quantised bytes as probs.
     found(answer) {
-      const q = array(Uint8Array, answer.values, this.L * this.T, "found word");
+      const q = Lens.array(Uint8Array, answer.values, this.L * this.T, "found word");
       return { spellings: answer.spellings, values: Float32Array.from(q, (v) => PROBABILITY[v]) };
     }
 
@@ -132,5 +94,5 @@
     }
   }
 
-  Object.assign(Lens, { Data: LensData, bytes, look, percent });
+  Object.assign(Lens, { Data: LensData, percent });
 })((globalThis.LlavaLens = globalThis.LlavaLens || {}));

@@ -1,46 +1,9 @@
-// Small parts that show one place: words with bars, a curve over the layers, a token as text.
+// Small parts that show one place: words with bars, a curve over the layers.
 // Knows how to build and fill these elements. Knows nothing of hovering, locking or the picture.
 // Every text from a model, a prompt or a token goes in by textContent.
 (function (Lens) {
   "use strict";
-  const SVG = "http://www.w3.org/2000/svg";
-
-  function el(tag, className, text) {
-    const node = document.createElement(tag);
-    if (className) node.className = className;
-    if (text !== undefined) node.textContent = text;
-    return node;
-  }
-
-  function svg(tag, attributes, text) {
-    const node = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    if (text !== undefined) node.textContent = text;
-    return node;
-  }
-
-  // A token as it is: a leading space is drawn, because " dog" and "dog" are different tokens.
-  function token(look) {
-    const node = el("span", look.dim ? "lens-token lens-dim" : "lens-token");
-    if (look.lead) node.append(el("i", "lens-space", "␣"));
-    node.append(document.createTextNode(look.text));
-    return node;
-  }
-
-  function wordRows(list, data, words) {
-    while (list.children.length < words.length) {
-      const item = el("li");
-      item.append(el("span", "lens-word"), el("span", "lens-bar-back"), el("span", "lens-percent"));
-      item.children[1].append(el("i"));
-      list.append(item);
-    }
-    words.forEach(({ id, p }, j) => {
-      const [word, back, number] = list.children[j].children;
-      word.replaceChildren(token(data.look(id)));
-      back.firstChild.style.width = `${Math.max(0.4, p * 100)}%`;
-      number.textContent = Lens.percent(p);
-    });
-  }
+  const { el, svg, token, where } = Lens;
 
   // Lines over the layers. series: [{values, className}]; NaN is a gap, with a hollow mark on the baseline.
   function curve(node, data, series, layer) {
@@ -86,26 +49,13 @@
     }));
   }
 
-  const KINDS = { i: "image", s: "separator", p: "prompt", a: "answer", x: "special" };
-
-  // Heading of a row of T: which patch or which token it is.
-  function where(data, row) {
-    const place = data.place.get(row);
-    if (place) {
-      const { cols, name } = data.grids[place.grid];
-      const grid = data.grids.length > 1 ? `${name}, ` : "";
-      return `${grid}row ${Math.floor(place.index / cols) + 1}, column ${(place.index % cols) + 1}`;
-    }
-    return `${KINDS[data.kinds[row]] || "token"} token`;
-  }
-
   function readout(part, data, row, layer, status) {
     part.where.replaceChildren(document.createTextNode(data.place.has(row) ? "Patch " : ""), document.createTextNode(where(data, row)));
     if (!data.place.has(row)) part.where.append(" ", token(Lens.look(data.tokens[row])));
     if (status) part.where.append(el("span", "lens-chip", status));
     part.whereSub.textContent = `position ${row} · layer ${data.layerName(layer)} · would say next`;
     const words = data.words(layer, row);
-    wordRows(part.top, data, words);
+    Lens.barRows(part.top, words.map(({ id, p }) => [token(data.look(id)), p, Lens.percent(p)]));
     const values = data.curve(row, words[0].id);
     curve(part.curve, data, [{ values, className: "lens-a" }], layer);
     const missing = values.filter((v) => Number.isNaN(v)).length;
@@ -121,5 +71,5 @@
     ]);
   }
 
-  Object.assign(Lens, { el, token, curve, readout, where });
+  Object.assign(Lens, { curve, readout });
 })((globalThis.LlavaLens = globalThis.LlavaLens || {}));

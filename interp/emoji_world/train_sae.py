@@ -1,0 +1,133 @@
+"""Train, label and measure the SAE of `emoji-llava`: `python -m interp.emoji_world.train_sae`.
+
+A BatchTopK SAE (Bussmann et al. 2024) is trained by sae-lens on the residual stream after one block, on image, prompt and answer tokens in
+equal parts. Stopped at any time, it goes on from its last piece or checkpoint; then `measure_sae` finds the labels, the
+density of every feature and the figures on unseen scenes, and the folder that the app loads is written.
+"""
+
+import argparse
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+import interp
+
+from ..sae_loading import import_sae_lens
+from .activations import balanced, batches, studio
+from .measure_sae import measure
+from .train import Studio
+
+LAYER = 6
+FEATURES = 2048
+ACTIVE = 10  # per token, on average over a batch
+TOKENS = 6_000_000
+BATCHES = 400  # of 48 scenes with four questions each: about a million tokens
+PIECE = 10  # of them in a file
+BATCH = 1024  # tokens in a training step
+RATE = 2e-3
+CHECKPOINTS = 30
+CHOSEN = (
+    "Kind, size and layer were chosen in trials. At layer 5 with 1024 features and 16 active, BatchTopK explained 94.6 % of the variance of unseen "
+    "image tokens after 3 million tokens, Matryoshka 94.2 %, TopK 90.8 %; but even after 6 million the strongest feature told the noun on only 14 % "
+    "of the object patches. With 2048 features and 8 active, after 1.5 million tokens, it told the noun on 37 % at layer 5 (with Matryoshka too), "
+    "on 70 % at layer 6 and on 86 % at layer 7, which explained 89.1, 87.8 and 86.5 % of the image tokens. Layer 6 was taken: there one block still "
+    "works on what a feature writes. Ten active features and more training brought its explained variance up."
+)
+
+
+def collect(desk: Studio, layer: int, work: Path, batches_wanted: int) -> torch.Tensor:
+    """Balanced tokens [N, d] of that many batches of scenes, in float16. Finished pieces lie in `work` and are not made again."""
+    pieces = []
+    for piece in tqdm(range(-(-batches_wanted // PIECE)), desc="residual streams"):
+        file = work / f"layer-{layer}-{piece:04}.safetensors"
+        if not file.exists():
+            generator = torch.Generator().manual_seed(piece)
+            made = itertools.islice(batches(desk, [layer], f"sae {piece}"), PIECE)
+            save_file({"states": torch.cat([balanced(batch, 0, generator) for batch in made]).half()}, file.with_suffix(".tmp"))
+            file.with_suffix(".tmp").replace(file)
+        pieces.append(load_file(file)["states"])
+    return torch.cat(pieces)
+
+
+def stream(states: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
+    """Endless shuffled training batches [BATCH, d]."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        for chosen in torch.randperm(len(states), generator=generator).split(BATCH)[:-1]:
+            yield states[chosen].float()
+
+
+def train(states: torch.Tensor, work: Path, layer: int, tokens: int) -> None:
+    """Train, or go on where the newest checkpoint in `work` ends; writes the SAE, still without labels, into `work`/finished."""
+    lens = import_sae_lens()
+    done = max((int(folder.name) for folder in work.glob("[0-9]*") if (folder / "trainer_state.pt").exists()), default=0)
+    about = {
+        "model_name": "emoji-llava",
+        "hook_name": f"blocks.{layer}.hook_resid_post",
+        "prepend_bos": True,
+        "dataset_path": "scenes of interp.emoji_world",
+    }
+    if done:
+        sae = lens.BatchTopKTrainingSAE.load_from_disk(work / str(done))
+    else:
+        torch.manual_seed(0)
+        sae = lens.BatchTopKTrainingSAE(
+            lens.BatchTopKTrainingSAEConfig(
+                d_in=states.shape[1],
+                d_sae=FEATURES,
+                k=ACTIVE,
+                normalize_activations="expected_average_only_in",
+                metadata=lens.saes.sae.SAEMetadata(**about),
+            )
+        )
+    steps = math.ceil(tokens / BATCH)
+    trainer = lens.SAETrainer(
+        cfg=lens.config.SAETrainerConfig(
+            total_training_samples=steps * BATCH,
+            train_batch_size_samples=BATCH,
+            lr=RATE,
+            lr_end=RATE / 10,
+            lr_warm_up_steps=min(100, steps // 10),
+            lr_decay_steps=steps // 3,
+            dead_feature_window=200,
+            n_batches_for_norm_estimate=20,
+            n_checkpoints=CHECKPOINTS,
+            checkpoint_path=str(work),
+            logger=lens.LoggingConfig(log_to_wandb=False),
+        ),
+        sae=sae,
+        data_provider=stream(states, seed=done),
+    )
+    if done:
+        trainer.load_trainer_state(work / str(done))
+    trainer.fit().save_inference_model(work / "finished")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("build/emoji-llava-sae"), help="where checkpoints are kept")
+    parser.add_argument("--target", type=Path, default=Path("assets/emoji-llava-sae"), help="where the finished SAE is written")
+    parser.add_argument("--layer", type=int, default=LAYER)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)
+    args.work.mkdir(parents=True, exist_ok=True)
+    vlm = interp.load("emoji-llava")
+    finished = args.work / "finished"
+    if not (finished / "cfg.json").exists():
+        states = collect(studio(vlm.model, vlm.processor, vlm.model.device), args.layer, args.work, BATCHES)
+        train(states, args.work, args.layer, args.tokens)
+    measure(vlm, finished, args.target, {"k": ACTIVE, "tokens": args.tokens, "chosen": CHOSEN})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The tab "SAE features" of the whole page, with the embedded model and its SAE behind it."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+DRAWN = ".lens[data-ready]"
+VIEW = "document.querySelector('.features')"
+STATE = f"{VIEW}.__features"
+EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
+
+
+@pytest.fixture
+def open_page(chromium, url):
+    contexts = []
+
+    def opened(path="/", **options):
+        context = chromium.new_context(**{"viewport": {"width": 1400, "height": 1300}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.faults = []
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.goto(url + path)
+        page.wait_for_selector(DRAWN)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(open_page):
+    page = open_page()
+    look(page)
+    return page
+
+
+def look(page):
+    page.get_by_role("tab", name="SAE features").click()
+    page.wait_for_selector(".features[data-ready]", timeout=60_000)
+
+
+def run_of(page):
+    return page.evaluate(f"{STATE}.run")
+
+
+def after(page, action):
+    """Do something that ranks anew, and wait until it is drawn."""
+    old = run_of(page)
+    action()
+    page.wait_for_function(f"old => {VIEW}.dataset.ready !== undefined && {STATE}.run !== old", arg=old)
+
+
+def choose(page, box, text):
+    page.locator(f"{box} input").click()
+    page.get_by_role("option", name=text).click()
+
+
+def test_it_shows_the_features_of_the_picture_that_is_on_the_page(page):
+    text = page.locator(".features").inner_text()
+    assert "a dog and a pizza on a blue background." in text
+    assert "emoji-llava-sae" in text
+    assert "explained variance" in text
+    assert "dog" in text
+    assert page.faults == []
+
+
+def test_looking_again_ranks_nothing_anew(page):
+    before = run_of(page)
+    page.get_by_role("tab", name="Logit lens").click()
+    look(page)
+    page.wait_for_timeout(0)
+    assert run_of(page) == before
+
+
+def test_another_choice_ranks_anew(page):
+    after(page, lambda: choose(page, "#where", "answer tokens"))
+    assert page.inner_text(".features [data-part=listTitle]") == "Features of answer tokens"
+    after(page, lambda: choose(page, "#rank-by", "share of tokens"))
+    assert page.inner_text(".features [data-part=listTitle]") == "Features of answer tokens"
+    assert "ranked by share of tokens" in page.inner_text(".features [data-part=listSub]")
+
+
+def test_a_new_run_is_looked_at_while_the_tab_is_open(page):
+    after(page, lambda: page.locator(".gallery-item, .gallery button").nth(2).click())
+    assert "owl" in page.locator(".features").inner_text()
+
+
+def test_a_run_in_the_other_tab_is_looked_at_when_the_tab_is_opened(page):
+    before = run_of(page)
+    page.get_by_role("tab", name="Logit lens").click()
+    lens = page.evaluate("document.querySelector('.lens').__lens.run")
+    page.get_by_text("What is on the left?", exact=True).click()
+    page.wait_for_function("old => document.querySelector('.lens').__lens.run !== old", arg=lens)
+    assert run_of(page) == before
+    after(page, lambda: page.get_by_role("tab", name="SAE features").click())
+    assert "What is on the left?" in page.locator(".features").inner_text()
+
+
+def test_a_patch_of_the_lens_leads_to_its_features(page):
+    page.get_by_role("tab", name="Logit lens").click()
+    stage = page.locator(".lens [data-part=stage]")
+    box = stage.bounding_box()
+    stage.click(position={"x": box["width"] * 2.5 / 8, "y": box["height"] * 2.5 / 8})
+    page.get_by_role("button", name="SAE features here").click()
+    page.wait_for_function(f"{VIEW}.querySelector('[data-part=listTitle]').innerText.includes('row 3, column 3')")
+    assert "dog" in page.locator(".features").inner_text()
+
+
+def test_the_whole_sae_can_be_searched(page):
+    page.locator(".features").get_by_placeholder("filter by label or number").fill("zebra")
+    page.get_by_role("button", name="Search the whole SAE").click()
+    page.wait_for_function(f'{VIEW}.innerText.includes("0 of")')
+
+
+def test_an_sae_that_does_not_exist_is_named_and_the_next_choice_works(page):
+    page.locator("#sae input").fill("no-such-sae")
+    page.locator("#sae input").press("Enter")
+    page.wait_for_selector("#sae-message .error")
+    assert "'no-such-sae' is no known SAE" in page.inner_text("#sae-message")
+    page.locator("#sae input").fill("")
+    choose(page, "#sae", "emoji-llava-sae")
+    page.wait_for_selector(".features[data-ready]")
+    assert page.locator("#sae-message .error").count() == 0
+
+
+def test_the_downloads_hold_what_is_shown(page, tmp_path):
+    files = {}
+    for kind in ("json", "csv"):
+        with page.expect_download() as download:
+            page.click(f"#make-features-{kind}")
+        files[kind] = tmp_path / f"features.{kind}"
+        download.value.save_as(files[kind])
+    found = json.loads(files["json"].read_text(encoding="utf-8"))
+    rows = list(csv.DictReader(files["csv"].open(encoding="utf-8")))
+    assert [int(row["feature"]) for row in rows] == [feature["feature"] for feature in found["features"]]
+    assert len(rows) == 20
+
+
+def test_the_snippet_gives_the_same_features(page, monkeypatch, capsys):
+    panel = page.get_by_role("tabpanel").filter(has=page.locator(".features"))
+    panel.get_by_text("Do the same from Python").click()
+    panel.locator(".cm-line").first.wait_for()
+    code = "\n".join(panel.locator(".cm-line").all_inner_texts())
+    monkeypatch.chdir(EXAMPLES)
+    exec(compile(code, "snippet", "exec"), {})  # noqa: S102 - it is ours, and running it is the test
+    printed = capsys.readouterr().out
+    assert "dog" in printed
+    assert len([line for line in printed.splitlines() if line.split()[0].isdigit()]) == 20
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_scrolls_down_only(open_page, theme):
+    page = open_page(f"/?__theme={theme}", viewport={"width": 375, "height": 812}, has_touch=True)
+    look(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert page.evaluate(f"{VIEW}.dataset.theme") == theme

@@ -1,0 +1,80 @@
+"""The SAE that ships: it is what its card says, on scenes drawn here."""
+
+import json
+import random
+
+import pytest
+import torch
+
+import interp
+from interp.emoji_world.scenes import draw, draw_picture, sample_scene
+from interp.emoji_world.sprites import SEEN_VENDORS, load_sprites
+from interp.emoji_world.words import NOUNS, QUESTIONS
+from interp.presets import ASSETS, PRESETS
+
+FOLDER = ASSETS / "emoji-llava-sae"
+SCENES = 12
+NAMES = {noun for noun, _ in NOUNS}
+
+
+@pytest.fixture(scope="module")
+def sae():
+    return interp.load_sae("emoji-llava")
+
+
+@pytest.fixture(scope="module")
+def looked(emoji_vlm, sae):
+    """(encoding, word shares of its patches) of unseen scenes."""
+    rng = random.Random("a test of the shipped SAE")
+    sprites = load_sprites()
+    out = []
+    for _ in range(SCENES):
+        scene = sample_scene(rng, range(len(SEEN_VENDORS)), augment=0.0)
+        trace = emoji_vlm.trace(draw_picture(scene, sprites, 96), QUESTIONS["describe"][0])
+        out.append((interp.encode(trace, sae), draw([scene], sprites)[1][0]))
+    return out
+
+
+def test_it_is_small_and_complete(sae):
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 10e6
+    assert {file.name for file in FOLDER.iterdir()} == {"README.md", "cfg.json", "labels.json", "sae_weights.safetensors", "sparsity.safetensors"}
+    assert sae.layer == PRESETS["emoji-llava"].saes[0].layer
+    assert sae.model_name == "emoji-llava"
+    assert sae.activation == "jumprelu"
+    assert len(sae.labels.names) == sae.d_sae
+    assert sae.density.shape == (sae.d_sae,)
+    assert (sae.density < 1e-9).float().mean() <= 0.05
+
+
+def test_the_card_gives_the_figures_of_the_config(sae):
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    trained = json.loads((FOLDER / "cfg.json").read_text(encoding="utf-8"))["metadata"]["trained"]
+    assert f"| image | {trained['image']['explained_variance']:.3f} |" in card
+    assert f"{sae.d_sae} features of the residual stream after decoder block {sae.layer}" in card
+
+
+def test_it_fits_unseen_scenes_as_its_figures_say(sae, looked):
+    for kind in ("image", "text"):
+        own = sae.trained[kind].explained_variance
+        mean = sum(encoding.quality[kind].explained_variance for encoding, _ in looked) / len(looked)
+        # The mean of single pictures: their tokens vary less than those of many pictures, so less is there to explain.
+        assert mean > own - 0.08
+        assert all(encoding.quality[kind].verdict == "" for encoding, _ in looked)
+
+
+def test_names_stand_on_what_they_name(looked):
+    hits = total = 0
+    for encoding, shares in looked:
+        for patch in (shares[:, : len(NOUNS)].amax(-1) >= 0.9).nonzero().flatten().tolist():
+            found = encoding.top(5, {"patches": [[patch // 8, patch % 8]]})
+            named = [feature.label for feature in found.features if feature.label in NAMES]
+            if named:
+                total += 1
+                hits += named[0] == NOUNS[int(shares[patch].argmax())][0]
+    assert total > 20
+    assert hits / total > 0.8
+
+
+def test_most_features_are_sparse(sae):
+    assert torch.median(sae.density) < 0.02
+    assert (sae.density > 0.5).sum() == 0
