@@ -33,6 +33,7 @@ METHOD = (
     f"named by the noun, colour, row, column or token on which at least {NAMED:.0%} of its activation lies on unseen scenes, else by the words that "
     "its direction promotes"
 )
+TOUCHED = 0.1  # of a patch, from which a word counts as there: features fire on borders too
 RARE = 20  # a word that occurs less often in a set is no class
 
 
@@ -159,13 +160,13 @@ def noun_table(vlm: interp.Vlm, sae: Sae, choose: Split, score: Split) -> dict[s
 def named(vlm: interp.Vlm, sae: Sae, choose: Split, score: Split) -> dict[int, Label]:
     """A label for every feature: the class that holds most of its activation, chosen on one set and scored on the other, else words.
 
-    Where a feature's activation lies mostly on patches, its classes are the words and places of a patch (by how much of the patch they cover);
+    Where a feature's activation lies mostly on patches, its classes are the words that cover at least a tenth of a patch, and the patch's place;
     else the words of prompts and answers that it stands on. Classes compete by how much likelier than chance they are.
     """
     texts = vlm.vocabulary.texts
     labels = {f: Label(listed(up[:3]), "the words it promotes", None) for f, (up, _) in enumerate(promoted_words(vlm, sae.W_dec))}
     frequent = [i for i in choose.words.unique().tolist() if min((s.words == i).sum() for s in (choose, score)) >= RARE]
-    patches = ([*choose.shares], [torch.stack([*split.shares.values()]) for split in (choose, score)], "image")
+    patches = ([*choose.shares], [(torch.stack([*split.shares.values()]) >= TOUCHED).float() for split in (choose, score)], "image")
     tokens = (
         [f"“{listed([texts[i]])}” in text" for i in frequent],
         [torch.stack([split.words == i for i in frequent]).float() for split in (choose, score)],

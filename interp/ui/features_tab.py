@@ -1,6 +1,7 @@
 """The tab "SAE features": its controls, its view, and what they ask of `Service`. Reads the trace of the last run; runs no model itself."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,36 +59,28 @@ def features_tab(service: Service, tabs: gr.Tabs, run_key: gr.State, controls: d
         with gr.Accordion("Do the same from Python", open=False):
             snippet = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
     outputs = [told, view, found_key, shown, snippet, *downloads]
-    inputs = [run_key, controls["image"], sae, where, rank_by, top_k, shown]
+    inputs = [run_key, controls["image"], controls["max_new_tokens"], sae, where, rank_by, top_k, shown]
 
     def look(
-        run: str | None, image: str | None, sae: str | None, where: str, rank_by: str, top_k: float, shown: Any, request: gr.Request
+        run: str | None,
+        image: str | None,
+        max_new_tokens: float,
+        sae: str | None,
+        where: str,
+        rank_by: str,
+        top_k: float,
+        shown: Any,
+        request: gr.Request,
     ) -> Any:
         """Yield what `outputs` become."""
-        unchanged = [gr.skip()] * (len(outputs) - 1)
-        wanted = [run, sae, where, rank_by, top_k]
-        if run is None or wanted == shown:
-            yield ("", *unchanged)
-            return
-        try:
-            trace = service.remembered(run, Lens).trace
-            if not service.has_sae(sae, trace.model_name):
-                yield (message("Loading the SAE; the first one takes some seconds …"), *unchanged)
-            found = service.features(trace, sae, where=where, rank_by=rank_by, top_k=top_k)
-        except InterpError as error:
-            yield (message(str(error), error=True), None, None, None, gr.skip(), *[gr.Button(interactive=False)] * len(downloads))
-            return
-        except Exception:
-            yield (message("The server failed; its log says why. Nothing you entered is lost.", error=True), *unchanged)
-            raise
-        key = service.remember(found)
-        code = _snippet(request, image, found, sae, where, top_k)
-        yield ("", feature_payload(found, run=key), key, wanted, code, *[gr.Button(interactive=True)] * len(downloads))
+        named = _Asked(image, max_new_tokens, request)
+        yield from _look(service, named, [run, sae, where, rank_by, top_k], shown, len(downloads))
 
     def after_run(
         selected: str,
         run: str | None,
         image: str | None,
+        max_new_tokens: float,
         sae: str | None,
         where: str,
         rank_by: str,
@@ -97,7 +90,7 @@ def features_tab(service: Service, tabs: gr.Tabs, run_key: gr.State, controls: d
     ) -> Any:
         """As `look`, but only for a visitor who is looking."""
         if selected == TAB:
-            yield from look(run, image, sae, where, rank_by, top_k, shown, request)
+            yield from look(run, image, max_new_tokens, sae, where, rank_by, top_k, shown, request)
 
     def choices(model: str) -> gr.Dropdown:
         known = [sae.name for sae in service.saes(model)]
@@ -113,25 +106,63 @@ def features_tab(service: Service, tabs: gr.Tabs, run_key: gr.State, controls: d
     return FeaturesTab(after_run, [selected, *inputs], outputs)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What the snippet says of the picture, beside what its trace knows."""
+
+    image: str | None
+    max_new_tokens: float
+    request: gr.Request
+
+
+def _look(service: Service, picture: _Asked, wanted: list[Any], shown: list[Any] | None, buttons: int) -> Iterator[tuple[Any, ...]]:
+    """Rank what is `wanted` unless it is `shown` already: message, view, key, what is shown now, snippet, download buttons."""
+    unchanged = [gr.skip()] * (4 + buttons)
+    run, sae, where, rank_by, top_k = wanted
+    if run is None or wanted == shown:
+        yield ("", *unchanged)
+        return
+    try:
+        trace = service.remembered(run, Lens).trace
+        if not service.has_sae(sae, trace.model_name):
+            yield (message("Loading the SAE; the first one takes some seconds …"), *unchanged)
+        found = service.features(trace, sae, where=where, rank_by=rank_by, top_k=top_k)
+    except InterpError as error:
+        said = message(str(error), error=True)
+        if shown and shown[0] == run:  # what is shown is still of this picture: a wrong choice loses nothing
+            yield (said, *unchanged)
+        else:
+            yield (said, None, None, None, "", *[gr.Button(interactive=False)] * buttons)
+        return
+    except Exception:
+        yield (message("The server failed; its log says why. Nothing you entered is lost.", error=True), *unchanged)
+        raise
+    key = service.remember(found)
+    code = _snippet(picture, found, sae, where, top_k)
+    yield ("", feature_payload(found, run=key), key, wanted, code, *[gr.Button(interactive=True)] * buttons)
+
+
 def _selected(event: gr.SelectData) -> str:
     return str(event.value)
 
 
-def _snippet(request: gr.Request, image: str | None, found: Features, sae: str | None, where: str, top_k: float) -> str:
+def _snippet(picture: _Asked, found: Features, sae: str | None, where: str, top_k: float) -> str:
     """Python lines that get the same result from this server."""
-    server = os.environ.get("SPACE_ID") or str(request.request.base_url if request.request else "").rstrip("/")
+    http = picture.request.request
+    server = os.environ.get("SPACE_ID") or str(http.base_url if http else "").rstrip("/")
     trace = found.encoding.trace
     return (
         "from gradio_client import Client, handle_file\n\n"
         f"client = Client({server!r})\n"
         "found = client.predict(\n"
-        f"    image=handle_file({os.path.basename(image or 'picture.png')!r}),  # your picture\n"  # noqa: PTH119 - a name to show
+        f"    image=handle_file({os.path.basename(picture.image or 'picture.png')!r}),  # your picture\n"  # noqa: PTH119 - a name to show
         f"    prompt={trace.prompt!r},\n"
         f"    model={trace.model_name!r},\n"
         f"    sae={sae or ''!r},\n"
         f"    where={where!r},\n"
         f"    rank_by={found.rank_by!r},\n"
         f"    top_k={int(top_k)},\n"
+        f"    max_new_tokens={int(picture.max_new_tokens)},\n"
         '    api_name="/sae_features",\n'
         ")\n"
         'for feature in found["features"]:\n'

@@ -215,7 +215,8 @@ class Service:
     def features_at(self, run: str, where: Any) -> dict[str, Any]:
         """The features of other tokens of the same trace, as the view wants them."""
         found = self.remembered(run, Features)
-        return found_payload(found.encoding.top(max(len(found.features), 10), where, found.rank_by))
+        k = min(max(len(found.features), 10), found.encoding.sae.d_sae)
+        return found_payload(found.encoding.top(k, where, found.rank_by))
 
     def find_features(self, run: str, text: str) -> dict[str, Any]:
         """Features of the whole SAE whose number or label matches, active here or not."""

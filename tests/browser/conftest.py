@@ -45,3 +45,23 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, url):
+    """Open the real page, with its first lens drawn. `page.faults` collects what scripts throw."""
+    contexts = []
+
+    def opened(path="/", **options):
+        context = chromium.new_context(**{"viewport": {"width": 1400, "height": 1300}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.faults = []
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.goto(url + path)
+        page.wait_for_selector(".lens[data-ready]")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()

@@ -6,29 +6,9 @@ from pathlib import Path
 
 import pytest
 
-DRAWN = ".lens[data-ready]"
 VIEW = "document.querySelector('.features')"
 STATE = f"{VIEW}.__features"
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
-
-
-@pytest.fixture
-def open_page(chromium, url):
-    contexts = []
-
-    def opened(path="/", **options):
-        context = chromium.new_context(**{"viewport": {"width": 1400, "height": 1300}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.faults = []
-        page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.goto(url + path)
-        page.wait_for_selector(DRAWN)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
 
 
 @pytest.fixture
@@ -121,6 +101,7 @@ def test_an_sae_that_does_not_exist_is_named_and_the_next_choice_works(page):
     page.locator("#sae input").press("Enter")
     page.wait_for_selector("#sae-message .error")
     assert "'no-such-sae' is no known SAE" in page.inner_text("#sae-message")
+    assert page.locator(".features[data-ready]").count() == 1
     page.locator("#sae input").fill("")
     choose(page, "#sae", "emoji-llava-sae")
     page.wait_for_selector(".features[data-ready]")

@@ -11,25 +11,6 @@ EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
 
 
 @pytest.fixture
-def open_page(chromium, url):
-    contexts = []
-
-    def opened(path="/", **options):
-        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 1200}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.faults = []
-        page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.goto(url + path)
-        page.wait_for_selector(DRAWN)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-
-
-@pytest.fixture
 def page(open_page):
     return open_page()
 

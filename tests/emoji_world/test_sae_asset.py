@@ -37,7 +37,13 @@ def looked(emoji_vlm, sae):
 
 def test_it_is_small_and_complete(sae):
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 10e6
-    assert {file.name for file in FOLDER.iterdir()} == {"README.md", "cfg.json", "labels.json", "sae_weights.safetensors", "sparsity.safetensors"}
+    assert {file.name for file in FOLDER.iterdir()} == {
+        "README.md",
+        "cfg.json",
+        "labels.json",
+        "sae_weights.safetensors",
+        "sparsity.safetensors",
+    }
     assert sae.layer == PRESETS["emoji-llava"].saes[0].layer
     assert sae.model_name == "emoji-llava"
     assert sae.activation == "jumprelu"
