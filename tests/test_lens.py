@@ -127,7 +127,7 @@ def test_undecodable_ids_are_never_listed_but_stay_in_the_denominator(load, pict
     known, rows = len(vlm.tokenizer), vlm.head.weight.shape[0]
     assert rows == known + tiny.PADDING_ROWS
     logits = tiny.naive_logits(vlm, trace)
-    assert (logits.argmax(-1) >= known).float().mean() > 0.5  # most winners are rows that no token belongs to
+    assert (logits.argmax(-1) >= known).float().mean() > 0.25  # many winners are rows that no token belongs to
     lens = interp.logit_lens(trace, top_k=known)
     assert lens.ids.max() < known
     torch.testing.assert_close(lens.probs.sum(-1), logits.softmax(-1)[..., :known].sum(-1))

@@ -95,8 +95,10 @@ def test_a_painted_box_changes_its_own_token(model_of, name, size, mixing):
     change = (torch.stack(changed) - plain).norm(dim=-1)
     assert change.argmax(1).tolist() == list(tokens)
     if not mixing:
+        own = change.amax(1, keepdim=True)
         change[torch.arange(len(tokens)), tokens] = 0
-        assert change.max() == 0
+        # Some processors round the rows of a product differently by where they lie in a batch.
+        assert (change < 1e-3 * own).all()
     if name != "pad":  # where padding patches have nothing to paint
         assert len(tokens) == len(plain)
 

@@ -91,7 +91,7 @@ def build(kind: str, *, text: str = "llama", padding: int = 0, seed: int = 0) ->
     shape = {
         "vocab_size": len(words) + padding,
         "hidden_size": 64,
-        "intermediate_size": 96,
+        "intermediate_size": 64,  # whole blocks of 64: bitsandbytes packs them anew on processors with bfloat16
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
