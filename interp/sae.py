@@ -54,7 +54,7 @@ class Codes:
 
 @dataclass(frozen=True)
 class Figures:
-    """How well an SAE rebuilds its own training data, where that is known."""
+    """How well an SAE rebuilds the kind of data it was made for, where that is known."""
 
     explained_variance: float | None = None
     """1 - sum|x - x_hat|^2 / sum|x - mean x|^2"""

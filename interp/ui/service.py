@@ -229,6 +229,7 @@ class Service:
             f"; the first {_FOUND} are shown." if len(chosen) >= _FOUND else "."
         )
         features = found.encoding.some(chosen, {"positions": list(found.positions)} if found.positions else "all", found.rank_by)
+        features = tuple(sorted(features, key=lambda feature: -feature.score))  # stable: the best match first among those not active
         return {"features": [one_feature(feature) for feature in features], "note": note}
 
     def feature_details(self, run: str, feature: Any) -> dict[str, Any]:

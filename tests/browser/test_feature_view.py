@@ -225,7 +225,7 @@ def test_opens_with_the_head_the_fit_and_the_first_feature(features):
     assert features.text("notes") == "trained on another model: gemma-2b"
     assert features.text("labels") == made["sae"]["labels"]
     image, text = features.part("quality").locator("tr").all_inner_texts()[1:]
-    assert " ".join(image.split()) == "on image 64 0.41 in training 0.78 88.2 in training 42.0 3.1 %"
+    assert " ".join(image.split()) == "on image 64 0.41 own data 0.78 88.2 own data 42.0 3.1 %"
     assert " ".join(text.split()) == "on text 16 \u2013 40.6 < 0.01 %"
     assert features.text("verdicts") == made["quality"][0]["verdict"]
     assert features.part("quality").locator("abbr[title]").count() == 4

@@ -35,8 +35,8 @@
     const figure = (text, own) => {
       const td = el("td", "", text);
       if (own) {
-        const small = el("small", "", `in training ${own}`);
-        small.title = "What the SAE's makers measured on the data it was trained for";
+        const small = el("small", "", `own data ${own}`);
+        small.title = "What was measured on the kind of data this SAE was made for";
         td.append(" ", small);
       }
       return td;
