@@ -166,9 +166,9 @@ class Service:
         """The features that rank highest in a trace. A second ranking of the same trace encodes nothing anew."""
         found_sae = self.sae(sae, trace.model_name)
         top_k = whole_number("top_k", top_k, 1, min(MAX_FEATURES, found_sae.d_sae))
-        key = (id(trace), id(found_sae))
+        key = (id(trace), id(found_sae))  # an encoding holds both, so that no other object can get their ids
         encoding = self._encodings.get(key)
-        if encoding is None or encoding.trace is not trace or encoding.sae is not found_sae:
+        if encoding is None:
             encoding = encode(trace, found_sae)
             with self._loading:
                 self._encodings[key] = encoding

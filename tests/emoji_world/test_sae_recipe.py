@@ -42,7 +42,8 @@ def test_every_token_is_of_one_kind_and_ends_are_left_out(batch, emoji_vlm):
     texts = emoji_vlm.vocabulary.texts
     answers, prompts = ({texts[i] for i in ids.tolist()} for ids in (batch.answer_ids, batch.prompt_ids))
     assert {"Describe", " ASSISTANT", ":", "USER"} <= prompts
-    assert {" background", " on"} <= answers
+    assert {" background", " on", "."} <= answers
+    assert ":" not in answers  # the last token of the prompt, which predicts the first of the answer
     assert not {"<s>", "</s>", "<pad>", "<image>"} & (answers | prompts)
     assert batch.prompt.shape[1] == len(batch.prompt_ids)
     assert batch.answer.shape[1] == len(batch.answer_ids)

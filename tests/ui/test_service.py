@@ -1,5 +1,6 @@
 """What page and API call, without either: what is kept, what is computed once, what a shared server refuses."""
 
+import dataclasses
 import threading
 
 import pytest
@@ -69,6 +70,20 @@ def test_what_the_view_asks(service, trace):
     named = service.find_features(run, "dog")
     assert "dog" in [feature["label"] for feature in named["features"]]
     assert "features match 'dog'" in named["note"]
+    scores = [feature["score"] for feature in named["features"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_each_sae_gets_its_own_encoding_of_a_trace(service, trace):
+    real = service.sae(None, "emoji-llava")
+    other = dataclasses.replace(real, name="another", b_enc=real.b_enc - 1)
+    first = service.features(trace)
+    service._saes = {"another": other}
+    second = service.features(trace, "another")
+    service._saes = {real.name: real}
+    assert second.encoding.sae is other
+    assert second.encoding is not first.encoding
+    assert service.features(trace).encoding is first.encoding
 
 
 @pytest.mark.parametrize(
