@@ -139,3 +139,14 @@ def test_a_phone_scrolls_down_only(open_page, theme):
     look(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     assert page.evaluate(f"{VIEW}.dataset.theme") == theme
+    row = page.locator(".features [data-part=tableBody] tr").nth(3)
+    row.scroll_into_view_if_needed()
+    page.evaluate("window.scrollBy(0, 500)")
+    row.tap()
+    page.wait_for_function(
+        f"{STATE}.feature === +{VIEW}.querySelectorAll('[data-part=tableBody] tr')[3].querySelector('.features-feature').innerText"
+    )
+    # What a tap changes is brought into sight.
+    page.wait_for_function(
+        f"(() => {{ const b = {VIEW}.querySelector('[data-part=stage]').getBoundingClientRect(); return b.bottom > 0 && b.top < innerHeight; }})()"
+    )

@@ -36,7 +36,7 @@
         point: (row, keys) => this.point(row, keys), pick: (row) => this.pick(row), box: (box) => this.draw(box), render: () => this.render(), signal,
       });
       this.strip = new Card.Strip(data, part, { point: (row) => this.point(row), pick: (row) => this.pick(row), signal });
-      this.table = new Lens.FeatureTable(data, part, { select: (number) => this.select(number), pin: (number) => this.pin(number), sort: (key) => this.sort(key), signal });
+      this.table = new Lens.FeatureTable(data, part, { select: (number) => { this.select(number); this.reveal(); }, pin: (number) => this.pin(number), sort: (key) => this.sort(key), signal });
       part.empty.hidden = true;
       part.body.hidden = false;
       this.words();
@@ -184,6 +184,14 @@
       if (!lines.length) lines.push(["no feature", null]);
       lines.push([`${sae.name} · layer ${sae.layer} · ${model}`, null]);
       Lens.save(await this.picture.png(state, lines, this.accent()), `features-${shown.map((entry) => entry.feature).join("-") || "none"}.png`);
+    }
+
+    // In one column the picture lies above the table: without this a tap would change what nobody sees.
+    reveal() {
+      const { top, bottom } = this.part.frame.getBoundingClientRect();
+      if (bottom > 40 && top < innerHeight - 40) return;
+      const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+      this.part.title.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
     }
 
     accent() { return getComputedStyle(this.root).getPropertyValue("--accent").trim() || "#0b6bcb"; }
