@@ -65,10 +65,10 @@ class Where(gr.JSON):
         return JsonData(value)
 
     def api_info(self) -> dict[str, Any]:
-        """What API clients are told."""
+        """What API clients are told. As a string: gradio's documentation page writes the default of any other type without quotes."""
         return {
-            "anyOf": [{"type": "string"}, {"type": "object"}],
-            "description": 'a word, or {"patches": [[row, column]]}, {"box": […]}, {"positions": […]}',
+            "type": "string",
+            "description": 'a word, or an object: {"patches": [[row, column]]}, {"box": [top, left, bottom, right]} or {"positions": [i]}',
         }
 
 
