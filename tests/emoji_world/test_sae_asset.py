@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import interp
+from interp.emoji_world import find_features, measure_sae
 from interp.emoji_world.scenes import draw, draw_picture, sample_scene
 from interp.emoji_world.sprites import SEEN_VENDORS, load_sprites
 from interp.emoji_world.words import NOUNS, QUESTIONS
@@ -84,3 +85,29 @@ def test_names_stand_on_what_they_name(looked):
 def test_most_features_are_sparse(sae):
     assert torch.median(sae.density) < 0.02
     assert (sae.density > 0.5).sum() == 0
+
+
+def test_measuring_writes_what_the_app_loads(emoji_vlm, sae, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure_sae, "BATCHES", 2)
+    measure_sae.measure(emoji_vlm, FOLDER, tmp_path / "made", {"k": 10, "tokens": 1000, "chosen": "By a test."})
+    made = interp.load_sae(tmp_path / "made")
+    assert len(made.labels.names) == sae.d_sae
+    assert made.trained["image"].explained_variance == pytest.approx(sae.trained["image"].explained_variance, abs=0.03)
+    assert float(made.density.median()) == pytest.approx(float(sae.density.median()), abs=0.01)
+    card = (tmp_path / "made" / "README.md").read_text(encoding="utf-8")
+    assert "By a test." in card
+    assert card.count("\n| ") > len(NOUNS)
+    # A few scenes name the strong features as the many did.
+    both = [
+        (made.labels.get(f).text, sae.labels.get(f).text)
+        for f in range(sae.d_sae)
+        if sae.labels.get(f).text in NAMES and (sae.density[f] > 0.003)
+    ]
+    assert sum(one == other for one, other in both) / len(both) > 0.4
+
+
+def test_a_nouns_features_are_found_without_their_names():
+    table = find_features.table(["dog", "pizza"], 4)
+    dog, pizza = table.splitlines()[2:]
+    assert "dog (" in dog
+    assert "pizza (" in pizza
