@@ -32,7 +32,7 @@ BATCH = 1024  # tokens in a training step
 RATE = 2e-3
 CHECKPOINTS = 30
 CHOSEN = (
-    "Kind, size and layer were chosen in trials. At layer 5 with 1024 features and 16 active, BatchTopK explained 94.6 % of the variance of unseen "
+    "Kind, size and layer were chosen in trials, whose figures no command here prints again. At layer 5 with 1024 features and 16 active, BatchTopK explained 94.6 % of the variance of unseen "
     "image tokens after 3 million tokens, Matryoshka 94.2 %, TopK 90.8 %; but even after 6 million the strongest feature told the noun on only 14 % "
     "of the object patches. With 2048 features and 8 active, after 1.5 million tokens, it told the noun on 37 % at layer 5 (with Matryoshka too), "
     "on 70 % at layer 6 and on 86 % at layer 7, which explained 89.1, 87.8 and 86.5 % of the image tokens. Layer 6 was taken: there one block still "
