@@ -149,12 +149,7 @@ class Encoding:
     @property
     def notes(self) -> list[str]:
         """What warns the reader of these features. Positions left out are no warning: see `left_out`."""
-        notes = list(self.sae.notes)
-        trained_on, trace = self.sae.model_name, self.trace
-        own = (trace.model_name, trace.vlm.model.config.name_or_path or "")
-        if trained_on and _plain(trained_on) not in map(_plain, own):
-            notes.append(f"trained on another model: {trained_on}")
-        return notes
+        return self.sae.notes_for((self.trace.model_name, *self.trace.vlm.names))
 
     @functools.cached_property
     def quality(self) -> dict[str, Quality]:
@@ -313,7 +308,3 @@ def _column(rank_by: object) -> int:
 
 def _short(value: float) -> float:
     return float(f"{value:.5g}")
-
-
-def _plain(name: str) -> str:
-    return name.rstrip("/").rsplit("/", 1)[-1].lower()

@@ -103,6 +103,11 @@ class Vlm:
         return self.model.config.get_text_config().hidden_size
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What it is called: here, and by its checkpoint."""
+        return (self.name, self.model.config.name_or_path or "")
+
+    @property
     def default_layer(self) -> int:
         """Where a lens is read first: about three quarters deep. The last layer already speaks of the next token."""
         preset = PRESETS.get(self.name)

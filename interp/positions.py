@@ -1,4 +1,4 @@
-"""Which positions of a trace are meant: kinds of token, patches, boxes of patches; and which are left out of rankings by default.
+"""Which positions of a trace, or of a prompt, are meant: kinds of token, patches, boxes of patches; and which are left out of rankings by default.
 
 Knows traces; knows nothing of what is done with the positions.
 """
@@ -10,7 +10,7 @@ import torch
 
 from .errors import InterpError
 from .patches import PatchGrid
-from .trace import Kind, Trace
+from .trace import Kind, Prompt, Trace
 
 KINDS: dict[str, tuple[Kind, ...]] = {
     "image": ("image",),
@@ -24,7 +24,7 @@ _SINK = 5  # times the median norm of its kind
 _WAYS = ({"patches"}, {"patches", "grid"}, {"box"}, {"box", "grid"}, {"positions"})
 
 
-def select(trace: Trace, where: Any, left_out: Collection[int] = ()) -> tuple[str, list[int]]:
+def select(trace: Trace | Prompt, where: Any, left_out: Collection[int] = ()) -> tuple[str, list[int]]:
     """The tokens that `where` means, in words and as positions, each once.
 
     `where` is "image", "prompt", "answer" or "all", or a mapping that names tokens: {"patches": [[row, col], ...]}, {"box": [top, left,
@@ -47,14 +47,14 @@ def select(trace: Trace, where: Any, left_out: Collection[int] = ()) -> tuple[st
     return words + (f" of {grid.name}" if len(trace.grids) > 1 else ""), [int(grid.positions[cell]) for cell in cells]
 
 
-def grid_of(trace: Trace, grid: Any) -> PatchGrid:
+def grid_of(trace: Trace | Prompt, grid: Any) -> PatchGrid:
     """A patch grid by its number, or an InterpError that says how many there are."""
     if isinstance(grid, bool) or not isinstance(grid, int) or not 0 <= grid < len(trace.grids):
-        raise InterpError(f"Grid {grid!r} does not exist; this trace has {len(trace.grids)}, counted from 0.")
+        raise InterpError(f"Grid {grid!r} does not exist; there are {len(trace.grids)}, counted from 0.")
     return trace.grids[grid]
 
 
-def sinks(trace: Trace, states: torch.Tensor) -> tuple[int, ...]:
+def sinks(trace: Trace | Prompt, states: torch.Tensor) -> tuple[int, ...]:
     """BOS, and attention sinks: positions whose norm in `states` [T, d] is over five times the median of their kind (image or text)."""
     norms = states.float().norm(dim=-1)
     out = {0} if trace.tokens[0].kind == "special" else set()
@@ -67,11 +67,11 @@ def sinks(trace: Trace, states: torch.Tensor) -> tuple[int, ...]:
     return tuple(sorted(out))
 
 
-def _named_tokens(trace: Trace, positions: list[int]) -> tuple[str, list[int]]:
-    length = trace.states.shape[1]
+def _named_tokens(trace: Trace | Prompt, positions: list[int]) -> tuple[str, list[int]]:
+    length = trace.length
     outside = [i for i in positions if not 0 <= i < length]
     if outside:
-        raise InterpError(f"Position {outside[0]} does not exist: the trace has {length} positions, 0 to {length - 1}.")
+        raise InterpError(f"Position {outside[0]} does not exist: there are {length} positions, 0 to {length - 1}.")
     positions = list(dict.fromkeys(positions))
     texts = ", ".join(repr(trace.tokens[i].text) for i in positions[:4]) + (", …" if len(positions) > 4 else "")
     return (f"token {texts}" if len(positions) == 1 else f"{len(positions)} tokens: {texts}"), positions

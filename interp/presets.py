@@ -56,7 +56,7 @@ PRESETS = {
                 "For the real thing choose another model, such as llava-interleave-0.5b."
             ),
             quantize="none",
-            saes=(KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), layer=6),),
+            saes=(KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), layer=3),),
         ),
         Preset(
             name="llava-interleave-0.5b",

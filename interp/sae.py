@@ -7,7 +7,8 @@ sparse from the start: features are computed block by block and only the active 
 no [tokens, features] matrix. Knows rows of states; knows nothing of models, pictures and where a dictionary came from.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -107,6 +108,11 @@ class Sae:
         """Number of features."""
         return self.W_enc.shape[1]
 
+    def notes_for(self, names: Iterable[str]) -> list[str]:
+        """What warns the reader of its features on a model that is called by any of these names."""
+        foreign = self.model_name and plain_name(self.model_name) not in map(plain_name, names)
+        return [*self.notes, *([f"trained on another model: {self.model_name}"] if foreign else [])]
+
     def check(self, feature: object) -> int:
         """`feature` as an int, or an InterpError that says which features there are."""
         if isinstance(feature, bool) or not isinstance(feature, int) or not 0 <= feature < self.d_sae:
@@ -154,6 +160,37 @@ class Sae:
             summed[start : start + step] = F.embedding_bag(features, table, bags, mode="sum", per_sample_weights=values)
         return (summed + self.b_dec.float().cpu()) / codes.scale + codes.shift
 
+    def only(self, feature: int, device: torch.device) -> "Sae":
+        """This one feature by itself, in float32 on `device`: all that steering needs to read and to write it.
+
+        A TopK SAE becomes a ReLU one: whether the feature is among a token's k largest cannot be told without all the others.
+        """
+        column = slice(self.check(feature), feature + 1)
+
+        def part(values: torch.Tensor) -> torch.Tensor:
+            return values[column].to(device, torch.float32)
+
+        return replace(
+            self,
+            W_enc=self.W_enc[:, column].to(device, torch.float32),
+            b_enc=part(self.b_enc),
+            W_dec=part(self.W_dec),
+            b_dec=self.b_dec.to(device, torch.float32),
+            activation="relu" if self.activation == "topk" else self.activation,
+            k=None,
+            threshold=None if self.threshold is None else part(self.threshold),
+            gate=None if self.gate is None else (part(self.gate[0]), part(self.gate[1])),
+            density=None,
+            labels=Labels({}, ""),
+        )
+
+    def read(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Activations [N, d_sae] of `states` [N, d_in] in full, without a TopK's choice, and the scale [N, 1] of their normalisation."""
+        x, _, scale = self._normalised(states)
+        if self.subtract_b_dec:
+            x = x - self.b_dec
+        return self._activate(x @ self.W_enc, slice(None)), scale
+
     def neighbours(self, feature: int, k: int = 5) -> list[tuple[int, float]]:
         """The features whose decoder directions are nearest: (feature, cosine), the nearest first."""
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
@@ -196,6 +233,11 @@ class Sae:
             assert self.threshold is not None
             products.masked_fill_(products <= self.threshold[block].to(products), 0)
         return products.relu_()
+
+
+def plain_name(model: str) -> str:
+    """A model's name without its owner or folder."""
+    return model.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
 class _Positive:

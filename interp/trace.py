@@ -50,6 +50,23 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """The positions of a prompt and its picture, before anything is answered."""
+
+    tokens: tuple[Token, ...]
+    grids: tuple[PatchGrid, ...]
+
+    @property
+    def length(self) -> int:
+        """Number of positions."""
+        return len(self.tokens)
+
+    def positions(self, *kinds: Kind) -> list[int]:
+        """Positions whose token is of one of these kinds."""
+        return [i for i, token in enumerate(self.tokens) if token.kind in kinds]
+
+
+@dataclass(frozen=True)
 class Trace:
     """One generation for one picture and prompt.
 
@@ -88,6 +105,11 @@ class Trace:
                 f"This trace of {self.model_name!r} was loaded without its model; use Trace.load(path, vlm=interp.load(...))."
             )
         return self._vlm
+
+    @property
+    def length(self) -> int:
+        """T, the number of positions that entered the model."""
+        return self.states.shape[1]
 
     def residual(self, layer: int) -> torch.Tensor:
         """The residual stream [T, d] after block `layer` (counted from 0; `EMBED` for what enters block 0), in the model's dtype."""
@@ -231,15 +253,15 @@ def record(
     inputs: "Inputs",
     *,
     max_new_tokens: int,
-    answer: str | None = None,
+    answer: str | torch.Tensor | None = None,
     on_text: Callable[[str], None] | None = None,
 ) -> Trace:
-    """Run the model once on prepared inputs and keep every layer. See `Vlm.trace`."""
+    """Run the model once on prepared inputs and keep every layer. See `Vlm.trace`. A forced answer may be given as ids, its end included."""
     prompt_ids = inputs.tensors["input_ids"]
     length = prompt_ids.shape[1]
     tokenizer = vlm.tokenizer
     vlm.check_length(length, max_new_tokens if answer is None else 0)
-    with vlm.lock, _plainly(vlm.model), torch.inference_mode():
+    with vlm.lock, plainly(vlm.model), torch.inference_mode():
         if answer is None:
             with _Recorder(vlm, length + max_new_tokens - 1) as recorder:
                 ids = vlm.model.generate(
@@ -249,7 +271,8 @@ def record(
                     streamer=_Stream(tokenizer, on_text) if on_text else None,
                 )[0]
         else:
-            ids = torch.cat([prompt_ids[0], vlm.answer_ids(inputs, answer).to(prompt_ids.device)])
+            forced = vlm.answer_ids(inputs, answer) if isinstance(answer, str) else answer
+            ids = torch.cat([prompt_ids[0], forced.to(prompt_ids.device)])
             vlm.check_length(len(ids) - 1, 0)
             with _Recorder(vlm, len(ids) - 1) as recorder:
                 vlm.model(**vlm.extend(inputs, ids[length:-1]), use_cache=False, logits_to_keep=1)
@@ -261,7 +284,7 @@ def record(
         prompt=inputs.prompt,
         answer=tokenizer.decode(answer_ids, skip_special_tokens=True).strip(),
         finished=answer_ids[-1] in vlm.end_ids,
-        tokens=tuple(_tokens(vlm, ids.tolist(), length)),
+        tokens=tuple(tokens_of(vlm, ids.tolist(), length)),
         grids=layout.grids,
         views=layout.views,
         states=states,
@@ -272,7 +295,7 @@ def record(
 
 
 @contextlib.contextmanager
-def _plainly(model: Any) -> Iterator[None]:
+def plainly(model: Any) -> Iterator[None]:
     """Greedy generation without the penalties and suppressed tokens a checkpoint may ask for: the answer is what the last layer reads."""
     own = model.generation_config
     model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id, bos_token_id=own.bos_token_id)
@@ -282,7 +305,8 @@ def _plainly(model: Any) -> Iterator[None]:
         model.generation_config = own
 
 
-def _tokens(vlm: "Vlm", ids: list[int], prompt_length: int) -> list[Token]:
+def tokens_of(vlm: "Vlm", ids: list[int], prompt_length: int) -> list[Token]:
+    """What each id is and how it reads; those from `prompt_length` on are the answer."""
     special = set(vlm.tokenizer.all_special_ids)
     texts = vlm.vocabulary.texts
     out = []

@@ -19,6 +19,13 @@ PATIENCE = 120.0  # seconds
 @contextlib.contextmanager
 def serve(*options: str) -> Iterator[str]:
     """Run `python app.py` with these options until the block ends; yields its address once the page is there."""
+    with serve_process(*options) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def serve_process(*options: str) -> Iterator[tuple[str, int]]:
+    """As `serve`; yields the process's number too."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -28,7 +35,7 @@ def serve(*options: str) -> Iterator[str]:
         app = subprocess.Popen([sys.executable, "app.py", "--port", str(port), *options], cwd=ROOT, stdout=log, stderr=log, env=environment)
         try:
             _wait(url, app, log)
-            yield url
+            yield url, app.pid
         finally:
             app.terminate()
             app.wait(20)

@@ -38,7 +38,7 @@ def post(url, data):
 
 def test_only_the_documented_endpoints_are_public(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/models", "/logit_lens", "/sae_features"}
+    assert set(endpoints) == {"/models", "/logit_lens", "/sae_features", "/steer", "/steer_sweep"}
     parameters = {p["parameter_name"]: p for p in endpoints["/logit_lens"]["parameters"]}
     assert list(parameters) == ["image", "prompt", "model", "top_k", "max_new_tokens"]
     assert [p for p in parameters.values() if not p["parameter_has_default"]] == [parameters["image"]]
@@ -52,7 +52,7 @@ def test_models(client):
     assert models["emoji-llava"]["loaded"]
     assert models["emoji-llava"]["fits"]
     assert models["emoji-llava"]["layers"] == 8
-    assert models["emoji-llava"]["saes"] == [{"name": "emoji-llava-sae", "layer": 6}]
+    assert models["emoji-llava"]["saes"] == [{"name": "emoji-llava-sae", "layer": 3}]
     assert models["llava-interleave-0.5b"]["proved"] == "shape"
     assert not models["llava-interleave-0.5b"]["loaded"]
 

@@ -35,7 +35,7 @@ def test_the_features_of_a_picture(client):
     found = ask(client, top_k=40)
     assert found["schema"] == "llava-microscope/sae-features/1"
     assert found["sae"]["name"] == "emoji-llava-sae"
-    assert found["sae"]["layer"] == 6
+    assert found["sae"]["layer"] == 3
     assert found["sae"]["notes"] == []
     assert found["left_out"] == [0]
     assert len(found["features"]) == 40 <= found["active"]

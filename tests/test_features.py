@@ -242,7 +242,7 @@ def test_two_grids(trace):
     assert [len(rows) for rows in data["map"]] == [4, 2]
     assert data["activations"] == {"25": pytest.approx(3)}
     for wrong in (2, -1, True, "0", None):
-        with pytest.raises(InterpError, match=r"Grid .* does not exist; this trace has 2"):
+        with pytest.raises(InterpError, match=r"Grid .* does not exist; there are 2"):
             found.features[0].map(wrong)
 
 

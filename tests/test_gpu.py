@@ -4,17 +4,20 @@ import pytest
 import torch
 
 import interp
+from interp import Edit, steering
+from tests.conftest import PROMPT
+from tests.steering_reference import D, Naive, random_sae
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
 @pytest.mark.parametrize("quantize", ["none", "4bit"])
-def test_the_lens_on_a_gpu_ends_in_the_models_own_logits(quantize, noise_picture):
+def test_the_lens_on_a_gpu_ends_in_the_models_own_logits(quantize, picture):
     vlm = interp.load("emoji-llava", device="cuda", quantize=quantize)
-    trace = vlm.trace(noise_picture, "Describe the image.", max_new_tokens=4)
+    trace = vlm.trace(picture, "Describe the image.", max_new_tokens=4)
     lens = interp.logit_lens(trace, layers=[trace.layers - 1])
     ids = torch.tensor([[token.id for token in trace.tokens[:-1]]], device="cuda")
-    inputs = {**vlm.prepare(noise_picture, "Describe the image."), "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs = {**vlm.prepare(picture, "Describe the image."), "input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with torch.inference_mode():
         logits = vlm.model(**inputs).logits[0].float().cpu()
     # One pass over the whole sequence and a cached generation differ by the rounding of 16-bit numbers.
@@ -45,3 +48,63 @@ def test_features_on_a_gpu_are_those_of_the_cpu():
         torch.testing.assert_close(on_cpu.decode(codes), on_gpu.decode(other), atol=1e-2, rtol=1e-3)
         # The weights may also stay where they are while the states lie on the GPU.
         assert torch.equal(on_cpu.encode(states.cuda()).features, codes.features)
+
+
+@pytest.fixture(scope="module", params=["none", "4bit"])
+def tiny_on_gpu(request, checkpoint):
+    return interp.load(checkpoint("crop"), device="cuda", quantize=request.param)
+
+
+EDITS = [
+    Edit(sae=random_sae(), feature=3, target=4),
+    Edit(sae=random_sae("jumprelu", "layer_norm", layer=0), feature=5, strength=0.7, where="prompt"),
+    Edit(vector=torch.ones(D), layer=1, strength=-0.5, where="image"),
+]
+# States and logits are bfloat16, with 8 bits: products of two rows and of one are rounded differently, 0.01 in a logit of 2 or 3.
+ROUNDING = 0.1
+
+
+def test_a_steered_pair_on_a_gpu_is_what_the_definition_says(tiny_on_gpu, picture):
+    """Read from the plain answer, for with rounding two runs may say different words where two words are about as likely."""
+    found = interp.steer(tiny_on_gpu, picture, PROMPT, EDITS, max_new_tokens=4, words=["dog"])
+    ids = found.plain_answer.ids[:-1]
+    naive = [Naive(tiny_on_gpu, picture, PROMPT, edits) for edits in ([], EDITS)]
+    plain, steered = (one.logits(ids).log_softmax(-1).cpu() for one in naive)
+    dogs = list(tiny_on_gpu.vocabulary.resolve("dog", tiny_on_gpu.tokenizer).values())
+    for said, logs in zip(found.words["dog"], (plain, steered), strict=True):
+        assert said == pytest.approx(logs.exp()[:, dogs].sum(-1).tolist(), rel=ROUNDING)
+    assert found.kl == pytest.approx((plain.exp() * (plain - steered)).sum(-1).tolist(), rel=0.2, abs=0.002)
+    for did, lengths in zip(found.applied, naive[1].lengths, strict=True):
+        assert did.absolute == pytest.approx(sum(lengths) / len(lengths), rel=0.05)
+
+
+def test_a_pair_on_a_gpu_is_two_single_runs(tiny_on_gpu, picture, monkeypatch):
+    pair = interp.steer(tiny_on_gpu, picture, PROMPT, EDITS, max_new_tokens=1, words=["dog"])
+    monkeypatch.setattr(steering, "_rows_at_once", lambda *_: 1)
+    alone = interp.steer(tiny_on_gpu, picture, PROMPT, EDITS, max_new_tokens=1, words=["dog"])
+    assert alone.fired == pair.fired
+    for key in (0, 1):
+        assert alone.words["dog"][key] == pytest.approx(pair.words["dog"][key], rel=ROUNDING)
+    assert alone.kl == pytest.approx(pair.kl, rel=0.2, abs=0.002)
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_no_push_on_a_gpu_changes_nothing(tiny_on_gpu, picture, temperature):
+    """Both rows of a batch are rounded alike: no tolerance for the words."""
+    zero = Edit(sae=random_sae(), feature=3, strength=0)
+    found = interp.steer(tiny_on_gpu, picture, PROMPT, [zero], max_new_tokens=8, temperature=temperature)
+    assert found.plain_answer == found.steered_answer
+    assert max(found.kl) < 1e-5
+    sweep = interp.steer_sweep(tiny_on_gpu, picture, PROMPT, zero, [0, 0, 0], max_new_tokens=8, temperature=temperature)
+    assert {run.steered for run in sweep.runs} == {found.plain}
+
+
+def test_a_steered_trace_on_a_gpu_is_the_plain_one_and_the_push(tiny_on_gpu, picture):
+    trace = tiny_on_gpu.trace(picture, PROMPT, max_new_tokens=4)
+    edit = Edit(vector=torch.ones(D), layer=1, amount=3, where="image")
+    answer = interp.steer(tiny_on_gpu, picture, PROMPT, [edit], max_new_tokens=4).plain_answer
+    added = interp.steered_trace(trace, [edit], answer).residual(1).float() - trace.residual(1).float()
+    image = trace.positions("image")
+    torch.testing.assert_close(added[image], torch.full((len(image), D), 3.0), rtol=0, atol=2 * ROUNDING)
+    others = [i for i in range(trace.length) if i not in image]
+    torch.testing.assert_close(added[others], torch.zeros(len(others), D), rtol=0, atol=2 * ROUNDING)

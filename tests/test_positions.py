@@ -145,12 +145,12 @@ def test_what_is_no_way_to_name_tokens(trace, where):
         ({"positions": 3}, r"positions is 3"),
         ({"positions": "3"}, r"positions is '3'"),
         ({"positions": b"3"}, r"positions is b'3'"),
-        ({"positions": [1, 32]}, r"Position 32 does not exist: the trace has 32 positions, 0 to 31"),
+        ({"positions": [1, 32]}, r"Position 32 does not exist: there are 32 positions, 0 to 31"),
         ({"positions": [-1]}, r"Position -1 does not exist"),
         ({"positions": [True]}, r"every entry must be a whole number"),
         ({"positions": [1.0]}, r"every entry must be a whole number"),
         ({"positions": [None]}, r"every entry must be a whole number"),
-        ({"patches": [[0, 0]], "grid": 1}, r"Grid 1 does not exist; this trace has 1, counted from 0"),
+        ({"patches": [[0, 0]], "grid": 1}, r"Grid 1 does not exist; there are 1, counted from 0"),
         ({"patches": [[0, 0]], "grid": -1}, r"Grid -1 does not exist"),
         ({"box": [0, 0, 1, 1], "grid": "0"}, r"Grid '0' does not exist"),
         ({"box": [0, 0, 1, 1], "grid": None}, r"Grid None does not exist"),
@@ -166,7 +166,7 @@ def test_tokens_that_do_not_exist(trace, where, message):
 def test_grids_by_number(two_grids):
     assert grid_of(two_grids, 1).name == "upper half"
     for wrong in (2, -1, True, 0.0, "0", None, [0]):
-        with pytest.raises(InterpError, match="does not exist; this trace has 2, counted from 0"):
+        with pytest.raises(InterpError, match="does not exist; there are 2, counted from 0"):
             grid_of(two_grids, wrong)
 
 

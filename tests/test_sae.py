@@ -254,6 +254,57 @@ def test_neighbours_by_cosine(dtype, blocks):
     assert all(cosine == 0 for _, cosine in sae.neighbours(17))
 
 
+@pytest.mark.parametrize("subtract", [True, False])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_feature_by_itself_reads_what_it_reads_among_all(kind, norm, subtract):
+    _, sae = pair(kind, normalize_activations=norm, apply_b_dec_to_input=subtract)
+    x = states()
+    # Which of a TopK's features are among the k largest cannot be told from one of them: as if it kept them all.
+    codes = (dataclasses.replace(sae, k=D_SAE) if kind == "topk" else sae).encode(x)
+    on = 0
+    for feature in (0, 5, 255, 256, 699):
+        only = sae.only(feature, torch.device("cpu"))
+        activation, scale = only.read(x)
+        torch.testing.assert_close(activation[:, 0], dense(codes, D_SAE)[:, feature], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(scale, codes.scale)
+        assert torch.equal(only.W_dec, sae.W_dec[feature : feature + 1])
+        assert (only.d_in, only.d_sae, only.layer, only.name) == (D_IN, 1, sae.layer, sae.name)
+        assert torch.equal(only.encode(x).values, activation[activation > 0])
+        on += int((activation > 0).sum())
+    assert 0 < on < 5 * len(x)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"activation": "jumprelu", "threshold": torch.full((300,), 2.0, dtype=torch.bfloat16)}], ids=["relu", "jumprelu"]
+)
+def test_one_feature_by_itself_is_in_float32_and_small(options):
+    sae = tensors(dtype=torch.bfloat16, **options)
+    only = sae.only(7, torch.device("cpu"))
+    parts = [only.W_enc, only.b_enc, only.W_dec, only.b_dec, *([only.threshold] if options else [])]
+    assert {part.dtype for part in parts} == {torch.float32}
+    assert sum(part.untyped_storage().nbytes() for part in parts) < 100
+    x = states(5, 6)
+    torch.testing.assert_close(only.read(x)[0][:, 0], dense(sae.encode(x), 300)[:, 7], rtol=1e-4, atol=1e-4)
+    with pytest.raises(InterpError, match="Feature 300 does not exist"):
+        sae.only(300, torch.device("cpu"))
+
+
+def test_reading_leaves_the_states_as_they_are():
+    x = states(5, 6)
+    for norm in NORMS:
+        for options in ({}, {"activation": "gated", "gate": (torch.ones(300), torch.ones(300))}):
+            tensors(normalisation=norm, **options).only(0, x.device).read(x)
+    assert torch.equal(x, states(5, 6))
+
+
+def test_what_warns_of_an_sae_of_another_model():
+    sae = dataclasses.replace(tensors(), model_name="Someone/Llava-7B", notes=("damaged",))
+    assert sae.notes_for(["mine", "other/llava-7b"]) == ["damaged"], "owners, folders and capitals mean nothing"
+    assert sae.notes_for(["mine", ""]) == ["damaged", "trained on another model: Someone/Llava-7B"]
+    assert tensors().notes_for(["mine"]) == [], "nobody said what it was trained on"
+
+
 @pytest.mark.parametrize("k", [0, -1, True, 2.0, "5"])
 def test_a_wrong_number_of_neighbours_is_refused(k):
     with pytest.raises(InterpError, match="k is"):

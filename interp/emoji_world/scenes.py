@@ -20,6 +20,7 @@ COLOR_NAMES = tuple(COLORS)
 # Smallest and largest side of an object in a scene with one, two or three of them.
 _SIZES = {1: (0.40, 0.85), 2: (0.36, 0.56), 3: (0.34, 0.44)}
 _MIN_STEP = 0.16  # between the centres of two objects, from left to right: "left" and "right" are never a matter of taste
+_REPEATED = 0.05  # share of scenes with two things of one noun
 _MAX_OVERLAP = 0.88  # objects stand at least this share of the sum of their half sides apart
 
 
@@ -104,7 +105,10 @@ def sample_scene(rng: random.Random, vendors: Sequence[int], *, augment: float =
     """
     spots = _crowd(rng) if crowded else _place(rng, rng.choices((1, 2, 3), weights=(0.3, 0.35, 0.35))[0])
     count = len(spots)
-    nouns = [noun for noun, _ in rng.choices(NOUNS, k=count)] if rng.random() < 0.05 else [n for n, _ in rng.sample(NOUNS, count)]
+    nouns = [noun for noun, _ in rng.sample(NOUNS, count)]
+    if count > 1 and rng.random() < _REPEATED:
+        nouns[0] = nouns[-1]
+        rng.shuffle(nouns)
     things = tuple(
         Thing(
             noun=noun,

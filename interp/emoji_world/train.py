@@ -5,6 +5,9 @@
 2. `patches` The CLIP tower alone: which words cover which patch, through a linear head that is thrown away.
 3. `align`   Decoder frozen; projector and tower learn from the answers only. No loss at image positions.
 4. `tune`    All parts, at a low rate, from the answers only. No loss at image positions.
+5. `late`    The decoder alone, from the answers only, learns to read the picture late: after a random block the picture's states are
+             exchanged for another picture's, and the answer must be about the second one (interchange intervention training, Geiger et
+             al. 2022). Without it the text reads all it needs in block 0, and no edit of a later patch could change an answer.
 
 Stages 1 and 2 do not know each other and can run side by side. Knows nothing of `interp`.
 """
@@ -34,6 +37,7 @@ from .words import NOUNS, WORDS
 BRANCHES = 4  # questions for each scene
 SAVE_EVERY = 60.0  # seconds
 WARM_UP = 60  # steps
+LATEST = 5  # block after which `late` still exchanges pictures: the two after it read the second one
 Step = Callable[[random.Random, float], dict[str, torch.Tensor]]  # (random numbers, progress from 0 to 1) -> "loss" and what to show
 
 
@@ -151,6 +155,40 @@ def answers_step(studio: Studio) -> Step:
     return step
 
 
+def late_step(studio: Studio) -> Step:
+    """Stage 5: see the module's docstring."""
+    blocks = studio.model.model.language_model.layers
+
+    def step(rng: random.Random, _progress: float) -> dict[str, torch.Tensor]:
+        scenes = studio.scenes(rng)
+        pictures, _ = draw(scenes, studio.sprites, IMAGE_SIDE, CELLS)
+        with torch.no_grad():
+            features = studio.model.model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:]
+            image = studio.model.model.multi_modal_projector(features)
+        after = rng.randrange(-1, LATEST + 1)  # -1: nothing is exchanged
+        told = [*scenes[1:], scenes[0]] if after >= 0 else scenes
+        packed = pack(studio.processor.tokenizer, [sample_questions(s, rng, BRANCHES) for s in told], CELLS * CELLS)
+
+        def exchange(_module: Any, _args: Any, states: torch.Tensor) -> torch.Tensor:
+            at = packed.image
+            return torch.cat([states[:, : at.start], states[:, at].roll(-1, 0), states[:, at.stop :]], dim=1)
+
+        with torch.autocast(studio.device.type, torch.bfloat16):
+            handle = blocks[after].register_forward_hook(exchange) if after >= 0 else None
+            try:
+                states = studio.decode(packed, image)
+            finally:
+                if handle:
+                    handle.remove()
+        loss, _ = studio.next_word_loss(states.float(), packed, packed.answer)
+        with torch.no_grad():
+            nouns = packed.answer & torch.isin(packed.targets, studio.word_ids[: len(NOUNS)].cpu())
+            _, noun_accuracy = studio.next_word_loss(states.float(), packed, nouns)
+        return {"loss": loss, f"nouns {after}": noun_accuracy}
+
+    return step
+
+
 class Checkpoint:
     """One stage on disk: its parts and optimizers after so many steps."""
 
@@ -253,7 +291,11 @@ def stages(studio: Studio, work: Path) -> dict[str, Callable[[int], None]]:
         rates = {"projector": 3e-4, "tower": 3e-4, "decoder": 1e-4}
         run("tune", answers_step(studio), parts, rates, work, scenes, studio.batch, 4)
 
-    return {"words": words, "patches": patches, "align": align, "tune": tune}
+    def late(scenes: int) -> None:
+        _load_part(work, "tune", parts)
+        run("late", late_step(studio), {"decoder": decoder}, {"decoder": 5e-4}, work, scenes, studio.batch, 5)
+
+    return {"words": words, "patches": patches, "align": align, "tune": tune, "late": late}
 
 
 def assemble(studio: Studio, work: Path, target: Path) -> None:
@@ -261,7 +303,7 @@ def assemble(studio: Studio, work: Path, target: Path) -> None:
     model = studio.model
     decoder = nn.ModuleDict({"language_model": model.model.language_model, "lm_head": model.lm_head})
     parts = {"decoder": decoder, "tower": model.model.vision_tower, "projector": model.model.multi_modal_projector}
-    for stage in ("words", "patches", "align", "tune"):
+    for stage in SCENES:
         _load_part(work, stage, parts)
     model.half().save_pretrained(target)
     studio.processor.save_pretrained(target)
@@ -269,7 +311,7 @@ def assemble(studio: Studio, work: Path, target: Path) -> None:
     (target / "training.json").write_text(json.dumps(seen) + "\n", encoding="utf-8")
 
 
-SCENES = {"words": 60_000, "patches": 400_000, "align": 60_000, "tune": 40_000}
+SCENES = {"words": 60_000, "patches": 400_000, "align": 60_000, "tune": 40_000, "late": 40_000}
 
 
 def main() -> None:

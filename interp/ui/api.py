@@ -8,12 +8,16 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from ..edits import UNITS
+from ..errors import InterpError
 from ..features import Features
 from ..lens import Lens
-from .components import Picture, Where, reported
+from ..steering import STRENGTHS, Steered
+from .components import Edits, Numbers, Picture, Where, reported
 from .payload import lens_payload
 from .service import Service
 from .standalone import standalone_html
+from .steer_service import SteerService
 
 
 def write_html(lens: Lens) -> str:
@@ -35,6 +39,11 @@ def write_features_json(found: Features) -> str:
 def write_features_csv(found: Features) -> str:
     """The table as a file in gradio's cache."""
     return _write("sae-features", found.encoding.trace.model_name, "csv", found.to_csv())
+
+
+def write_steering_json(steered: Steered) -> str:
+    """Everything as a file in gradio's cache."""
+    return _write("steering", steered.model_name, "json", json.dumps(steered.to_dict(), ensure_ascii=False, allow_nan=False))
 
 
 def _write(what: str, model: str, kind: str, text: str) -> str:
@@ -64,7 +73,7 @@ def lens_summary(lens: Lens) -> dict[str, Any]:
     }
 
 
-def add_endpoints(service: Service) -> None:
+def add_endpoints(service: Service, steering: SteerService) -> None:
     """Put the endpoints into the current gr.Blocks."""
 
     def models() -> list[dict[str, Any]]:
@@ -88,6 +97,43 @@ def add_endpoints(service: Service) -> None:
     ) -> dict[str, Any]:
         trace = service.trace(image, prompt, model, max_new_tokens=max_new_tokens)
         return service.features(trace, sae, where=where, rank_by=rank_by, top_k=top_k).to_dict()
+
+    @reported
+    def run_steer(
+        image: str | None,
+        prompt: str,
+        model: str | None,
+        sae: str,
+        edits: Any,
+        max_new_tokens: float,
+        temperature: float,
+        seed: float,
+        words: str,
+    ) -> dict[str, Any]:
+        made = steering.edits(edits, model, sae)
+        return steering.steer(
+            image, prompt, model, made, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, words=words
+        ).to_dict()
+
+    @reported
+    def run_sweep(
+        image: str | None,
+        prompt: str,
+        model: str | None,
+        sae: str,
+        feature: float,
+        where: Any,
+        strengths: Any,
+        max_new_tokens: float,
+        unit: str,
+        temperature: float,
+        seed: float,
+    ) -> list[dict[str, Any]]:
+        if unit not in UNITS:
+            raise InterpError(f"unit is {unit!r}; it must be one of {', '.join(UNITS)}.")
+        (edit,) = steering.edits([{"feature": feature, unit: 0, "where": where}], model, sae)
+        sweep = steering.sweep(image, prompt, model, edit, strengths, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        return sweep.to_list()
 
     with gr.Group(visible=False):
         image = Picture(label="image", type="filepath")
@@ -131,6 +177,48 @@ def add_endpoints(service: Service) -> None:
                 "label, label_source, score, mean, max, frequency, density, dense, top_tokens, bottom_tokens, link, map: for each grid its rows of "
                 "patches, activations: by position for all other tokens), quality (for image and text: explained_variance, l0, active_share, the SAE's "
                 "own figures in trained, and a verdict where the fit is poor), left_out (positions that are not ranked: BOS and sinks), and tokens."
+            ),
+            concurrency_id="model",
+            concurrency_limit=1,
+        )
+        edits = Edits(label="edits")
+        temperature = gr.Number(0, label="temperature")
+        seed = gr.Number(0, label="seed")
+        words = gr.Textbox("", label="words")
+        steered = gr.JSON(label="steered")
+        gr.Button().click(
+            run_steer,
+            [image, prompt, model, sae, edits, max_new_tokens, temperature, seed, words],
+            steered,
+            api_name="steer",
+            api_description=(
+                "The answer with features turned up or down, beside the plain one. Inputs: image (a picture file), prompt, model (a name from "
+                "/models), sae (one of that model's, empty for the first), edits (a list; each has feature, exactly one of strength, amount and "
+                "target, and where). strength adds that fraction of the layer's median residual norm along the feature's direction; amount adds "
+                "that much activation; target sets the activation, 0 switches the feature off. where is "
+                '"all", "image", "prompt", "answer", or an object as for /sae_features; default "all". An edit may name its own sae. '
+                "max_new_tokens (1 to 256), temperature (0: greedy; else both answers share the noise of each step), seed, words (to watch, with "
+                "commas between them). Returns plain, steered, diff, tokens (of the plain answer), kl (KL(plain || steered) in nats at each of "
+                "these tokens, both reading the plain answer), words (probability plain and steered at each token), edits (with fired, the number "
+                "of positions changed, and the mean change in absolute and relative size), and notes."
+            ),
+            concurrency_id="model",
+            concurrency_limit=1,
+        )
+        feature = gr.Number(label="feature", precision=0)
+        everywhere = Where("all", label="where")
+        strengths = Numbers(list(STRENGTHS), label="strengths")
+        unit = gr.Textbox("strength", label="unit")
+        sweep = gr.JSON(label="sweep")
+        gr.Button().click(
+            run_sweep,
+            [image, prompt, model, sae, feature, everywhere, strengths, max_new_tokens, unit, temperature, seed],
+            sweep,
+            api_name="steer_sweep",
+            api_description=(
+                "One feature at several strengths, each with its answer, in one batch. Inputs as for /steer, with feature, where, strengths (a list "
+                'of up to 16 numbers) and unit (what the numbers are: "strength", "amount" or "target"). Returns a list of {strength (or the '
+                "unit asked for), answer, kl (mean KL(plain || steered) in nats over the plain answer), relative (mean |change| / |residual|)}."
             ),
             concurrency_id="model",
             concurrency_limit=1,

@@ -2,6 +2,7 @@
 
 import functools
 import html
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -11,6 +12,7 @@ from gradio.data_classes import ImageData, JsonData
 from gradio.utils import get_upload_folder
 from pydantic import model_validator
 
+from ..edits import UNITS
 from ..errors import InterpError
 
 P = ParamSpec("P")
@@ -18,6 +20,10 @@ R = TypeVar("R")
 
 
 _AS_A_FILE = "Send the picture as a file: upload it (gradio_client: image=handle_file(path)). A path on the server is not opened."
+
+
+# Every listener that needs the model waits in one queue.
+QUEUE: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
 
 
 class PictureData(ImageData):
@@ -51,18 +57,24 @@ class Picture(gr.Image):
         return payload.path
 
 
-class Where(gr.JSON):
-    """Tokens to look at: a word such as "image", or an object that names patches or positions."""
+class Json(gr.JSON):
+    """Plain JSON as an input: what arrives is handed on as it is, and `interp` says what is wrong with it."""
 
     is_template = True
 
     def preprocess(self, payload: Any) -> Any:
-        """The word or the object; `interp` says what is wrong with it."""
+        """The word, list or object."""
         return getattr(payload, "root", payload)
 
     def postprocess(self, value: Any) -> Any:
         """As it is: gr.JSON takes a word for broken JSON."""
-        return JsonData(value)
+        return None if value is None else JsonData(value)
+
+
+class Where(Json):
+    """Tokens to look at: a word such as "image", or an object that names patches or positions."""
+
+    is_template = True
 
     def api_info(self) -> dict[str, Any]:
         """What API clients are told. As a string: gradio's documentation page writes the default of any other type without quotes."""
@@ -70,6 +82,35 @@ class Where(gr.JSON):
             "type": "string",
             "description": 'a word, or an object: {"patches": [[row, column]]}, {"box": [top, left, bottom, right]} or {"positions": [i]}',
         }
+
+
+class Edits(Json):
+    """Edits of a steered answer."""
+
+    is_template = True
+
+    def api_info(self) -> dict[str, Any]:
+        """What API clients are told."""
+        numbers = {unit: {"type": "number"} for unit in UNITS}
+        return {
+            "type": "array",
+            "items": {"type": "object", "properties": {"feature": {"type": "integer"}, **numbers, "where": {"type": "string"}}},
+            "description": 'such as [{"feature": 7, "target": 0, "where": "all"}], each with exactly one of strength, amount and target',
+        }
+
+    def example_payload(self) -> Any:
+        """Shown in the API documentation."""
+        return [{"feature": 7, "target": 0}]
+
+
+class Numbers(Json):
+    """A list of numbers."""
+
+    is_template = True
+
+    def api_info(self) -> dict[str, Any]:
+        """What API clients are told."""
+        return {"type": "array", "items": {"type": "number"}, "description": "a list of numbers"}
 
 
 def reported(function: Callable[P, R]) -> Callable[P, R]:
@@ -88,6 +129,14 @@ def reported(function: Callable[P, R]) -> Callable[P, R]:
 def message(text: str, *, error: bool = False) -> str:
     """A line that says what is being done, or what went wrong."""
     return f'<div class="message{" error" if error else ""}" role="{"alert" if error else "status"}">{html.escape(text)}</div>'
+
+
+FAILED = message("The server failed; its log says why. Nothing you entered is lost.", error=True)
+
+
+def address(request: gr.Request) -> str:
+    """What a gradio client connects to in order to reach this server: the name of the Space, or a URL."""
+    return os.environ.get("SPACE_ID") or str(request.request.base_url if request.request else "").rstrip("/")
 
 
 def download_buttons(
@@ -109,3 +158,8 @@ def download_buttons(
             )
             buttons.append(button)
     return buttons
+
+
+def switched(buttons: Sequence[gr.Button], *, on: bool) -> list[gr.Button]:
+    """The buttons switched on or off. Their texts go along: gradio loses that of a disabled button in a tab that was not open yet."""
+    return [gr.Button(button.value, interactive=on) for button in buttons]

@@ -27,7 +27,8 @@ _ON_LOAD = """
 const featuresAt = server && server.features_at ? (where, run) => server.features_at(run, where) : null;
 const findFeatures = server && server.find_features ? (text, run) => server.find_features(run, text) : null;
 const featureDetails = server && server.feature_details ? (feature, run) => server.feature_details(run, feature) : null;
-const view = LlavaLens.mountFeatures(element, { featuresAt, findFeatures, featureDetails });
+const { openSteer, steerTab } = LlavaLens;
+const view = LlavaLens.mountFeatures(element, { featuresAt, findFeatures, featureDetails, steer: openSteer, hasSteer: steerTab });
 view.set(props.value || null);
 watch('value', () => view.set(props.value || null));
 """
@@ -46,6 +47,8 @@ class FeatureView(gr.HTML):
 
     A DOM event "llava:patch" on the document, with {position: row of T} as its detail, locks that place and lists its features. With
     {of: {image, prompt, answer}} beside it, a place of another picture than the one shown waits for the next payload.
+
+    On a page that has a tab "Steer", a button hands the selected feature over to it: a DOM event "llava:steer" on the document.
     """
 
     def __init__(

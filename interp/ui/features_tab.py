@@ -12,7 +12,7 @@ from ..features import RANKINGS, Features
 from ..lens import Lens
 from ..positions import KINDS
 from .api import write_features_csv, write_features_json
-from .components import download_buttons, message
+from .components import FAILED, QUEUE, address, download_buttons, message, switched
 from .feature_payload import feature_payload
 from .feature_view import FeatureView
 from .service import MAX_FEATURES, Service
@@ -29,10 +29,11 @@ class FeaturesTab:
     """A listener for after a run, with its `inputs` and `outputs`: looks at the new trace if this tab is open."""
     inputs: list[Any]
     outputs: list[Any]
+    sae: gr.Dropdown
 
 
-def features_tab(service: Service, tabs: gr.Tabs, run_key: gr.State, controls: dict[str, Any], shared: dict[str, Any]) -> FeaturesTab:
-    """Build the tab inside `tabs`. `run_key` names the last run's lens, whose trace this tab looks at."""
+def features_tab(service: Service, run_key: gr.State, selected: gr.State, controls: dict[str, Any]) -> FeaturesTab:
+    """Build the tab. `run_key` names the last run's lens, whose trace this tab looks at; `selected` is the open tab."""
     names = [sae.name for sae in service.saes()]
     with gr.Tab(TAB, id="features", elem_id="sae-tab") as tab:
         with gr.Row():
@@ -50,7 +51,6 @@ def features_tab(service: Service, tabs: gr.Tabs, run_key: gr.State, controls: d
         view = FeatureView(server_functions=[service.features_at, service.find_features, service.feature_details])
         found_key = gr.State()
         shown = gr.State()
-        selected = gr.State("lens")
         downloads = download_buttons(
             [("Download as JSON", "features-json", write_features_json), ("Download as CSV", "features-csv", write_features_csv)],
             lambda key: service.remembered(key, Features),
@@ -74,7 +74,7 @@ def features_tab(service: Service, tabs: gr.Tabs, run_key: gr.State, controls: d
     ) -> Any:
         """Yield what `outputs` become."""
         named = _Asked(image, max_new_tokens, request)
-        yield from _look(service, named, [run, sae, where, rank_by, top_k], shown, len(downloads))
+        yield from _look(service, named, [run, sae, where, rank_by, top_k], shown, downloads)
 
     def after_run(
         selected: str,
@@ -96,14 +96,13 @@ def features_tab(service: Service, tabs: gr.Tabs, run_key: gr.State, controls: d
         known = [sae.name for sae in service.saes(model)]
         return gr.Dropdown(known, value=known[0] if known else None)
 
-    quietly = {**shared, "show_progress": "hidden"}
-    tabs.select(_selected, None, selected, api_visibility="private", show_progress="hidden", queue=False)
+    quietly = {**QUEUE, "show_progress": "hidden"}
     tab.select(look, inputs, outputs, **quietly)
     for control in (sae, where, rank_by):
         control.input(look, inputs, outputs, **quietly)
     top_k.release(look, inputs, outputs, **quietly)
     controls["model"].change(choices, controls["model"], sae, api_visibility="private", show_progress="hidden")
-    return FeaturesTab(after_run, [selected, *inputs], outputs)
+    return FeaturesTab(after_run, [selected, *inputs], outputs, sae)
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,11 @@ class _Asked:
     request: gr.Request
 
 
-def _look(service: Service, picture: _Asked, wanted: list[Any], shown: list[Any] | None, buttons: int) -> Iterator[tuple[Any, ...]]:
+def _look(
+    service: Service, picture: _Asked, wanted: list[Any], shown: list[Any] | None, buttons: list[gr.Button]
+) -> Iterator[tuple[Any, ...]]:
     """Rank what is `wanted` unless it is `shown` already: message, view, key, what is shown now, snippet, download buttons."""
-    unchanged = [gr.skip()] * (4 + buttons)
+    unchanged = [gr.skip()] * (4 + len(buttons))
     run, sae, where, rank_by, top_k = wanted
     if run is None or wanted == shown:
         yield ("", *unchanged)
@@ -132,28 +133,22 @@ def _look(service: Service, picture: _Asked, wanted: list[Any], shown: list[Any]
         if shown and shown[0] == run:  # what is shown is still of this picture: a wrong choice loses nothing
             yield (said, *unchanged)
         else:
-            yield (said, None, None, None, "", *[gr.Button(interactive=False)] * buttons)
+            yield (said, None, None, None, "", *switched(buttons, on=False))
         return
     except Exception:
-        yield (message("The server failed; its log says why. Nothing you entered is lost.", error=True), *unchanged)
+        yield (FAILED, *unchanged)
         raise
     key = service.remember(found)
     code = _snippet(picture, found, sae, where, top_k)
-    yield ("", feature_payload(found, run=key), key, wanted, code, *[gr.Button(interactive=True)] * buttons)
-
-
-def _selected(event: gr.SelectData) -> str:
-    return str(event.value)
+    yield ("", feature_payload(found, run=key), key, wanted, code, *switched(buttons, on=True))
 
 
 def _snippet(picture: _Asked, found: Features, sae: str | None, where: str, top_k: float) -> str:
     """Python lines that get the same result from this server."""
-    http = picture.request.request
-    server = os.environ.get("SPACE_ID") or str(http.base_url if http else "").rstrip("/")
     trace = found.encoding.trace
     return (
         "from gradio_client import Client, handle_file\n\n"
-        f"client = Client({server!r})\n"
+        f"client = Client({address(picture.request)!r})\n"
         "found = client.predict(\n"
         f"    image=handle_file({os.path.basename(picture.image or 'picture.png')!r}),  # your picture\n"  # noqa: PTH119 - a name to show
         f"    prompt={trace.prompt!r},\n"

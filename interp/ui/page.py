@@ -2,25 +2,27 @@
 
 import html
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
 from ..errors import InterpError
 from ..lens import Lens
-from ..presets import ASSETS, PRESETS
+from ..presets import PRESETS
+from . import share
 from .api import add_endpoints, write_html, write_json
-from .components import Picture, download_buttons, message
+from .components import FAILED, QUEUE, Picture, address, download_buttons, message, switched
 from .features_tab import features_tab
 from .lens_view import LensView
 from .payload import lens_payload
 from .service import MAX_NEW_TOKENS, Service
+from .steer_listeners import EXAMPLES, TAB
+from .steer_service import SteerService
+from .steer_tab import steer_tab
+from .streaming import Done, stream
 
 TITLE = "LLaVA Microscope"
-Progress = tuple[str, str]  # the answer so far, what is being done
 PICTURES = (
     "dog-and-pizza",
     "three-things",
@@ -38,11 +40,10 @@ PROMPTS = (
     "What color is the background?",
     "Is there a dog?",
 )
-SHARED = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
 CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
 #about p { margin: 0; opacity: .8; }
-#message:not(:has(.message)), #sae-message:not(:has(.message)) { display: none; }
+#message:not(:has(.message)), #sae-message:not(:has(.message)), #steer-message:not(:has(.message)) { display: none; }
 .message { padding: .5rem .75rem; border-radius: 8px; border: 1px solid var(--border-color-primary); font-size: .9rem; overflow-wrap: anywhere; }
 .message.error { border-color: #dc2626; color: #b91c1c; background: #fef2f2; }
 .dark .message.error { color: #fecaca; background: #450a0a; }
@@ -52,22 +53,20 @@ CSS = """
 
 def build(service: Service) -> gr.Blocks:
     """The whole app as gr.Blocks, not yet launched."""
+    steering_service = SteerService(service)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         gr.Markdown(
-            f"# {TITLE}\nWhat does each patch of a picture mean to a vision-language model, layer by layer, and which learned features does it light up?"
+            f"# {TITLE}\nWhat does each patch of a picture mean to a vision-language model, layer by layer? "
+            "Which learned features does it light up, and what becomes of the answer when one is turned up or down?"
         )
-        run_key = gr.State()
+        run_key, selected = gr.State(), gr.State("Logit lens")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 controls = _controls(service)
             with gr.Column(scale=5, min_width=340), gr.Tabs() as tabs:
-                with gr.Tab("Logit lens", id="lens"):
-                    view = LensView(label="Logit lens", server_functions=[service.find_word])
-                    files = [("Download as HTML", "html", write_html), ("Download as JSON", "json", write_json)]
-                    downloads = download_buttons(files, lambda key: service.remembered(key, Lens), run_key)
-                    with gr.Accordion("Do the same from Python", open=False):
-                        snippet = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
-                features = features_tab(service, tabs, run_key, controls, SHARED)
+                view, snippet, downloads = _lens_tab(service, run_key)
+                features = features_tab(service, run_key, selected, controls)
+                steering = steer_tab(service, steering_service, run_key, selected, controls, features.sae)
         inputs = [controls["image"], controls["prompt"], controls["model"], controls["max_new_tokens"], controls["top_k"]]
         outputs = [controls["answer"], controls["message"], view, run_key, snippet, controls["about"], *downloads]
 
@@ -77,7 +76,7 @@ def build(service: Service) -> gr.Blocks:
             unchanged = [gr.skip()] * (len(outputs) - 2)
             yield ("", message("Looking at the picture …"), *unchanged)
             try:
-                for step in _stream(
+                for step in stream(
                     lambda show: service.lens(
                         image,
                         prompt,
@@ -88,45 +87,63 @@ def build(service: Service) -> gr.Blocks:
                         on_trace=lambda trace: show((trace.answer, f"Reading {trace.layers} layers …")),
                     )
                 ):
-                    if isinstance(step, tuple):
+                    if not isinstance(step, Done):
                         answer, doing = step
                         yield (answer, message(doing), *unchanged)
                         continue
-                    key = service.remember(step)
+                    lens: Lens = step.result
+                    key = service.remember(lens)
                     code = _snippet(request, image, prompt, model, max_new_tokens, top_k)
-                    about, buttons = _about(step.trace.vlm.name), [gr.Button(interactive=True)] * len(downloads)
-                    yield (step.trace.answer, "", lens_payload(step, run=key), key, code, about, *buttons)
+                    about, buttons = _about(lens.trace.vlm.name), switched(downloads, on=True)
+                    yield (lens.trace.answer, "", lens_payload(lens, run=key), key, code, about, *buttons)
             except InterpError as error:
                 yield (gr.skip(), message(str(error), error=True), *unchanged)
             except Exception:
-                yield (gr.skip(), message("The server failed; its log says why. Nothing you entered is lost.", error=True), *unchanged)
+                yield (gr.skip(), FAILED, *unchanged)
                 raise
 
         def opening(request: gr.Request) -> tuple[Any, ...]:
-            *_, last = run(_example(PICTURES[0]), PROMPTS[0], service.default_model, 32, 5, request)
-            return last
+            """The first lens: of an example, or of what a link asks for."""
+            asked, set_by_link, said = _asked_by_link(request, service, steering_service)
+            *_, last = run(*asked, 5, request)
+            answer, lens_said, *rest = last
+            return (answer, said or lens_said, *rest, *set_by_link)
 
-        shown = {"show_progress": "minimal", "show_progress_on": controls["answer"], **SHARED}
+        shown = {"show_progress": "minimal", "show_progress_on": controls["answer"], **QUEUE}
         runs = [gr.on([controls["run"].click, controls["prompt"].submit], run, inputs, outputs, **shown)]
         runs += [listed.load_input_event.success(run, inputs, outputs, **shown) for listed in controls["examples"]]
-        for done in runs:
-            done.then(features.refresh, features.inputs, features.outputs, show_progress="hidden", **SHARED)
-        demo.load(opening, None, outputs, show_progress="hidden", **SHARED)
-        add_endpoints(service)
+        after = [(features.refresh, features.inputs, features.outputs), *steering.after_run]
+        opens = [controls["image"], controls["prompt"], controls["model"], controls["max_new_tokens"], *steering.linked, tabs, selected]
+        runs.append(demo.load(opening, None, [*outputs, *opens], show_progress="hidden", **QUEUE))
+        for listener in after:
+            runs = [done.then(*listener, show_progress="hidden", **QUEUE) for done in runs]
+        tabs.select(_selected, None, selected, api_visibility="private", show_progress="hidden", queue=False)
+        demo.unload(lambda request: steering_service.stop(request.session_hash))
+        add_endpoints(service, steering_service)
     return demo
+
+
+def _lens_tab(service: Service, run_key: gr.State) -> tuple[LensView, gr.Code, list[gr.Button]]:
+    with gr.Tab("Logit lens", id="lens"):
+        view = LensView(label="Logit lens", server_functions=[service.find_word])
+        files = [("Download as HTML", "html", write_html), ("Download as JSON", "json", write_json)]
+        downloads = download_buttons(files, lambda key: service.remembered(key, Lens), run_key)
+        with gr.Accordion("Do the same from Python", open=False):
+            snippet = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
+    return view, snippet, downloads
 
 
 def _controls(service: Service) -> dict[str, Any]:
     controls: dict[str, Any] = {}
     controls["image"] = Picture(
-        _example(PICTURES[0]), label="Picture", type="filepath", sources=["upload", "clipboard", "webcam"], height=280, elem_id="picture"
+        example(PICTURES[0]), label="Picture", type="filepath", sources=["upload", "clipboard", "webcam"], height=280, elem_id="picture"
     )
     controls["prompt"] = gr.Textbox(PROMPTS[0], label="Prompt", lines=1, max_lines=4, elem_id="prompt", submit_btn=False)
     controls["run"] = gr.Button("Run", variant="primary", elem_id="run")
     controls["message"] = gr.HTML("", elem_id="message")
     controls["answer"] = gr.Textbox(label="Answer", interactive=False, lines=2, elem_id="answer")
     controls["examples"] = [
-        gr.Examples([[_example(name)] for name in PICTURES], controls["image"], label="Pictures to try", api_visibility="private"),
+        gr.Examples([[example(name)] for name in PICTURES], controls["image"], label="Pictures to try", api_visibility="private"),
         gr.Examples([[prompt] for prompt in PROMPTS], controls["prompt"], label="Questions to try", api_visibility="private"),
     ]
     names = list(dict.fromkeys([service.default_model, *PRESETS]))
@@ -146,26 +163,29 @@ def _controls(service: Service) -> dict[str, Any]:
     return controls
 
 
-def _stream(work: Callable[[Callable[[Progress], None]], Lens]) -> Iterator[Progress | Lens]:
-    """Run `work` in a thread; yield the newest progress it shows, then what it returns, or raise what it raised."""
-    steps: queue.Queue[Progress | Lens | BaseException] = queue.Queue()
+def _asked_by_link(request: gr.Request, service: Service, steering: SteerService) -> tuple[tuple[str, str, str, int], list[Any], str]:
+    """Picture, prompt, model and length of the first answer; what a link sets on the page; and what is wrong with the link."""
+    usual = (example(PICTURES[0]), PROMPTS[0], service.default_model, 32)
+    packed = request.query_params.get(share.PARAMETER)
+    if not packed:
+        return usual, [gr.skip()] * 11, ""
+    try:
+        state = share.unpack(packed)
+        settings, editor = share.Settings.of(state), steering.linked_editor(state)
+    except InterpError as error:
+        return usual, [gr.skip()] * 11, message(str(error), error=True)
+    said = ""
+    try:
+        image = share.picture(state.get("picture"), EXAMPLES)
+    except InterpError as error:
+        image, said = usual[0], message(str(error), error=True)
+    asked = (image, settings.prompt, settings.model, settings.max_new_tokens)
+    more = [editor, settings.temperature, settings.seed, settings.words, settings.sweep, gr.Tabs(selected="steer"), TAB]
+    return asked, [*asked, *more], said
 
-    def body() -> None:
-        try:
-            steps.put(work(steps.put))
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
-            steps.put(error)
 
-    threading.Thread(target=body, daemon=True).start()
-    while True:
-        step = steps.get()
-        while isinstance(step, tuple) and not steps.empty():  # the page is slower than the model: only the newest text counts
-            step = steps.get()
-        if isinstance(step, BaseException):
-            raise step
-        yield step
-        if not isinstance(step, tuple):
-            return
+def _selected(event: gr.SelectData) -> str:
+    return str(event.value)
 
 
 def _about(model: str) -> str:
@@ -173,17 +193,17 @@ def _about(model: str) -> str:
     return f"<p>{html.escape(preset.about if preset else model)}</p>"
 
 
-def _example(name: str) -> str:
-    return str(ASSETS / "examples" / f"{name}.webp")
+def example(name: str) -> str:
+    """The path of an example picture."""
+    return str(EXAMPLES / f"{name}.webp")
 
 
 def _snippet(request: gr.Request, image: str | None, prompt: str, model: str, max_new_tokens: float, top_k: float) -> str:
     """Python lines that get the same result from this server."""
-    server = os.environ.get("SPACE_ID") or str(request.request.base_url if request.request else "").rstrip("/")
     name = os.path.basename(image or "picture.png")  # noqa: PTH119 - a name to show, not a file to open
     return (
         "from gradio_client import Client, handle_file\n\n"
-        f"client = Client({server!r})\n"
+        f"client = Client({address(request)!r})\n"
         "summary, html, everything = client.predict(\n"
         f"    image=handle_file({name!r}),  # your picture\n"
         f"    prompt={prompt!r},\n"

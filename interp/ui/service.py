@@ -29,7 +29,7 @@ MAX_FEATURES = 200
 _REMEMBERED = 8  # results that the page can still ask about
 _FOUND = 50  # features that a search shows
 _QUIET = 1.0  # seconds without work before something slow is done ahead
-Result = TypeVar("Result", Lens, Features)
+Result = TypeVar("Result")
 
 
 class Service:
@@ -46,7 +46,7 @@ class Service:
         self._fixed = shared and not any_model
         self._vlm: Vlm | None = None
         self._loading = threading.Lock()
-        self._results: OrderedDict[str, Lens | Features] = OrderedDict()
+        self._results: OrderedDict[str, object] = OrderedDict()
         self._saes: dict[str, Sae] = {}
         self._sae_loading = threading.Lock()
         self._encodings: OrderedDict[tuple[int, int], Encoding] = OrderedDict()
@@ -121,9 +121,7 @@ class Service:
         on_text: Callable[[str], None] | None = None,
     ) -> Trace:
         """One generation with every layer kept, from memory where possible."""
-        if image is None:
-            raise InterpError("There is no picture. Choose or upload one first.")
-        max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1, MAX_NEW_TOKENS)
+        image, max_new_tokens = given(image), whole_number("max_new_tokens", max_new_tokens, 1, MAX_NEW_TOKENS)
         return self.traces.get(self.vlm(model), image, prompt, max_new_tokens=max_new_tokens, on_text=on_text)
 
     def saes(self, model: str | None = None) -> tuple[KnownSae, ...]:
@@ -188,7 +186,7 @@ class Service:
         if self.saes():
             self.sae(None, self.default_model)
 
-    def remember(self, result: Lens | Features) -> str:
+    def remember(self, result: object) -> str:
         """A key under which the page can ask more about this result for a while."""
         run = secrets.token_urlsafe(9)
         with self._loading:
@@ -221,13 +219,7 @@ class Service:
     def find_features(self, run: str, text: str) -> dict[str, Any]:
         """Features of the whole SAE whose number or label matches, active here or not."""
         found = self.remembered(run, Features)
-        sae, text = found.encoding.sae, text.strip() if isinstance(text, str) else ""
-        if not 1 <= len(text) <= 80:
-            raise InterpError("Search for a feature's number or for 1 to 80 characters of its label.")
-        chosen = [sae.check(int(text))] if text.isascii() and text.isdigit() else sae.labels.search(text, _FOUND)
-        note = f"{len(chosen)} of {sae.d_sae} features match {text!r}" + (
-            f"; the first {_FOUND} are shown." if len(chosen) >= _FOUND else "."
-        )
+        chosen, note = matching(found.encoding.sae, text)
         features = found.encoding.some(chosen, {"positions": list(found.positions)} if found.positions else "all", found.rank_by)
         features = tuple(sorted(features, key=lambda feature: -feature.score))  # stable: the best match first among those not active
         return {"features": [one_feature(feature) for feature in features], "note": note}
@@ -237,6 +229,23 @@ class Service:
         encoding = self.remembered(run, Features).encoding
         near = encoding.sae.neighbours(whole_number("feature", feature, 0, encoding.sae.d_sae - 1))
         return {"neighbours": [{"feature": other, "cosine": cosine, "label": encoding.label(other)} for other, cosine in near]}
+
+
+def matching(sae: Sae, text: str) -> tuple[list[int], str]:
+    """The features whose number or label matches, and a note that says how many."""
+    text = text.strip() if isinstance(text, str) else ""
+    if not 1 <= len(text) <= 80:
+        raise InterpError("Search for a feature's number or for 1 to 80 characters of its label.")
+    chosen = [sae.check(int(text))] if text.isascii() and text.isdigit() else sae.labels.search(text, _FOUND)
+    more = f"; the first {_FOUND} are shown." if len(chosen) >= _FOUND else "."
+    return chosen, f"{len(chosen)} of {sae.d_sae} features match {text!r}{more}"
+
+
+def given(image: Any) -> Any:
+    """`image`, or an InterpError where there is none."""
+    if image is None:
+        raise InterpError("There is no picture. Choose or upload one first.")
+    return image
 
 
 def whole_number(name: str, value: Any, low: int, high: int) -> int:

@@ -1,10 +1,10 @@
-"""Benchmarks: `python -m tests.bench lens|sae [part ...]`. Every figure is a ratio against a named baseline of the same run."""
+"""Benchmarks: `python -m tests.bench lens|sae|steer|load [part ...]`. Every figure is a ratio against a named baseline of the same run."""
 
 import argparse
 
-from . import lens_bench, sae_bench
+from . import lens_bench, load_bench, sae_bench, steer_bench
 
-SUITES = {"lens": lens_bench.PARTS, "sae": sae_bench.PARTS}
+SUITES = {"lens": lens_bench.PARTS, "sae": sae_bench.PARTS, "steer": steer_bench.PARTS, "load": load_bench.PARTS}
 
 
 def main() -> None:

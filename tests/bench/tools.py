@@ -56,8 +56,10 @@ def in_fresh_process(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
-def random_llava(width: int, layers: int, *, grid: int = 24, vocabulary: int = 32_064, words: int = 32_002) -> interp.Vlm:
-    """A LLaVA-1.5 in shape (24 x 24 patches, 32 064 output rows of which 32 002 are words), random, with thin blocks."""
+def random_llava(
+    width: int, layers: int, *, grid: int = 24, vocabulary: int = 32_064, words: int = 32_002, intermediate: int = 64
+) -> interp.Vlm:
+    """A LLaVA-1.5 in shape (24 x 24 patches, 32 064 output rows of which 32 002 are words), random, with thin blocks unless told otherwise."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = ["<unk>", "<s>", "</s>", "<image>", *alphabet]
     pieces += [f"Ġword{i}" for i in range(words - len(pieces))]
@@ -85,7 +87,7 @@ def random_llava(width: int, layers: int, *, grid: int = 24, vocabulary: int = 3
             text_config=LlamaConfig(
                 vocab_size=vocabulary,
                 hidden_size=width,
-                intermediate_size=64,
+                intermediate_size=intermediate,
                 num_hidden_layers=layers,
                 num_attention_heads=8,
                 max_position_embeddings=4096,

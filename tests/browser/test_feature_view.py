@@ -368,15 +368,14 @@ def test_no_features_at_all(features):
     features.says("tableBody", "only there")
 
 
-def test_card_has_words_tokens_and_a_steer_button_that_waits(features):
+def test_card_has_words_and_tokens_and_leads_to_steering_only_where_there_is_such_a_tab(features):
     number = features.expected.number("dog")
     features.select(number)
     assert features.text("name") == "dog #17"
     assert features.text("source") == "Name from: detects the noun, AUROC 0.99"
     assert features.text("up") == "␣dog ␣puppy Dog"
     assert features.text("down") == "␣the ↵"
-    assert features.part("steer").is_disabled()
-    assert features.text("steerNote") == "Steering arrives in its own tab"
+    assert features.part("steer").is_hidden()
     link = features.part("links").locator("a")
     assert link.get_attribute("href") == "https://www.neuronpedia.org/made-up/17"
     assert "noopener" in link.get_attribute("rel")
@@ -696,9 +695,32 @@ def test_a_host_that_steers_gets_the_feature(features):
         "() => { const root = document.querySelector('.features'); LlavaLens.mountFeatures(root.parentNode, { steer: (what) => { window.steered = what; } }); }"
     )
     features.set(features.made).ready()
-    features.select(features.expected.number("dog"))
+    rows = features.expected.rows()
+    for label in ("dog", "words of an answer"):
+        number = features.expected.number(label)
+        at = features.expected.at(number)
+        features.select(number)
+        features.part("steer").click()
+        assert features.page.evaluate("() => window.steered") == {
+            "run": "r1",
+            "sae": "emoji-llava-sae",
+            "layer": 5,
+            "feature": number,
+            "label": label,
+            "max": pytest.approx(features.expected.top(number)),
+            "active": [[i // 8, i % 8] for i, row in enumerate(rows) if at[row] > 0],
+        }
+
+
+def test_the_way_to_steering_appears_with_its_tab(features):
+    features.page.evaluate(
+        "() => { const tab = document.createElement('button'); tab.role = 'tab'; tab.textContent = ' Steer '; tab.onclick = () => { window.opened = true; }; document.body.append(tab); }"
+    )
+    features.select(features.expected.number("pizza"))
+    assert features.part("steer").is_visible()
     features.part("steer").click()
-    assert features.page.evaluate("() => window.steered") == {"run": "r1", "sae": "emoji-llava-sae", "feature": 17, "label": "dog"}
+    # Nobody took it: it waits for a view that is made when the tab is opened.
+    assert features.page.evaluate("() => [window.opened, LlavaLens.waitingEdit.feature]") == [True, features.expected.number("pizza")]
 
 
 def test_several_grids_and_the_encoder_s_view(open_features):

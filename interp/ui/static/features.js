@@ -1,6 +1,7 @@
 // Mounts the feature view: one state, the controls that change it, and one render that brings every part up to date.
 // Knows all parts. Knows nothing of gradio: a host calls mountFeatures(element, options) and set(payload). Options, each optional:
-// featuresAt(where, run), findFeatures(text, run) and featureDetails(number, run) answer questions; steer({run, sae, feature, label}) leads on.
+// featuresAt(where, run), findFeatures(text, run) and featureDetails(number, run) answer questions; steer({run, sae, layer, feature, label, max, active})
+// leads on, and hasSteer() says whether there is somewhere to lead to now.
 (function (Lens) {
   "use strict";
   const VIEWS = [["picture", "Picture"], ["encoder", "As the encoder saw it"]];
@@ -50,7 +51,7 @@
 
     // Texts that stay for the life of a payload.
     words() {
-      const { part, options, data: { payload } } = this;
+      const { part, data: { payload } } = this;
       const { sae } = payload;
       part.prompt.textContent = payload.prompt;
       part.answer.textContent = payload.answer || "(no answer)";
@@ -60,9 +61,6 @@
       part.limits.textContent = payload.limits;
       this.root.dataset.rank = payload.rank_by;
       Card.quality(part, payload);
-      part.steer.disabled = !options.steer;
-      part.steer.title = options.steer ? "Turn this feature up or down and see what the answer becomes" : "Steering arrives in its own tab";
-      part.steerNote.textContent = options.steer ? "" : "Steering arrives in its own tab";
     }
 
     controls(signal) {
@@ -77,7 +75,7 @@
       on(part.png, "click", () => this.download());
       on(part.back, "click", () => this.back());
       on(part.layers, "click", (event) => { const { feature } = event.target.closest("button")?.dataset || {}; if (feature !== undefined) this.pin(+feature); });
-      on(part.steer, "click", () => { const entry = data.known.get(state.feature); this.options.steer?.({ run: state.run, sae: data.payload.sae.name, feature: entry.feature, label: entry.label }); });
+      on(part.steer, "click", () => this.steer());
       on(this.root, "keydown", (event) => { if (event.key === "Escape" && state.where) this.back(); });
     }
 
@@ -176,6 +174,15 @@
       this.render();
     }
 
+    // What steering needs of the selected feature; `active`: its patches of the first grid.
+    steer() {
+      const { state, data, options } = this;
+      const { sae } = data.payload, [{ positions, cols }] = data.grids;
+      const { feature, label, peak, at } = data.known.get(state.feature);
+      const active = [...positions.keys()].filter((i) => at[positions[i]] > 0).map((i) => [Math.floor(i / cols), i % cols]);
+      options.steer({ run: state.run, sae: sae.name, layer: sae.layer, feature, label, max: peak, active });
+    }
+
     async download() {
       const { state, data, shown } = this;
       const { sae, model } = data.payload;
@@ -255,7 +262,12 @@
       }
       if (mapped || this.changed("marks", state.feature, rows)) this.table.mark(state.feature, state.layers, colours, state.layers.length >= LAYERS);
       const entry = state.feature === null ? null : this.entry(state.feature);
-      if (this.changed("card", state.feature)) Card.card(part, data, entry);
+      if (this.changed("card", state.feature)) {
+        Card.card(part, data, entry);
+        // Asked each time: a page may gain the tab after the view.
+        const { steer, hasSteer } = this.options;
+        part.steer.hidden = !steer || Boolean(hasSteer && !hasSteer());
+      }
       if (entry && this.changed("strip", state.feature, state.locked)) this.strip.mark(entry, state.locked);
       if (this.changed("here", state.readRow, rows, maps)) {
         const others = shown.filter((one) => !rows.entries.some((listed) => listed.feature === one.feature));

@@ -1,5 +1,5 @@
 // What is said about one feature and one place: the card with its words and tokens, the readout of a patch, the layers on the picture, the fit.
-// Knows how to fill these elements. Knows nothing of pointing, locking or the host.
+// Knows how to fill these elements, and the way on to steering. Knows nothing of pointing, locking or the host.
 (function (Lens) {
   "use strict";
   const { el } = Lens;
@@ -210,5 +210,17 @@
     part.base.setAttribute("aria-label", `The picture with ${data.grids[state.grid].rows} by ${data.grids[state.grid].cols} patches. ${named.length ? `Shown: ${named.join("; ")}.` : "No feature is shown."}`);
   }
 
-  Object.assign(Lens, { FeatureCard: { name, quality, Strip, card, here, layers, scale } });
+  // The tab where features are turned up and down, and the way there with one: as Lens.openFeatures leads from a patch to its features.
+  // On a narrow page gradio keeps a tab in a menu, where it is found by its name alone.
+  function steerTab() {
+    const named = [...document.querySelectorAll("button[role=tab], .overflow-dropdown button")];
+    return document.querySelector("#steer-tab-button") || named.find((tab) => tab.textContent.trim() === "Steer") || null;
+  }
+
+  function openSteer(detail) {
+    if (document.dispatchEvent(new CustomEvent("llava:steer", { detail, cancelable: true }))) Lens.waitingEdit = detail;
+    steerTab()?.click();
+  }
+
+  Object.assign(Lens, { steerTab, openSteer, FeatureCard: { name, quality, Strip, card, here, layers, scale } });
 })((globalThis.LlavaLens = globalThis.LlavaLens || {}));

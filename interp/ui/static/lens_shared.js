@@ -192,7 +192,7 @@
 
   // The tab of SAE features, and the way there with a place: views listen for the event, so that neither has to know the other.
   function featuresTab() {
-    return document.querySelector("#sae-tab-button") || [...document.querySelectorAll("button[role=tab]")].find((tab) => tab.textContent.trim() === "SAE features") || null;
+    return document.querySelector("#sae-tab-button") || [...document.querySelectorAll("button[role=tab], .overflow-dropdown button")].find((tab) => tab.textContent.trim() === "SAE features") || null;
   }
 
   function openFeatures(row, { image, prompt, answer }) {

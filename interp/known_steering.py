@@ -1,0 +1,61 @@
+"""The table of edits that are known to do something, by model. Knows nothing of torch: reading it costs nothing."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class KnownEdit:
+    """One feature, pushed."""
+
+    sae: str
+    """What `interp.load_sae` takes, or the name of one of the model's preset."""
+    feature: int
+    unit: Literal["strength", "amount", "target"]
+    value: float
+    where: Literal["all", "image", "prompt", "answer"] = "all"
+
+
+@dataclass(frozen=True)
+class KnownSteering:
+    """A named set of edits for one model."""
+
+    model: str
+    """Its preset or its checkpoint."""
+    name: str
+    note: str
+    """What happens, and who saw it."""
+    edits: tuple[KnownEdit, ...]
+
+
+KNOWN_STEERING = (
+    KnownSteering(
+        "emoji-llava",
+        "No dog",
+        "The feature named dog, set as far below 0 as it is above on a dog: the dog leaves the answer, other things stay.",
+        (KnownEdit("emoji-llava-sae", 460, "target", -20.0, "image"),),
+    ),
+    KnownSteering(
+        "emoji-llava",
+        "Everything is pizza",
+        "The feature named pizza, pushed on the whole picture by as much as a usual residual is long.",
+        (KnownEdit("emoji-llava-sae", 1192, "strength", 1.0, "image"),),
+    ),
+    KnownSteering(
+        "Intel/llava-gemma-2b",
+        "No dog",
+        "Published by llava-interpret: on a picture of a dog the answer turns to something else (at -2 the dog stays, at -7 the text breaks down). "
+        "The SAE is of the text-only base model. Not tried here on the real weights.",
+        (KnownEdit("gemma-2b-res-jb/blocks.12.hook_resid_post", 4501, "amount", -3.0),),
+    ),
+    KnownSteering(
+        "llava-hf/llama3-llava-next-8b-hf",
+        "More faithful",
+        "The features that SSL (EMNLP Findings 2025) found for faithful and for hallucinated answers, with its strength of 0.6. SSL pushes at layer "
+        "15, this preset at the SAE's own layer 24. Not tried here on the real weights.",
+        (
+            KnownEdit("lmms-lab/llama3-llava-next-8b-hf-sae-131k", 47230, "strength", 0.6, "image"),
+            KnownEdit("lmms-lab/llama3-llava-next-8b-hf-sae-131k", 36992, "strength", -0.6, "answer"),
+        ),
+    ),
+)

@@ -1,0 +1,114 @@
+"""Links that hold the state of a page: settings and edits in the address, an uploaded picture by the digest of a copy kept on the server.
+
+What a link says is untrusted: it is read as plain JSON, and whatever is not what it should be is left out with a word. Knows nothing of gradio's
+components and of models.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from gradio.utils import get_upload_folder
+
+from ..edits import checked_value
+from ..errors import InterpError
+from ..images import open_image
+from .service import MAX_NEW_TOKENS, whole_number
+
+PARAMETER = "state"
+_KEPT = 200  # pictures; the oldest go first
+_LONGEST = 20_000  # bytes of unpacked state
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_EXAMPLE = re.compile(r"[a-z0-9-]{1,60}")
+
+
+def link(base: str, image: str | None, state: Mapping[str, Any], examples: Path) -> str:
+    """An address that opens this state. `image` is the path of the picture shown; those in `examples` go by name, any other is kept in a copy."""
+    picture = None if image is None else _kept(Path(image), examples)
+    text = json.dumps({**state, "picture": picture}, separators=(",", ":"), allow_nan=False)
+    packed = base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).rstrip(b"=").decode()
+    return f"{base.rstrip('/')}/?{urlencode({PARAMETER: packed})}"
+
+
+def unpack(packed: str) -> dict[str, Any]:
+    """The state in a link's parameter. Raises InterpError for what `link` did not make."""
+    try:
+        unpacker = zlib.decompressobj()
+        text = unpacker.decompress(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)), _LONGEST)
+        state = json.loads(text) if unpacker.eof else None
+    except (binascii.Error, zlib.error, ValueError) as error:
+        raise InterpError("This link is damaged: its state cannot be read. The page opens as usual.") from error
+    if not isinstance(state, dict):
+        raise InterpError("This link is damaged: it holds no state. The page opens as usual.")
+    return state
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a link says beside its picture and its edits."""
+
+    prompt: str
+    model: str
+    max_new_tokens: int
+    temperature: float
+    seed: int
+    words: str
+    sweep: bool
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> "Settings":
+        """Raises InterpError for values of another kind."""
+        for name, kind in (("prompt", str), ("model", str), ("words", str), ("sweep", bool)):
+            if not isinstance(state.get(name), kind):
+                raise InterpError(f"This link is damaged: its {name} is {state.get(name)!r}. The page opens as usual.")
+        checked_value("temperature", state.get("temperature"))
+        return cls(
+            state["prompt"],
+            state["model"],
+            whole_number("max_new_tokens", state.get("max_new_tokens"), 1, MAX_NEW_TOKENS),
+            state["temperature"],
+            whole_number("seed", state.get("seed"), 0, 2**32 - 1),
+            state["words"],
+            state["sweep"],
+        )
+
+
+def picture(name: Any, examples: Path) -> str:
+    """The path of the picture that a link names. Raises InterpError where it is not kept (any more)."""
+    kind, _, key = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if kind == "example" and _EXAMPLE.fullmatch(key):
+        file = examples / f"{key}.webp"
+    elif kind == "kept" and _DIGEST.fullmatch(key):
+        file = _folder() / f"{key}.webp"
+    else:
+        raise InterpError("This link names no picture; an example is shown instead.")
+    if not file.is_file():
+        raise InterpError("The picture of this link is no longer kept on the server; an example is shown instead. Upload it again.")
+    return str(file)
+
+
+def _kept(image: Path, examples: Path) -> str:
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    for example in examples.glob("*.webp"):
+        if hashlib.sha256(example.read_bytes()).hexdigest() == digest:
+            return f"example:{example.stem}"
+    upright, _ = open_image(image)
+    folder = _folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{digest}.webp"
+    upright.save(file, "WEBP", lossless=max(upright.size) <= 512, quality=90)
+    for old in sorted(folder.glob("*.webp"), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+        old.unlink(missing_ok=True)
+    return f"kept:{digest}"
+
+
+def _folder() -> Path:
+    return Path(get_upload_folder()) / "shared-pictures"

@@ -1,0 +1,107 @@
+"""Links that hold a page's state."""
+
+import base64
+import json
+import zlib
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from interp import InterpError
+from interp.ui import share
+from interp.ui.steer_listeners import EXAMPLES
+from tests import tiny
+
+SETTINGS = {"prompt": "What is “this”?", "model": "m", "max_new_tokens": 8, "temperature": 0.5, "seed": 3, "words": "dog", "sweep": True}
+
+
+@pytest.fixture(autouse=True)
+def uploads(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+
+
+def packed(link):
+    return parse_qs(urlsplit(link).query)[share.PARAMETER][0]
+
+
+def forged(value):
+    return base64.urlsafe_b64encode(zlib.compress(json.dumps(value).encode())).decode()
+
+
+def test_an_example_goes_by_its_name():
+    image = EXAMPLES / "one-owl.webp"
+    link = share.link("http://here:1/", str(image), SETTINGS, EXAMPLES)
+    assert link.startswith("http://here:1/?state=")
+    assert len(link) < 400
+    state = share.unpack(packed(link))
+    assert state == {**SETTINGS, "picture": "example:one-owl"}
+    assert share.picture(state["picture"], EXAMPLES) == str(image)
+    assert share.Settings.of(state) == share.Settings(**SETTINGS)
+
+
+def test_an_upload_is_kept_by_its_digest(tmp_path):
+    file = tmp_path / "mine.png"
+    tiny.noise(40, 30).save(file)
+    state = share.unpack(packed(share.link("http://here", str(file), SETTINGS, EXAMPLES)))
+    kept = share.picture(state["picture"], EXAMPLES)
+    file.unlink()
+    from PIL import Image
+
+    assert Image.open(kept).convert("RGB").tobytes() == tiny.noise(40, 30).tobytes()
+
+
+def test_old_pictures_go_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(share, "_KEPT", 2)
+    names = []
+    for seed in range(3):
+        file = tmp_path / f"{seed}.png"
+        tiny.noise(8, 8, seed).save(file)
+        names.append(share.unpack(packed(share.link("http://here", str(file), {}, EXAMPLES)))["picture"])
+    with pytest.raises(InterpError, match="no longer kept"):
+        share.picture(names[0], EXAMPLES)
+    assert share.picture(names[2], EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    "name", [None, 3, "example:../secret", "example:no-such", "kept:../../etc/passwd", f"kept:{'0' * 64}", "file:/etc/passwd", ""]
+)
+def test_other_names_reach_no_file(name):
+    with pytest.raises(InterpError, match=r"names no picture|no longer kept"):
+        share.picture(name, EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not packed",
+        forged([1]),
+        forged("x"),
+        base64.urlsafe_b64encode(zlib.compress(b"{")).decode(),
+        forged({"prompt": "x" * 50_000}),
+        "é",
+    ],
+    ids=["empty", "plain", "list", "text", "broken", "huge", "letters"],
+)
+def test_a_damaged_link_is_named(text):
+    with pytest.raises(InterpError, match="This link is damaged"):
+        share.unpack(text)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prompt": 3},
+        {"model": None},
+        {"words": []},
+        {"sweep": 1},
+        {"temperature": "hot"},
+        {"temperature": None},
+        {"seed": -1},
+        {"max_new_tokens": 1e9},
+    ],
+    ids=str,
+)
+def test_settings_of_another_kind_are_refused(changes):
+    with pytest.raises(InterpError, match=next(iter(changes))):
+        share.Settings.of({**SETTINGS, **changes})
