@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from .edits import Edit, Scale, checked_value
 from .errors import InterpError
+from .generation import Answer, Noise, Stop, Stream, answer_of, not_finite, repeated, rows_at_once, said
 from .hooks import Applied, Hooks
-from .readout import free_bytes
 from .sae import plain_name
 from .trace import Prompt, Trace, plainly, record, tokens_of
 
@@ -25,24 +24,10 @@ if TYPE_CHECKING:
     from .model import Inputs, Vlm
 
 STRENGTHS = (-0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5)
-_SHARE = 0.5  # of the free memory that a batch may fill
 
 
 class StoppedError(InterpError):
     """A run that its caller stopped."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One generated answer."""
-
-    text: str
-    """Without special tokens."""
-    ids: tuple[int, ...]
-    """The end included, where it came to one."""
-    tokens: tuple[str, ...]
-    finished: bool
-    """Whether it came to its end by itself; false where `max_new_tokens` cut it."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +242,7 @@ class _Run:
             inputs = vlm.prepare(self.image, self.prompt)
             prompt = prompt_of(vlm, inputs)
             vlm.check_length(prompt.length, new)
-            step = _rows_at_once(vlm, prompt.length + new)
+            step = rows_at_once(vlm, prompt.length + new)
             scales: dict[int, Scale | None] = dict.fromkeys(edit.at for edits in sets for edit in edits)
             for start in range(0, len(rows), step):
                 batch = rows[start : start + step]
@@ -282,17 +267,17 @@ class _Run:
         length = inputs["input_ids"].shape[1]
         with plainly(vlm.model):
             out: Any = vlm.model.generate(
-                **_repeated(inputs.tensors, len(rows)),
+                **repeated(inputs.tensors, len(rows)),
                 max_new_tokens=self.max_new_tokens,
                 do_sample=False,
-                logits_processor=LogitsProcessorList([_Noise(self.temperature, self.seed, rows)]),
-                stopping_criteria=StoppingCriteriaList([_Stop(self.stop)]),
-                streamer=_Stream(vlm, len(rows), show) if self.on_text else None,
+                logits_processor=LogitsProcessorList([Noise(self.temperature, self.seed, rows)]),
+                stopping_criteria=StoppingCriteriaList([Stop(self.stop)]),
+                streamer=Stream(vlm, len(rows), show) if self.on_text else None,
             )
         if self.stop is not None and self.stop.is_set():
             raise StoppedError("The run was stopped.")
         new: torch.Tensor = out[:, length:]
-        return [_answer(vlm, ids) for ids in new.tolist()]
+        return [answer_of(vlm, ids) for ids in new.tolist()]
 
     def _read(
         self,
@@ -311,7 +296,7 @@ class _Run:
         for start in range(0, len(rows), step):
             batch = rows[start : start + step]
             with Hooks(vlm, prompt, batch, scales):
-                logits = _said(vlm, _repeated(inputs.tensors, len(batch)), plain.ids[:-1])
+                logits = said(vlm, repeated(inputs.tensors, len(batch)), plain.ids[:-1])
             for row in logits:
                 logs = row.float().log_softmax(-1)
                 if reference is None:
@@ -319,107 +304,9 @@ class _Run:
                 # Rounding can leave a KL of nothing a hair below 0.
                 kl = (reference.exp() * (reference - logs)).sum(-1).clamp(min=0)
                 if not kl.isfinite().all():
-                    raise _not_finite(rows[len(found)], "where it reads the plain answer")
+                    raise not_finite(rows[len(found)], "where it reads the plain answer")
                 found.append((tuple(kl.tolist()), {w: tuple(logs[:, i].exp().sum(-1).tolist()) for w, i in words.items()}))
         return found
-
-
-def _not_finite(edits: Sequence[Edit], place: str) -> InterpError:
-    pushed = ", ".join(f"{edit.unit} {edit.value:g} on {edit.name}" for edit in edits) or "no edit at all"
-    return InterpError(
-        f"With {pushed} the model's output is not finite {place}. "
-        + ("Push less: a strength of 1 is already as long as the usual residual." if edits else "Load the model in a wider dtype.")
-    )
-
-
-class _Noise(LogitsProcessor):
-    """Gumbel noise over the temperature, the same for every row: the largest sum is then a sample (Gumbel-max trick)."""
-
-    def __init__(self, temperature: float, seed: int, rows: Sequence[tuple[Edit, ...]]) -> None:
-        self._temperature, self._rows, self._step = temperature, rows, 0
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002 - the signature of transformers
-        broken = (~scores.amax(-1).isfinite()).nonzero().flatten().tolist()
-        if broken:
-            raise _not_finite(self._rows[broken[0]], f"at token {self._step} of the answer")
-        self._step += 1
-        if self._temperature == 0:
-            return scores
-        # In float64, and counted from the largest, no temperature is too small or too large to divide by.
-        noise = -torch.empty(scores.shape[-1], dtype=torch.float64).exponential_(generator=self._generator).log()
-        return (scores - scores.amax(-1, keepdim=True)).double() / self._temperature + noise.to(scores.device)
-
-
-class _Stop(StoppingCriteria):
-    """Ends the generation of all rows when its event is set."""
-
-    def __init__(self, event: threading.Event | None) -> None:
-        self._event = event
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_kwargs: Any) -> torch.Tensor:  # noqa: ARG002 - the signature of transformers
-        stopped = self._event is not None and self._event.is_set()
-        return torch.full((len(input_ids),), stopped, device=input_ids.device)
-
-
-class _Stream(BaseStreamer):
-    """Hands the growing answers of all rows to `show` after each token. The streamers of transformers refuse a batch."""
-
-    def __init__(self, vlm: "Vlm", rows: int, show: Callable[[list[str]], None]) -> None:
-        self._vlm, self._show = vlm, show
-        self._ids: list[list[int]] = [[] for _ in range(rows)]
-        self._begun = False
-
-    def put(self, value: torch.Tensor) -> None:
-        """The prompts at first, then one id for each row."""
-        if self._begun:
-            for ids, new in zip(self._ids, value.tolist(), strict=True):
-                ids.append(new)
-            self._show([_answer(self._vlm, ids).text for ids in self._ids])
-        self._begun = True
-
-    def end(self) -> None:
-        """Nothing is left to hand over."""
-
-
-def _answer(vlm: "Vlm", ids: list[int]) -> Answer:
-    """The ids up to the first that ends an answer; what follows it is the padding of a row that others outlast."""
-    end = next((i for i, token in enumerate(ids) if token in vlm.end_ids), None)
-    if end is not None:
-        ids = ids[: end + 1]
-    text = vlm.tokenizer.decode(ids, skip_special_tokens=True).strip()
-    return Answer(text, tuple(ids), tuple(token.text for token in tokens_of(vlm, ids, 0)), end is not None)
-
-
-def _said(vlm: "Vlm", tensors: dict[str, torch.Tensor], ids: Sequence[int]) -> torch.Tensor:
-    """Logits behind a prompt and behind each of the `ids` that follow it: [rows, 1 + ids, vocabulary].
-
-    The answer goes in by itself, as it does when it is generated: the picture's placeholder may be one of its words, and there it stands for
-    no picture.
-    """
-    first = vlm.model(**tensors, use_cache=True, logits_to_keep=1)
-    if not ids:
-        return first.logits
-    rows, length = tensors["input_ids"].shape
-    answer = torch.tensor([ids] * rows, device=vlm.model.device)
-    seen = torch.ones(rows, length + len(ids), dtype=torch.long, device=vlm.model.device)
-    then = vlm.model(input_ids=answer, attention_mask=seen, past_key_values=first.past_key_values, use_cache=True)
-    return torch.cat([first.logits, then.logits], dim=1)
-
-
-def _repeated(tensors: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor]:
-    return {name: tensor.repeat(rows, *[1] * (tensor.ndim - 1)) for name, tensor in tensors.items()}
-
-
-def _rows_at_once(vlm: "Vlm", length: int) -> int:
-    """Rows of so many positions that the free memory holds, from a rough count of the largest tensors of a row."""
-    config = vlm.model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cache = 2 * vlm.depth * heads * head * vlm.model.dtype.itemsize
-    working = 4 * (8 * config.hidden_size + 3 * config.intermediate_size)
-    logits = 4 * 3 * len(vlm.vocabulary.texts)
-    return max(1, int(_SHARE * free_bytes(vlm.model.device)) // (length * (cache + working) + min(length, 256) * logits))
 
 
 def _notes(edits: Sequence[Edit], vlm: "Vlm") -> tuple[str, ...]:

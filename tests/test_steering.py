@@ -13,8 +13,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 import interp
-from interp import Contrast, Edit, InterpError, steer, steer_sweep, steered_trace, steering
-from interp.steering import StoppedError, _Noise
+from interp import Contrast, Edit, InterpError, generation, steer, steer_sweep, steered_trace, steering
+from interp.generation import Noise
+from interp.steering import StoppedError
 from tests import tiny
 from tests.conftest import PROMPT
 from tests.steering_reference import D, Naive, activations, change, random_sae
@@ -198,7 +199,7 @@ def trace_text(trace):
 def test_the_pair_is_two_single_runs(vlm, picture, trace, monkeypatch):
     pair = steer(vlm, picture, PROMPT, MANY, words=["dog"], max_new_tokens=6)
     assert [token.id for token in trace.tokens[PROMPT_LENGTH:]] == list(pair.plain_answer.ids)
-    monkeypatch.setattr(steering, "_rows_at_once", lambda *_: 1)
+    monkeypatch.setattr(steering, "rows_at_once", lambda *_: 1)
     agree(steer(vlm, picture, PROMPT, MANY, words=["dog"], max_new_tokens=6), pair)
 
 
@@ -209,7 +210,7 @@ def test_a_sweep_is_its_single_runs_in_any_number_of_batches(vlm, picture, rows,
     options = {"max_new_tokens": NEW, "temperature": temperature, "seed": 2, "words": ["dog"]}
     values, others = [-4, 0, 0.4, 3], [Edit(vector=VECTOR, layer=0, strength=0.9)]
     alone = [steer(vlm, picture, PROMPT, [push(value), *others], **options) for value in values]
-    monkeypatch.setattr(steering, "_rows_at_once", lambda *_: rows)
+    monkeypatch.setattr(steering, "rows_at_once", lambda *_: rows)
     shown = []
     sweep = steer_sweep(vlm, picture, PROMPT, push(9), values, others=others, on_text=shown.append, **options)
     assert sweep.values == (-4, 0, 0.4, 3)
@@ -252,8 +253,8 @@ def test_an_edit_that_stands_twice_acts_twice(vlm, picture):
 
 @pytest.mark.parametrize("free", [0, 1 << 24, 1 << 34])
 def test_rows_by_the_memory_that_is_free(vlm, free, monkeypatch):
-    monkeypatch.setattr(steering, "free_bytes", lambda _device: free)
-    short, long = (steering._rows_at_once(vlm, length) for length in (50, 5000))
+    monkeypatch.setattr(generation, "free_bytes", lambda _device: free)
+    short, long = (steering.rows_at_once(vlm, length) for length in (50, 5000))
     assert short >= long >= 1
     assert (short > 1) == (free > 0)
     if free > 1 << 30:
@@ -278,7 +279,7 @@ def ends(vlm, monkeypatch):
 
 @pytest.mark.parametrize(("padding", "rows"), [("none", 99), ("its own", 3), ("the end", 2)])
 def test_rows_that_end_before_the_others(vlm, picture, ends, monkeypatch, padding, rows):
-    monkeypatch.setattr(steering, "_rows_at_once", lambda *_: rows)
+    monkeypatch.setattr(steering, "rows_at_once", lambda *_: rows)
     values = [-3, -1, 0.5, 1, 2, 4]
     free = steer_sweep(vlm, picture, PROMPT, push(), values, max_new_tokens=9)
     said = {i for run in free.runs for i in run.steered_answer.ids}
@@ -585,7 +586,7 @@ def test_four_bit(load, picture, monkeypatch):
     assert vlm.model.is_loaded_in_4bit
     assert max(steer(vlm, picture, PROMPT, [push(0)], max_new_tokens=NEW).kl) < 1e-5
     pair = agrees_with_the_definition(vlm, picture, MANY)
-    monkeypatch.setattr(steering, "_rows_at_once", lambda *_: 1)
+    monkeypatch.setattr(steering, "rows_at_once", lambda *_: 1)
     agree(steer(vlm, picture, PROMPT, MANY, max_new_tokens=NEW), pair)
 
 
@@ -678,13 +679,13 @@ def test_both_answers_share_their_noise(vlm, picture, temperature):
 def test_hardly_any_temperature_is_none(vlm, picture, temperature):
     greedy = steer(vlm, picture, PROMPT, [push(2)], max_new_tokens=NEW)
     agree(steer(vlm, picture, PROMPT, [push(2)], max_new_tokens=NEW, temperature=temperature), greedy)
-    assert not _Noise(temperature, 0, [()])(torch.empty(1, 0), torch.tensor([[3.0, 1.0, 3.0]])).isnan().any()
+    assert not Noise(temperature, 0, [()])(torch.empty(1, 0), torch.tensor([[3.0, 1.0, 3.0]])).isnan().any()
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
 def test_noise_samples_from_the_softmax(temperature):
     scores = torch.tensor([[2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0, -math.inf], [0.0] * 8])
-    noise, draws = _Noise(temperature, 0, [(), ()]), 4000
+    noise, draws = Noise(temperature, 0, [(), ()]), 4000
     chosen = torch.stack([noise(torch.empty(2, 0), scores).argmax(-1) for _ in range(draws)], dim=1)
     for row, drawn in zip(scores, chosen, strict=True):
         counts = torch.bincount(drawn, minlength=8).double()
