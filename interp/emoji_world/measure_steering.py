@@ -6,6 +6,7 @@ and exchanged for those of another. Every figure stands beside that of a control
 
 import argparse
 import dataclasses
+import functools
 import random
 import re
 from collections import defaultdict
@@ -34,7 +35,7 @@ OBJECT = 25  # features that make up a thing as the model sees one, its noun and
 REMOVE = "all its features off, on the picture"
 BELOW = "best feature as far below 0 as it usually is above, on the picture"
 BLOCK = 4  # side of the free block of patches that a thing is added to
-ADD = f"a whole thing of {OBJECT} features, on {BLOCK} x {BLOCK} free patches"
+ADD = f"a whole thing of {OBJECT} features x 1.5, on {BLOCK} x {BLOCK} free patches"
 SWAP = "its features off, the new noun's x 1.5, on its patches"
 CONTRASTED = 8  # pictures on either side of a contrast vector
 CURVE = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
@@ -170,10 +171,10 @@ class Ways:
         """The new noun's features, set to one and a half times what they usually are on its patches."""
         return [Edit(sae=self.sae, feature=f, target=1.5 * self.usual(case.new, f), where=where) for f in self.found.features(case.new)]
 
-    def thing(self, case: Case, where: Any) -> list[Edit]:
-        """The features that are most active on the new noun's patches, those that all things share too, set to what they usually are there."""
+    def thing(self, case: Case, where: Any, times: float = 1.5) -> list[Edit]:
+        """The features that are most active on the new noun's patches, those that all things share too, set to so many times that."""
         top = self.found.usual[NAMES.index(case.new)].topk(OBJECT).indices.tolist()
-        return [Edit(sae=self.sae, feature=f, target=self.usual(case.new, f), where=where) for f in top]
+        return [Edit(sae=self.sae, feature=f, target=times * self.usual(case.new, f), where=where) for f in top]
 
     def contrast(self, case: Case) -> list[Edit]:
         """No SAE: the projection onto the difference between pictures with and without the target, set to 0."""
@@ -214,6 +215,9 @@ class Ways:
         def free(case: Case, make: Callable[[Case, Any], list[Edit]]) -> list[Edit]:
             return make(case, {"patches": case.free}) if case.free else []
 
+        def things(times: float) -> Callable[[Case], list[Edit]]:
+            return lambda c: free(c, functools.partial(self.thing, times=times))
+
         return {
             REMOVE: (removed, lambda c: self.off(c, "image")),
             "control of the same size": (removed, lambda c: self.matched(c, self.off(c, "image"), -1)),
@@ -231,6 +235,8 @@ class Ways:
             "no SAE: contrast vector, projection set to 0, on the picture": (removed, self.contrast),
             ADD: (added, lambda c: free(c, self.thing)),
             "control of the same size  ": (added, lambda c: self.matched(c, free(c, self.thing), 1)),
+            "a whole thing x 1, there": (added, things(1)),
+            "a whole thing x 2, there": (added, things(2)),
             f"the noun's features x 1.5, on {BLOCK} x {BLOCK} free patches": (added, lambda c: free(c, self.noun)),
             "best feature, strength 0.5, on the picture": (added, lambda c: self.best(c.new, "image", strength=0.5)),
             "best feature, strength 0.7, on the picture": (added, lambda c: self.best(c.new, "image", strength=0.7)),
@@ -240,7 +246,7 @@ class Ways:
                 swapped,
                 lambda c: swap(c, self.best(c.new, {"patches": c.patches}, strength=1)),
             ),
-            "its features off, a whole thing set, there": (swapped, lambda c: swap(c, self.thing(c, {"patches": c.patches}))),
+            "its features off, a whole thing x 1.5, there": (swapped, lambda c: swap(c, self.thing(c, {"patches": c.patches}))),
         }
 
 

@@ -83,7 +83,7 @@ def step(width: int = WIDTH, layers: int = 4, steps: int = 20) -> None:
 
     whole = []
     tensors = {name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in inputs.tensors.items()}
-    with Timed(vlm, prompt, [(), (edit,)], {}), torch.inference_mode():
+    with Timed(vlm, prompt, [(), (edit,)], {edit.at: None}), torch.inference_mode():
         cache = vlm.model(**tensors, use_cache=True, logits_to_keep=1).past_key_values
         spent.clear()
         token = torch.full((2, 1), 300)

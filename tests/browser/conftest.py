@@ -49,17 +49,17 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(chromium, url):
-    """Open the real page, with its first lens drawn. `page.faults` collects what scripts throw."""
+    """Open the real page, with its first lens drawn, or what `ready` names. `page.faults` collects what scripts throw."""
     contexts = []
 
-    def opened(path="/", **options):
+    def opened(path="/", ready=".lens[data-ready]", **options):
         context = chromium.new_context(**{"viewport": {"width": 1400, "height": 1300}, **options})
         contexts.append(context)
         page = context.new_page()
         page.faults = []
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         page.goto(url + path)
-        page.wait_for_selector(".lens[data-ready]")
+        page.wait_for_selector(ready, timeout=60_000)
         return page
 
     yield opened
