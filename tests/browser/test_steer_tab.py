@@ -41,7 +41,7 @@ def page(open_page):
 
 @pytest.fixture
 def steered(page):
-    answered(page, lambda: page.locator(".edits").get_by_role("button", name=PRESETS[0]).first.click())
+    answered(page, page.locator(".edits").get_by_role("button", name=PRESETS[0]).first.click)
     return page
 
 
@@ -138,5 +138,5 @@ def test_a_phone_scrolls_only_down(open_page, scheme):
     page = open_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
     page.get_by_role("tab", name="Steer").click()
     page.wait_for_selector(".edits[data-ready]", timeout=60_000)
-    answered(page, lambda: page.locator(".edits").get_by_role("button", name=PRESETS[0]).first.click())
+    answered(page, page.locator(".edits").get_by_role("button", name=PRESETS[0]).first.click)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1")
