@@ -56,7 +56,10 @@ of it; but the decoder was prepared for that, and a large LLaVA's was not.
 
 The last stage makes the model steerable. Before it, the text read all it needed from the picture in block 0: exchanging the picture's states after block 0
 brought the second picture into the description in 12 of 52 cases, after block 5 in none. Now whatever stands on the patches up to block 5 is what the answer
-speaks of. That too is preparation: a large LLaVA was trained for no such thing.
+speaks of. That too is preparation: a large LLaVA was trained for no such thing. On 157 unseen scenes of two things, switching off a noun's features of the SAE
+that ships (layer 3, on image tokens) removed the noun from the description in 82.2 % and left the other in 98.1 %; random features that are active on the same
+patches, pushed as far, in 13.4 %. Exchanging one noun's features for another's on its patches put the other in its place in 93.0 %; adding a third thing to the background
+succeeded in 52.9 %. By `python -m interp.emoji_world.measure_steering`; the whole table stands in the README of LLaVA Microscope.
 
 Drawings of {seen} were seen in training; those of {held_out} were kept out.
 

@@ -198,7 +198,7 @@ library_name: saelens
 
 {features} features of the residual stream after decoder block {layer} of [emoji-llava](../emoji-llava/README.md), trained by sae-lens as BatchTopK
 ({k} active features per token on average) and saved as JumpReLU, on {tokens:,} training samples, in passes over a pool
-of about a million tokens: image, prompt and answer in equal parts, BOS left out.
+of about 600 000 tokens: image, prompt and answer in equal parts, BOS left out.
 Rebuilt by `python -m interp.emoji_world.train_sae`, which also writes this page. {chosen}
 
 Everything below is of scenes of seen vendors that training never drew, undistorted: {patches:,} patches.

@@ -311,7 +311,7 @@ def assemble(studio: Studio, work: Path, target: Path) -> None:
     (target / "training.json").write_text(json.dumps(seen) + "\n", encoding="utf-8")
 
 
-SCENES = {"words": 60_000, "patches": 400_000, "align": 60_000, "tune": 40_000, "late": 40_000}
+SCENES = {"words": 60_000, "patches": 400_000, "align": 60_000, "tune": 40_000, "late": 60_000}
 
 
 def main() -> None:
