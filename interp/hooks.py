@@ -3,6 +3,7 @@
 Knows edits and the layers of a model; knows nothing of generation.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,6 +120,7 @@ class _Move:
         self.edit = edit
         self.rows: list[int] = []
         self._values: list[float] = []
+        self._device = device
         self._push = Push(edit, device)
         self._place: tuple[list[int], bool] | None = None
         self._calls: list[tuple[int, torch.Tensor, torch.Tensor]] = []
@@ -127,6 +129,11 @@ class _Move:
         """One more row."""
         self.rows.append(row)
         self._values.append(value)
+
+    @functools.cached_property
+    def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Its rows [rows, 1] and their values [rows]; asked for once all are there."""
+        return torch.tensor(self.rows, device=self._device)[:, None], torch.tensor(self._values, device=self._device)
 
     @property
     def fired(self) -> bool:
@@ -144,11 +151,12 @@ class _Move:
     def apply(self, hidden: torch.Tensor, change: torch.Tensor, columns: list[int], scale: Scale, start: int) -> None:
         """Add to `change` what it does to `hidden`, both [rows of the batch, length, d]."""
         device = hidden.device
-        rows, at = torch.tensor(self.rows, device=device)[:, None], torch.tensor(columns, device=device)
+        rows, values = self._batch
+        at = torch.tensor(columns, device=device)
         states = hidden[rows, at].float()
         known = len(scale.norms)
         norms = torch.tensor([float(scale.norms[start + c]) if start + c < known else scale.text for c in columns], device=device)
-        delta = self._push.delta(states, torch.tensor(self._values, device=device), norms)
+        delta = self._push.delta(states, values, norms)
         change.index_put_((rows, at), delta, accumulate=True)  # the same edit may stand twice in one row
         length = delta.norm(dim=-1)
         self._calls.append((len(columns), length.sum(1), (length / states.norm(dim=-1).clamp(min=_TINY)).sum(1)))

@@ -102,9 +102,12 @@ def build(service: Service) -> gr.Blocks:
                 yield (gr.skip(), FAILED, *unchanged)
                 raise
 
+        def left(request: gr.Request) -> None:
+            steering_service.stop(request.session_hash)
+
         def opening(request: gr.Request) -> tuple[Any, ...]:
             """The first lens: of an example, or of what a link asks for."""
-            asked, set_by_link, said = _asked_by_link(request, service, steering_service)
+            asked, set_by_link, said = _asked_by_link(request, service, steering_service, len(opens))
             *_, last = run(*asked, 5, request)
             answer, lens_said, *rest = last
             return (answer, said or lens_said, *rest, *set_by_link)
@@ -118,7 +121,7 @@ def build(service: Service) -> gr.Blocks:
         for listener in after:
             runs = [done.then(*listener, show_progress="hidden", **QUEUE) for done in runs]
         tabs.select(_selected, None, selected, api_visibility="private", show_progress="hidden", queue=False)
-        demo.unload(lambda request: steering_service.stop(request.session_hash))
+        demo.unload(left)
         add_endpoints(service, steering_service)
     return demo
 
@@ -136,14 +139,14 @@ def _lens_tab(service: Service, run_key: gr.State) -> tuple[LensView, gr.Code, l
 def _controls(service: Service) -> dict[str, Any]:
     controls: dict[str, Any] = {}
     controls["image"] = Picture(
-        example(PICTURES[0]), label="Picture", type="filepath", sources=["upload", "clipboard", "webcam"], height=280, elem_id="picture"
+        _example(PICTURES[0]), label="Picture", type="filepath", sources=["upload", "clipboard", "webcam"], height=280, elem_id="picture"
     )
     controls["prompt"] = gr.Textbox(PROMPTS[0], label="Prompt", lines=1, max_lines=4, elem_id="prompt", submit_btn=False)
     controls["run"] = gr.Button("Run", variant="primary", elem_id="run")
     controls["message"] = gr.HTML("", elem_id="message")
     controls["answer"] = gr.Textbox(label="Answer", interactive=False, lines=2, elem_id="answer")
     controls["examples"] = [
-        gr.Examples([[example(name)] for name in PICTURES], controls["image"], label="Pictures to try", api_visibility="private"),
+        gr.Examples([[_example(name)] for name in PICTURES], controls["image"], label="Pictures to try", api_visibility="private"),
         gr.Examples([[prompt] for prompt in PROMPTS], controls["prompt"], label="Questions to try", api_visibility="private"),
     ]
     names = list(dict.fromkeys([service.default_model, *PRESETS]))
@@ -163,17 +166,19 @@ def _controls(service: Service) -> dict[str, Any]:
     return controls
 
 
-def _asked_by_link(request: gr.Request, service: Service, steering: SteerService) -> tuple[tuple[str, str, str, int], list[Any], str]:
-    """Picture, prompt, model and length of the first answer; what a link sets on the page; and what is wrong with the link."""
-    usual = (example(PICTURES[0]), PROMPTS[0], service.default_model, 32)
+def _asked_by_link(
+    request: gr.Request, service: Service, steering: SteerService, settable: int
+) -> tuple[tuple[str, str, str, int], list[Any], str]:
+    """Picture, prompt, model and length of the first answer; what a link sets on the page (`settable` outputs); and what is wrong with the link."""
+    usual = (_example(PICTURES[0]), PROMPTS[0], service.default_model, 32)
     packed = request.query_params.get(share.PARAMETER)
     if not packed:
-        return usual, [gr.skip()] * 11, ""
+        return usual, [gr.skip()] * settable, ""
     try:
         state = share.unpack(packed)
         settings, editor = share.Settings.of(state), steering.linked_editor(state)
     except InterpError as error:
-        return usual, [gr.skip()] * 11, message(str(error), error=True)
+        return usual, [gr.skip()] * settable, message(str(error), error=True)
     said = ""
     try:
         image = share.picture(state.get("picture"), EXAMPLES)
@@ -193,8 +198,7 @@ def _about(model: str) -> str:
     return f"<p>{html.escape(preset.about if preset else model)}</p>"
 
 
-def example(name: str) -> str:
-    """The path of an example picture."""
+def _example(name: str) -> str:
     return str(EXAMPLES / f"{name}.webp")
 
 
