@@ -16,7 +16,8 @@ from .edits import Contrast, Edit
 from .errors import InterpError
 from .features import Encoding, Feature, Features, encode, top_features
 from .lens import Lens, logit_lens
-from .model import Inputs, Vlm, load
+from .loading import load
+from .model import Inputs, Vlm
 from .patches import PatchGrid
 from .presets import PRESETS, Preset
 from .sae import Sae

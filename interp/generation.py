@@ -12,9 +12,9 @@ import torch
 from transformers import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from .devices import free_bytes
 from .edits import Edit
 from .errors import InterpError
-from .readout import free_bytes
 from .trace import tokens_of
 
 if TYPE_CHECKING:

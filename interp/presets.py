@@ -15,6 +15,10 @@ class KnownSae:
     source: str
     """What `interp.load_sae` takes: a release and id of sae-lens, a hub repository, or a folder."""
     layer: int
+    labels: str
+    """Where the names of its features come from."""
+    note: str = ""
+    """What to know before believing it."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +29,40 @@ class Preset:
     checkpoint: str
     """Hub id or folder."""
     revision: str | None
+    """Commit, tag or branch on the hub; None follows the repository's main branch."""
+    licence: str
     layers: int
     default_layer: int
     """Where its lens is read first, about three quarters deep."""
-    memory_gb: float
-    """Needed on the device, 4-bit where that is the default."""
-    proved: str
+    memory_4bit_gb: float
+    """GB needed on a GPU for lens, SAE and steering with the decoder in 4 bit: weights by arithmetic from the shapes, and a reserve."""
+    memory_16bit_gb: float
+    """The same with all weights in 16 bit. A CPU computes in 32 bit and needs twice as much."""
+    proved: Literal["real weights", "shape"]
     """"real weights" where its figures were measured on them, "shape" where only random weights of its exact classes were run."""
     about: str
     """One line for the page."""
+    gated: bool = False
+    """Whether its licence must be accepted on the hub, with an account, before it can be downloaded."""
+    requires: tuple[str, ...] = ()
+    """Packages that its processor needs beside requirements.txt."""
     quantize: Literal["auto", "4bit", "none"] = "auto"
     """Overrides what "auto" means for this checkpoint."""
     saes: tuple[KnownSae, ...] = ()
     """The first is the one that is used where none is named."""
+
+    def memory_gb(self, *, cpu: bool) -> float:
+        """GB needed with the default quantisation: 4 bit on a GPU, 32-bit numbers on a CPU."""
+        if cpu:
+            return 2 * self.memory_16bit_gb
+        return self.memory_16bit_gb if self.quantize == "none" else self.memory_4bit_gb
+
+
+_TEXT_ONLY = "Trained on text of the decoder's base model: pictures, and this fine-tune, are foreign to it. Look at the explained variance."
+
+
+def _known(*saes: tuple[str, int, str, str]) -> tuple[KnownSae, ...]:
+    return tuple(KnownSae(source, source, layer, labels, note) for source, layer, labels, note in saes)
 
 
 PRESETS = {
@@ -47,26 +72,157 @@ PRESETS = {
             name="emoji-llava",
             checkpoint=str(ASSETS / "emoji-llava"),
             revision=None,
+            licence="Apache-2.0",
             layers=8,
             default_layer=5,
-            memory_gb=0.1,
+            memory_4bit_gb=0.1,
+            memory_16bit_gb=0.1,
             proved="real weights",
             about=(
                 "Knows 120 emoji and nothing else; built to be readable; says nothing about how readable large models are. "
                 "For the real thing choose another model, such as llava-interleave-0.5b."
             ),
             quantize="none",
-            saes=(KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), layer=3),),
+            saes=(KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), 3, "scenes and promoted words, beside the weights"),),
         ),
         Preset(
             name="llava-interleave-0.5b",
             checkpoint="llava-hf/llava-interleave-qwen-0.5b-hf",
             revision=None,
+            licence="Tongyi Qianwen research",
             layers=24,
             default_layer=17,
-            memory_gb=3.5,
+            memory_4bit_gb=2.0,
+            memory_16bit_gb=2.5,
             proved="shape",
-            about="A small real LLaVA (Qwen 0.5B and SigLIP) that runs on a CPU. Downloads about 1.7 GB once.",
+            about="A small real LLaVA (Qwen 0.5B and SigLIP) that runs on a CPU. Downloads about 1.7 GB once. No SAE is published for it.",
+        ),
+        Preset(
+            name="llava-1.5-7b",
+            checkpoint="llava-hf/llava-1.5-7b-hf",
+            revision=None,
+            licence="Llama 2 Community",
+            layers=32,
+            default_layer=23,
+            memory_4bit_gb=6.5,
+            memory_16bit_gb=16.0,
+            proved="shape",
+            about=(
+                "LLaVA 1.5 (Vicuna 7B and CLIP): 24 x 24 patches of the centre square. No SAE is published for it: "
+                "steer it with contrast vectors (interp.contrast_vector)."
+            ),
+        ),
+        Preset(
+            name="llava-next-llama3-8b",
+            checkpoint="llava-hf/llama3-llava-next-8b-hf",
+            revision=None,
+            licence="Llama 3 Community",
+            layers=32,
+            default_layer=23,
+            memory_4bit_gb=11.0,
+            memory_16bit_gb=21.0,
+            proved="shape",
+            about="LLaVA-NeXT (Llama 3 8B and CLIP): the whole picture and up to four tiles of it. An SAE was trained on this very model.",
+            saes=_known(
+                (
+                    "lmms-lab/llama3-llava-next-8b-hf-sae-131k",
+                    24,
+                    "LMMs-Lab's explanations",
+                    "Trained on this model and its training data.",
+                ),
+                ("llama-3-8b-it-res-jh/blocks.25.hook_resid_post", 25, "Neuronpedia", _TEXT_ONLY),
+            ),
+        ),
+        Preset(
+            name="llava-gemma-2b",
+            checkpoint="Intel/llava-gemma-2b",
+            revision=None,
+            licence="Gemma",
+            layers=18,
+            default_layer=13,
+            memory_4bit_gb=4.5,
+            memory_16bit_gb=7.5,
+            proved="shape",
+            about="LLaVA on Gemma 2B with CLIP. SAEs of text-only Gemma 2B fit its width and come with names.",
+            saes=_known(
+                ("gemma-2b-res-jb/blocks.12.hook_resid_post", 12, "Neuronpedia", _TEXT_ONLY),
+                ("gemma-2b-res-jb/blocks.6.hook_resid_post", 6, "Neuronpedia", _TEXT_ONLY),
+                ("gemma-2b-it-res-jb/blocks.12.hook_resid_post", 12, "Neuronpedia", _TEXT_ONLY),
+            ),
+        ),
+        Preset(
+            name="idefics2-8b",
+            checkpoint="HuggingFaceM4/idefics2-8b",
+            revision=None,
+            licence="Apache-2.0",
+            layers=32,
+            default_layer=23,
+            memory_4bit_gb=8.0,
+            memory_16bit_gb=19.5,
+            proved="shape",
+            about="Idefics2 (Mistral 7B and SigLIP). A perceiver mixes the patches: its image tokens have no places on the picture.",
+        ),
+        Preset(
+            name="qwen2-vl-7b",
+            checkpoint="Qwen/Qwen2-VL-7B-Instruct",
+            revision=None,
+            licence="Apache-2.0",
+            layers=28,
+            default_layer=20,
+            memory_4bit_gb=9.5,
+            memory_16bit_gb=19.5,
+            proved="shape",
+            about="Qwen2-VL: as many patches as the picture has room for, its proportions kept.",
+            requires=("torchvision",),
+        ),
+        Preset(
+            name="molmo2-8b",
+            checkpoint="allenai/Molmo2-8B",
+            revision=None,
+            licence="Apache-2.0",
+            layers=36,
+            default_layer=26,
+            memory_4bit_gb=10.0,
+            memory_16bit_gb=21.0,
+            proved="shape",
+            about="Molmo 2 (Qwen3 8B and SigLIP 2): the whole picture and a finer view of it.",
+            requires=("torchvision",),
+        ),
+        Preset(
+            name="smolvlm-256m",
+            checkpoint="HuggingFaceTB/SmolVLM-256M-Instruct",
+            revision=None,
+            licence="Apache-2.0",
+            layers=30,
+            default_layer=21,
+            memory_4bit_gb=1.5,
+            memory_16bit_gb=1.7,
+            proved="shape",
+            about="SmolVLM 256M: the smallest real one, for a CPU. The whole picture and tiles of it.",
+        ),
+        Preset(
+            name="gemma-3-4b",
+            checkpoint="google/gemma-3-4b-it",
+            revision=None,
+            licence="Gemma",
+            layers=34,
+            default_layer=25,
+            memory_4bit_gb=7.0,
+            memory_16bit_gb=11.0,
+            proved="shape",
+            about="Gemma 3 4B: 16 x 16 patches of the whole picture. Gemma Scope 2 has SAEs of this very model, trained on text.",
+            gated=True,
+            saes=_known(
+                *(
+                    (
+                        f"gemma-scope-2-4b-it-res/layer_{layer}_width_16k_l0_medium",
+                        layer,
+                        "Neuronpedia",
+                        "Trained on text, on this very model.",
+                    )
+                    for layer in (17, 9, 22, 29)
+                )
+            ),
         ),
     )
 }

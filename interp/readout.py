@@ -4,13 +4,13 @@ What comes after the head (a soft cap, a scale) is decided by comparison with th
 classes carry the field and ignore it. Knows rows of states, not layers or pictures.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from .devices import free_bytes
 from .errors import InterpError
 
 if TYPE_CHECKING:
@@ -118,10 +118,3 @@ def _finishes(config: Any) -> dict[str, Finish]:
     if scaling := getattr(text, "logits_scaling", None):
         finishes["logits_scaling"] = lambda logits: logits.div_(scaling)
     return finishes
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free on this device now."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -16,8 +16,8 @@ from typing import Any
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+from .devices import pick_device
 from .errors import InterpError
-from .model import pick_device
 from .presets import PRESETS, KnownSae
 from .published_labels import LMMS_LAB, explanation_labels
 from .sae import Figures, Sae

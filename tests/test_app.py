@@ -52,7 +52,7 @@ def test_models(client):
     assert models["emoji-llava"]["loaded"]
     assert models["emoji-llava"]["fits"]
     assert models["emoji-llava"]["layers"] == 8
-    assert models["emoji-llava"]["saes"] == [{"name": "emoji-llava-sae", "layer": 3}]
+    assert [(sae["name"], sae["layer"]) for sae in models["emoji-llava"]["saes"]] == [("emoji-llava-sae", 3)]
     assert models["llava-interleave-0.5b"]["proved"] == "shape"
     assert not models["llava-interleave-0.5b"]["loaded"]
 

@@ -664,7 +664,7 @@ def preset(saved, tmp_path, monkeypatch):
     """A preset with SAEs of layers 3 and 8."""
     other = copy(saved["topk"], tmp_path / "eight")
     edit_config(other, metadata={"sae_lens_version": "6.54.12", "hook_name": "blocks.8.hook_resid_post"})
-    saes = (KnownSae("first-sae", str(saved["standard"]), 3), KnownSae("second-sae", str(other), 8))
+    saes = (KnownSae("first-sae", str(saved["standard"]), 3, ""), KnownSae("second-sae", str(other), 8, ""))
     monkeypatch.setitem(PRESETS, "both", dataclasses.replace(PRESETS["emoji-llava"], name="both", saes=saes))
     return saes
 

@@ -80,7 +80,8 @@ def add_endpoints(service: Service, steering: SteerService) -> None:
         """The models that are known by name.
 
         Returns a list with, for each: name, checkpoint, layers, default_layer, saes, loaded (in memory now), fits (this machine's free memory),
-        memory_gb, proved ("real weights" if its figures were measured on them, "shape" if only random weights of its classes were run), about.
+        memory_gb (needed here; memory_4bit_gb and memory_16bit_gb on a GPU), licence, gated (must be accepted on the hub first), revision, requires
+        (packages beside requirements.txt), proved ("real weights" if its figures were measured on them, "shape" if only random weights of its classes were run), about.
         """
         return service.models()
 

@@ -11,12 +11,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..devices import free_bytes, pick_device
 from ..errors import InterpError
 from ..features import Encoding, Features, encode
 from ..lens import Lens, logit_lens
-from ..model import Vlm, load, pick_device
+from ..loading import load
+from ..model import Vlm
 from ..presets import PRESETS, KnownSae
-from ..readout import free_bytes
 from ..sae import Sae
 from ..sae_loading import load_sae
 from ..trace import Trace, TraceCache
@@ -74,17 +75,24 @@ class Service:
     def models(self) -> list[dict[str, Any]]:
         """Every preset and whether it fits this machine."""
         loaded = self._vlm.name if self._vlm else None
-        free = free_bytes(pick_device("auto")) / 2**30
+        device = pick_device("auto")
+        free, cpu = free_bytes(device) / 1e9, device.type == "cpu"
         return [
             {
                 "name": preset.name,
                 "checkpoint": preset.checkpoint if "/" in preset.checkpoint and not preset.checkpoint.startswith("/") else preset.name,
                 "layers": preset.layers,
                 "default_layer": preset.default_layer,
-                "saes": [{"name": sae.name, "layer": sae.layer} for sae in preset.saes],
+                "saes": [{"name": sae.name, "layer": sae.layer, "labels": sae.labels, "note": sae.note} for sae in preset.saes],
                 "loaded": preset.name == loaded,
-                "fits": preset.memory_gb <= free,
-                "memory_gb": preset.memory_gb,
+                "fits": preset.memory_gb(cpu=cpu) <= free,
+                "memory_gb": preset.memory_gb(cpu=cpu),
+                "memory_4bit_gb": preset.memory_4bit_gb,
+                "memory_16bit_gb": preset.memory_16bit_gb,
+                "licence": preset.licence,
+                "gated": preset.gated,
+                "revision": preset.revision,
+                "requires": list(preset.requires),
                 "proved": preset.proved,
                 "about": preset.about,
             }
