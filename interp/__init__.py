@@ -15,10 +15,10 @@ from .contrast import contrast_vector
 from .edits import Contrast, Edit
 from .errors import InterpError
 from .features import Encoding, Feature, Features, encode, top_features
+from .grids import PatchGrid, Region
 from .lens import Lens, logit_lens
 from .loading import load
 from .model import Inputs, Vlm
-from .patches import PatchGrid
 from .presets import PRESETS, Preset
 from .sae import Sae
 from .sae_loading import load_sae
@@ -38,6 +38,7 @@ __all__ = [
     "Lens",
     "PatchGrid",
     "Preset",
+    "Region",
     "Sae",
     "Steered",
     "Sweep",

@@ -1,4 +1,4 @@
-"""How a batch of rows generates: shared noise, stopping, streaming, how many rows fit, and reading an answer again behind its prompt.
+"""How a batch of rows generates: shared noise, stopping, streaming, and how many rows fit.
 
 Knows models and edits' names for its errors; knows nothing of how edits act.
 """
@@ -103,23 +103,7 @@ def answer_of(vlm: "Vlm", ids: list[int]) -> Answer:
     if end is not None:
         ids = ids[: end + 1]
     text = vlm.tokenizer.decode(ids, skip_special_tokens=True).strip()
-    return Answer(text, tuple(ids), tuple(token.text for token in tokens_of(vlm, ids, 0)), end is not None)
-
-
-def said(vlm: "Vlm", tensors: dict[str, torch.Tensor], ids: Sequence[int]) -> torch.Tensor:
-    """Logits behind a prompt and behind each of the `ids` that follow it: [rows, 1 + ids, vocabulary].
-
-    The answer goes in by itself, as it does when it is generated: the picture's placeholder may be one of its words, and there it stands for
-    no picture.
-    """
-    first = vlm.model(**tensors, use_cache=True, logits_to_keep=1)
-    if not ids:
-        return first.logits
-    rows, length = tensors["input_ids"].shape
-    answer = torch.tensor([ids] * rows, device=vlm.model.device)
-    seen = torch.ones(rows, length + len(ids), dtype=torch.long, device=vlm.model.device)
-    then = vlm.model(input_ids=answer, attention_mask=seen, past_key_values=first.past_key_values, use_cache=True)
-    return torch.cat([first.logits, then.logits], dim=1)
+    return Answer(text, tuple(ids), tuple(token.text for token in tokens_of(vlm, ids)), end is not None)
 
 
 def repeated(tensors: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor]:

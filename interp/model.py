@@ -7,7 +7,7 @@ pages.
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ from PIL import Image
 from torch import nn
 
 from .errors import InterpError
+from .grids import Layout
 from .images import open_image
-from .patches import LAYOUTS, Layout
+from .patches import LAYOUTS, REFUSED
 from .presets import PRESETS
 from .readout import Readout
 from .trace import Trace, record
@@ -60,10 +61,8 @@ class Vlm:
         family = model.config.model_type
         kind = type(model).__name__
         if family not in LAYOUTS:
-            raise InterpError(
-                f"{kind} (model_type {family!r}) is not supported: how its image tokens lie on the picture is not known. "
-                f"Supported families: {', '.join(sorted(LAYOUTS))}."
-            )
+            why = REFUSED.get(family, "how its image tokens lie on the picture is not known")
+            raise InterpError(f"{kind} (model_type {family!r}) is not supported: {why}. Supported families: {', '.join(sorted(LAYOUTS))}.")
         if getattr(processor, "tokenizer", None) is None:
             raise InterpError(f"A {type(processor).__name__} has no tokenizer; pass the whole processor (AutoProcessor.from_pretrained).")
         self.model = model.eval()
@@ -115,6 +114,12 @@ class Vlm:
         return Vocabulary.of(self.tokenizer, self.head.weight.shape[0])
 
     @functools.cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of marks that are not text."""
+        added = self.tokenizer.added_tokens_decoder  # all_special_ids forgets some that processors add
+        return frozenset(self.tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+
+    @functools.cached_property
     def readout(self) -> Readout:
         """The final norm and head, with what comes after it."""
         return Readout(self)
@@ -141,18 +146,16 @@ class Vlm:
         picture, found = open_image(image)
         if not isinstance(prompt, str) or not prompt.strip():
             raise InterpError('The prompt is empty. Ask something about the picture, such as "Describe the image."')
-        placeholders = {self.tokenizer.convert_ids_to_tokens(self.image_token_id), getattr(self.processor, "image_token", None)} - {None}
+        marks = (getattr(self.processor, name, None) for name in ("image_token", "video_token"))
+        placeholders = {self.tokenizer.convert_ids_to_tokens(self.image_token_id), *marks} - {None}
         for placeholder in placeholders:
             if placeholder in prompt:
                 raise InterpError(
                     f"The prompt contains {placeholder!r}, the mark that stands for the picture. The picture is put in by itself: take it out."
                 )
-        if self.processor.chat_template is None:
-            raise InterpError(f"The processor of {self.name!r} has no chat template; set processor.chat_template first.")
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+        text = self._in_template(prompt)
         tensors = self._tokenize(text, picture)
-        layout = LAYOUTS[self.model.config.model_type](self.model.config, self.processor.image_processor, picture, tensors)
+        layout = LAYOUTS[self.model.config.model_type](self.model.config, self.processor, picture, tensors)
         self.check_length(tensors["input_ids"].shape[1], 0)
         return Inputs(
             tensors={
@@ -166,9 +169,20 @@ class Vlm:
             notes=tuple(notes if notes is not None else found),
         )
 
+    def _in_template(self, prompt: str) -> str:
+        """The prompt with the picture's placeholder in front, in the checkpoint's own chat template."""
+        if self.processor.chat_template is not None:
+            content = [{"type": "image"}, {"type": "text", "text": prompt}]
+            return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+        if self.tokenizer.chat_template is not None:  # older checkpoints have a template of text alone
+            turn = {"role": "user", "content": f"{self.processor.image_token}\n{prompt}"}
+            return self.tokenizer.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+        raise InterpError(f"The processor of {self.name!r} has no chat template; set processor.chat_template first.")
+
     def _tokenize(self, text: str, picture: Image.Image) -> dict[str, torch.Tensor]:
         begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
-        return dict(self.processor(images=picture, text=text, return_tensors="pt", add_special_tokens=not begins))
+        inputs = self.processor(images=picture, text=text, return_tensors="pt", add_special_tokens=not begins)
+        return {name: tensor for name, tensor in inputs.items() if isinstance(tensor, torch.Tensor)}
 
     def answer_ids(self, inputs: Inputs, answer: str) -> torch.Tensor:
         """The ids of a forced answer, ended as the model would end it, so that every word of it enters the model."""
@@ -184,13 +198,19 @@ class Vlm:
         end = min(self.end_ids - {None}, default=None)
         return whole[start:] if end is None else torch.cat([whole[start:], torch.tensor([end])])
 
-    @staticmethod
-    def extend(inputs: Inputs, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The inputs with text `ids` behind them."""
-        tensors = dict(inputs.tensors)
-        tensors["input_ids"] = torch.cat([tensors["input_ids"], ids[None].to(tensors["input_ids"])], dim=1)
-        tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
-        return tensors
+    def read(self, tensors: Mapping[str, torch.Tensor], ids: Sequence[int], *, keep: int = 0) -> torch.Tensor:
+        """Logits behind prepared inputs (of one or several rows) and behind each of the `ids` that follow: [rows, 1 + ids, vocabulary].
+
+        `keep`: only so many of them. The answer goes in by itself, as it does when it is generated: the picture's placeholder may be one of
+        its words, and there it stands for no picture; and a family whose prompt is read in both directions reads its answer in one.
+        """
+        first = self.model(**tensors, use_cache=True, logits_to_keep=1)
+        if not ids:
+            return first.logits
+        answer = torch.tensor([list(ids)] * len(tensors["input_ids"]), device=self.model.device)
+        # No mask: nothing is padded, and Qwen2-VL would count positions by it from the start.
+        then = self.model(input_ids=answer, past_key_values=first.past_key_values, use_cache=True, logits_to_keep=keep)
+        return torch.cat([first.logits, then.logits], dim=1)[:, -keep:]
 
     def check_length(self, prompt: int, new: int) -> None:
         """Raise InterpError unless a prompt of so many tokens and so many new ones fit into the context."""

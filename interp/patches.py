@@ -1,92 +1,40 @@
-"""Which image token is which piece of the picture: one builder for each architecture family.
+"""Which image token is which piece of the picture: builders for families that look at a picture as one view, and the table of all families.
 
-Follows what the image processor does to the picture (resize, centre crop, pad, stretch), from its settings and the picture's size.
-Knows nothing of prompts and residuals.
+Follows what the image processor does to the picture (resize, centre crop, pad, stretch), from its settings and the picture's size; each rule
+is held to the real processor and model classes by painting patches (tests/test_patches.py). Knows nothing of prompts and residuals.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
+from .grids import Layout, PatchGrid, Region, even
+from .tiles import idefics3_layout, llava_next_layout, llava_onevision_layout, molmo2_layout
+from .views import Tensors, denormalise, expect, image_positions
 
-from .errors import InterpError
-
-Box = tuple[float, float, float, float]
-"""left, top, right, bottom in pixels of the upright original picture."""
+Builder = Callable[[Any, Any, Any, Tensors], Layout]
 
 
-@dataclass(frozen=True)
-class PatchGrid:
-    """Image tokens that form a grid over a picture."""
-
-    name: str
-    """What this grid covers, such as "whole picture"."""
-    positions: torch.Tensor
-    """Index of each patch's token in the model's sequence: int64 [rows, cols]."""
-    boxes: torch.Tensor
-    """left, top, right, bottom of each patch, clipped to the picture: float32 [rows, cols, 4]. A patch that lies wholly in padding has no
-    area."""
-
-    @property
-    def rows(self) -> int:
-        """Rows of patches."""
-        return self.positions.shape[0]
-
-    @property
-    def cols(self) -> int:
-        """Patches in a row."""
-        return self.positions.shape[1]
-
-    @property
-    def seen(self) -> Box:
-        """The part of the picture that these patches cover."""
-        left, top = self.boxes[..., :2].amin((0, 1)).tolist()
-        right, bottom = self.boxes[..., 2:].amax((0, 1)).tolist()
-        return left, top, right, bottom
-
-    def box(self, row: int, col: int) -> Box:
-        """The pixels of the picture that one patch is made of."""
-        left, top, right, bottom = self.boxes[row, col].tolist()
-        return left, top, right, bottom
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one picture became image tokens."""
-
-    grids: tuple[PatchGrid, ...]
-    views: tuple[Image.Image, ...]
-    """What each grid's encoder saw, de-normalised."""
-
-
-def llava_layout(config: Any, image_processor: Any, image: Image.Image, inputs: Mapping[str, torch.Tensor]) -> Layout:
+def llava_layout(config: Any, processor: Any, image: Any, inputs: Tensors) -> Layout:
     """LLaVA 1.5 and its kin: one square view cut into rows of patches, one token each.
 
     A patch of `patch_size` pixels of the view is mapped back through the processor's steps. Patches are counted from the corner: where the
     view is no multiple of the patch (384 = 27 x 14 + 6), a strip at the right and the bottom has no token.
     """
-    vision = config.vision_config
     pixels = inputs["pixel_values"]
     view_height, view_width = pixels.shape[-2:]
-    patch = vision.patch_size
+    patch = config.vision_config.patch_size
     rows, cols = view_height // patch, view_width // patch
-    scale_x, scale_y, offset_x, offset_y = _resize_rule(image_processor, image.size, (view_width, view_height))
-    positions = _image_positions(config, inputs)
-    if len(positions) != rows * cols:
-        raise InterpError(
-            f"{len(positions)} image tokens do not fit a grid of {rows} x {cols} patches; "
-            f"this checkpoint's processor (patch_size, vision_feature_select_strategy) does not match its vision tower."
-        )
-    column_edges = ((torch.arange(cols + 1) * patch + offset_x) / scale_x).clamp(0, image.width)
-    row_edges = ((torch.arange(rows + 1) * patch + offset_y) / scale_y).clamp(0, image.height)
-    boxes = torch.empty(rows, cols, 4)
-    boxes[..., 0], boxes[..., 2] = column_edges[:-1], column_edges[1:]
-    boxes[..., 1], boxes[..., 3] = row_edges[:-1, None], row_edges[1:, None]
-    grid = PatchGrid("whole picture", positions.view(rows, cols), boxes)
-    return Layout((grid,), (denormalise(pixels.reshape(-1, *pixels.shape[-3:])[0], image_processor),))
+    scale_x, scale_y, offset_x, offset_y = _resize_rule(processor.image_processor, image.size, (view_width, view_height))
+    positions = image_positions(config, inputs)
+    expect(positions, rows * cols, f"a grid of {rows} x {cols} patches")
+    grid = PatchGrid.of(
+        "whole picture",
+        positions.view(rows, cols),
+        even(rows, (rows * patch + offset_y) / scale_y, offset_y / scale_y),
+        even(cols, (cols * patch + offset_x) / scale_x, offset_x / scale_x),
+        image,
+    )
+    return Layout((grid,), (denormalise(pixels.reshape(-1, *pixels.shape[-3:])[0], processor.image_processor),))
 
 
 def _resize_rule(processor: Any, size: tuple[int, int], view: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -111,20 +59,78 @@ def _resize_rule(processor: Any, size: tuple[int, int], view: tuple[int, int]) -
     return scale_x, scale_y, crop_x - padding_x * scale_x, crop_y - padding_y * scale_y
 
 
-def _image_positions(config: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    return (inputs["input_ids"][0] == config.image_token_id).nonzero().flatten().cpu()
+def qwen2_vl_layout(config: Any, processor: Any, image: Any, inputs: Tensors) -> Layout:
+    """Qwen2-VL and Qwen2.5-VL: the picture stretched to whole patches, 2 x 2 of which are merged into one token."""
+    merge, patch = config.vision_config.spatial_merge_size, config.vision_config.patch_size
+    _, height, width = inputs["image_grid_thw"][0].tolist()
+    rows, cols = height // merge, width // merge
+    positions = image_positions(config, inputs)
+    expect(positions, rows * cols, f"a grid of {rows} x {cols} merged patches")
+    grid = PatchGrid.of("whole picture", positions.view(rows, cols), even(rows, image.height), even(cols, image.width), image)
+    # Patches come in the order of their merge; each holds several (equal) frames.
+    pieces = inputs["pixel_values"].view(rows, cols, merge, merge, 3, -1, patch, patch)[:, :, :, :, :, 0]
+    view = pieces.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, height * patch, width * patch)
+    return Layout((grid,), (denormalise(view, processor.image_processor),))
 
 
-def denormalise(pixels: torch.Tensor, processor: Any) -> Image.Image:
-    """[3, height, width] as the vision tower gets it, as a picture again."""
-    values = pixels.detach().float().cpu()
-    if processor.do_normalize:
-        mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
-        values = values * std[:, None, None] + mean[:, None, None]
-    if processor.do_rescale:
-        values = values / processor.rescale_factor
-    return Image.fromarray(values.permute(1, 2, 0).round().clamp(0, 255).numpy().astype(np.uint8))
+def gemma3_layout(config: Any, processor: Any, image: Any, inputs: Tensors) -> Layout:
+    """Gemma 3: the picture stretched to a square, patches pooled to a fixed number; with pan-and-scan, crops of it in the same way."""
+    tokens = config.mm_tokens_per_image
+    side = round(tokens**0.5)
+    positions = image_positions(config, inputs)
+    pixels = inputs["pixel_values"]
+    expect(positions, len(pixels) * tokens, f"{len(pixels)} views of {side} x {side} pooled patches")
+    whole, *crops = positions.view(-1, side, side)
+    grids = [PatchGrid.of("whole picture", whole, even(side, image.height), even(side, image.width), image)]
+    for i, crop in enumerate(crops):
+        # Along the longer side, in equal steps that are rounded up.
+        wide = image.width >= image.height
+        step = -(-max(image.size) // len(crops))
+        along = even(side, min((i + 1) * step, max(image.size)), i * step)
+        rows, cols = (even(side, image.height), along) if wide else (along, even(side, image.width))
+        grids.append(PatchGrid.of(f"crop {i + 1} of {len(crops)}", crop, rows, cols, image))
+    return Layout(tuple(grids), tuple(denormalise(view, processor.image_processor) for view in pixels))
 
 
-LAYOUTS: dict[str, Callable[..., Layout]] = {"llava": llava_layout}
+def idefics2_layout(config: Any, processor: Any, image: Any, inputs: Tensors) -> Layout:  # noqa: ARG001 - the signature of all builders
+    """Idefics2: a perceiver's latents each read the whole picture, or with splitting one of its quadrants; no grid is invented for them."""
+    latents = config.perceiver_config.resampler_n_latents
+    positions = image_positions(config, inputs)
+    views = inputs["pixel_values"].shape[1]
+    expect(positions, views * latents, f"{views} views of {latents} latents")
+    width, height = image.size
+    x, y = width // 2, height // 2
+    whole = ("whole picture", (0.0, 0.0, float(width), float(height)))
+    quadrants = [
+        ("top left", (0.0, 0.0, float(x), float(y))),
+        ("top right", (float(x), 0.0, float(width), float(y))),
+        ("bottom left", (0.0, float(y), float(x), float(height))),
+        ("bottom right", (float(x), float(y), float(width), float(height))),
+    ]
+    parts = [*quadrants, whole] if views > 1 else [whole]
+    regions = [Region(name, rows, box) for (name, box), rows in zip(parts, positions.view(-1, latents), strict=True)]
+    return Layout((), (), tuple(regions))
+
+
+LAYOUTS: dict[str, Builder] = {
+    "gemma3": gemma3_layout,
+    "idefics2": idefics2_layout,
+    "idefics3": idefics3_layout,
+    "llava": llava_layout,
+    "llava_next": llava_next_layout,
+    "llava_onevision": llava_onevision_layout,
+    "molmo2": molmo2_layout,
+    "qwen2_5_vl": qwen2_vl_layout,
+    "qwen2_vl": qwen2_vl_layout,
+    "smolvlm": idefics3_layout,
+    "vipllava": llava_layout,
+}
 """config.model_type → builder. A family that is not listed is refused by `interp.Vlm`."""
+
+_DEEP = "it adds picture features to the outputs of its first blocks too, so a layer's residual is not what left its block"
+_CROSS = "it reads the picture by cross-attention: there are no image tokens in the residual stream"
+REFUSED = {
+    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _DEEP),
+    **dict.fromkeys(("mllama", "idefics", "flamingo"), _CROSS),
+}
+"""Families that are known not to fit, and why."""

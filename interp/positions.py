@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .errors import InterpError
-from .patches import PatchGrid
+from .grids import PatchGrid
 from .trace import Kind, Prompt, Trace
 
 KINDS: dict[str, tuple[Kind, ...]] = {

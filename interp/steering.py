@@ -15,7 +15,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from .edits import Edit, Scale, checked_value
 from .errors import InterpError
-from .generation import Answer, Noise, Stop, Stream, answer_of, not_finite, repeated, rows_at_once, said
+from .generation import Answer, Noise, Stop, Stream, answer_of, not_finite, repeated, rows_at_once
 from .hooks import Applied, Hooks
 from .sae import plain_name
 from .trace import Prompt, Trace, plainly, record, tokens_of
@@ -204,7 +204,7 @@ def _check(vlm: "Vlm", edits: Sequence[Edit]) -> None:
 def prompt_of(vlm: "Vlm", inputs: "Inputs") -> Prompt:
     """The positions of prepared inputs."""
     ids = inputs["input_ids"][0].tolist()
-    return Prompt(tuple(tokens_of(vlm, ids, len(ids))), inputs.layout.grids)
+    return Prompt(tuple(tokens_of(vlm, ids, inputs.layout, len(ids))), inputs.layout.grids)
 
 
 @dataclass(frozen=True)
@@ -296,7 +296,7 @@ class _Run:
         for start in range(0, len(rows), step):
             batch = rows[start : start + step]
             with Hooks(vlm, prompt, batch, scales):
-                logits = said(vlm, repeated(inputs.tensors, len(batch)), plain.ids[:-1])
+                logits = vlm.read(repeated(inputs.tensors, len(batch)), plain.ids[:-1])
             for row in logits:
                 logs = row.float().log_softmax(-1)
                 if reference is None:

@@ -5,6 +5,7 @@ layers are from `Vlm`; knows nothing of lenses and pages.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -23,8 +24,8 @@ from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from .errors import InterpError
+from .grids import Layout, PatchGrid, Region
 from .images import open_image
-from .patches import Layout, PatchGrid
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -66,7 +67,7 @@ class Prompt:
         return [i for i, token in enumerate(self.tokens) if token.kind in kinds]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """One generation for one picture and prompt.
 
@@ -90,7 +91,9 @@ class Trace:
     model_name: str
     notes: tuple[str, ...] = ()
     """What had to be decided about the picture."""
-    _vlm: "Vlm | None" = field(default=None, repr=False, compare=False)
+    regions: tuple[Region, ...] = ()
+    """Image tokens that have no place on a grid, by the part of the picture that they read."""
+    _vlm: "Vlm | None" = field(default=None, repr=False)
 
     @property
     def layers(self) -> int:
@@ -128,6 +131,7 @@ class Trace:
         tensors = {"states": self.states.contiguous(), "image": _png(self.image)}
         for g, (grid, view) in enumerate(zip(self.grids, self.views, strict=True)):
             tensors |= {f"grid{g}.positions": grid.positions.contiguous(), f"grid{g}.boxes": grid.boxes, f"grid{g}.view": _png(view)}
+        tensors |= {f"region{r}.positions": region.positions.contiguous() for r, region in enumerate(self.regions)}
         about = {
             "schema": SCHEMA,
             "prompt": self.prompt,
@@ -136,6 +140,7 @@ class Trace:
             "model_name": self.model_name,
             "notes": self.notes,
             "grids": [grid.name for grid in self.grids],
+            "regions": [[region.name, region.box] for region in self.regions],
             "tokens": [[token.id, token.text, token.kind] for token in self.tokens],
         }
         save_file(tensors, path, metadata={"trace": json.dumps(about)})
@@ -173,6 +178,7 @@ class Trace:
             states=tensors["states"],
             model_name=about["model_name"],
             notes=tuple(about["notes"]),
+            regions=tuple(Region(name, tensors[f"region{r}.positions"], (*box,)) for r, (name, box) in enumerate(about.get("regions", []))),
             _vlm=vlm,
         )
 
@@ -275,7 +281,7 @@ def record(
             ids = torch.cat([prompt_ids[0], forced.to(prompt_ids.device)])
             vlm.check_length(len(ids) - 1, 0)
             with _Recorder(vlm, len(ids) - 1) as recorder:
-                vlm.model(**vlm.extend(inputs, ids[length:-1]), use_cache=False, logits_to_keep=1)
+                vlm.read(inputs.tensors, ids[length:-1].tolist(), keep=1)
     states = recorder.states(len(ids) - 1)
     answer_ids = ids[length:].tolist()
     layout: Layout = inputs.layout
@@ -284,12 +290,13 @@ def record(
         prompt=inputs.prompt,
         answer=tokenizer.decode(answer_ids, skip_special_tokens=True).strip(),
         finished=answer_ids[-1] in vlm.end_ids,
-        tokens=tuple(tokens_of(vlm, ids.tolist(), length)),
+        tokens=tuple(tokens_of(vlm, ids.tolist(), layout, length)),
         grids=layout.grids,
         views=layout.views,
         states=states,
         model_name=vlm.name,
         notes=inputs.notes,
+        regions=layout.regions,
         _vlm=vlm,
     )
 
@@ -305,17 +312,25 @@ def plainly(model: Any) -> Iterator[None]:
         model.generation_config = own
 
 
-def tokens_of(vlm: "Vlm", ids: list[int], prompt_length: int) -> list[Token]:
-    """What each id is and how it reads; those from `prompt_length` on are the answer."""
-    special = set(vlm.tokenizer.all_special_ids)
-    texts = vlm.vocabulary.texts
+def tokens_of(vlm: "Vlm", ids: list[int], layout: Layout | None = None, prompt_length: int = 0) -> list[Token]:
+    """What each id is and how it reads; those from `prompt_length` on are the answer.
+
+    Within the picture's run of tokens, special tokens and image tokens that show no part of it (the newline behind a row of tiles) are separators.
+    """
+    special, texts = vlm.special_ids, vlm.vocabulary.texts
+    placed: set[int] = set()
+    if layout is not None:
+        placed = {i for part in (*layout.grids, *layout.regions) for i in part.positions.flatten().tolist()}
+    first, last = min(placed, default=0), max(placed, default=-1)
     out = []
     for position, i in enumerate(ids):
         kind: Kind = "prompt" if position < prompt_length else "answer"
-        if i == vlm.image_token_id and kind == "prompt":
+        if position in placed:
             kind = "image"
+        elif position < prompt_length and i == vlm.image_token_id:
+            kind = "separator"
         elif i in special:
-            kind = "special"
+            kind = "separator" if first < position < last else "special"
         out.append(Token(i, texts[i] if i < len(texts) else vlm.tokenizer.convert_ids_to_tokens(i), kind))
     return out
 
@@ -341,8 +356,12 @@ class TraceCache:
         max_new_tokens: int = 32,
         answer: str | None = None,
         on_text: Callable[[str], None] | None = None,
+        run: Callable[..., Trace] | None = None,
     ) -> Trace:
-        """As `Vlm.trace`, from memory where possible. `on_text` is called once, with the whole answer, for a trace from memory."""
+        """As `Vlm.trace`, from memory where possible. `on_text` is called once, with the whole answer, for a trace from memory.
+
+        `run(vlm.trace, ...)` is called instead of `vlm.trace(...)` where the model is run elsewhere.
+        """
         picture, notes = open_image(image)
         digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
         key = (vlm.key, digest, prompt, repr(max_new_tokens), answer)  # repr: a wrong True must not find the trace of 1
@@ -352,7 +371,8 @@ class TraceCache:
                 if trace is not None:
                     self._traces.move_to_end(key)
             if trace is None:
-                trace = vlm.trace(picture, prompt, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text, notes=notes)
+                made = functools.partial(run, vlm.trace) if run else vlm.trace
+                trace = made(picture, prompt, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text, notes=notes)
                 self._keep(key, trace)
             elif on_text:
                 on_text(trace.answer)

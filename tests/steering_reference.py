@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from interp import Edit, Sae
+from tests import tiny
 
 D = 64
 
@@ -89,7 +90,7 @@ class Naive:
             for at, layer in enumerate(self.vlm.layers)
         ]
         try:
-            tensors = self.vlm.extend(self.inputs, torch.tensor(ids, dtype=torch.long))
+            tensors = tiny.extend(self.inputs, torch.tensor(ids, dtype=torch.long))
             return self.vlm.model(**tensors, use_cache=False).logits[0, len(self.asked) - 1 :].float()
         finally:
             for handle in handles:

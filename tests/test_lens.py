@@ -42,19 +42,26 @@ def listed(vlm, logits):
     return logits
 
 
-def check_readings(lens, logits, *, atol=1e-5):
+def rounding(vlm):
+    """How much further than usual numbers may differ: in 4 bit, few rows are multiplied by other code than many."""
+    return 100 if getattr(vlm.model, "is_loaded_in_4bit", False) else 1
+
+
+def check_readings(lens, logits):
     """Top ids, probabilities, entropy and log_z against logits of the same shape. Equal values may be listed in any order."""
     vlm, k = lens.trace.vlm, lens.ids.shape[-1]
+    rough = rounding(vlm)
+    atol, rtol = 1e-5 * rough, 1e-4 * rough
     log_p = logits.double().log_softmax(-1)
     top = listed(vlm, log_p).topk(k)
-    torch.testing.assert_close(lens.probs, top.values.exp().float(), atol=atol, rtol=1e-4)
-    torch.testing.assert_close(log_p.gather(-1, lens.ids).exp().float(), lens.probs, atol=atol, rtol=1e-4)
-    sure = (top.values[..., 0] - listed(vlm, log_p).topk(2).values[..., 1]) > 1e-4
+    torch.testing.assert_close(lens.probs, top.values.exp().float(), atol=atol, rtol=rtol)
+    torch.testing.assert_close(log_p.gather(-1, lens.ids).exp().float(), lens.probs, atol=atol, rtol=rtol)
+    sure = (top.values[..., 0] - listed(vlm, log_p).topk(2).values[..., 1]) > rtol
     assert sure.float().mean() > 0.9
     assert torch.equal(lens.ids[..., 0][sure], top.indices[..., 0][sure])
     assert all(len(set(row)) == k for row in lens.ids.flatten(0, 1).tolist())
-    torch.testing.assert_close(lens.log_z, logits.double().logsumexp(-1).float(), atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(lens.entropy, -(log_p.exp() * log_p).sum(-1).float(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(lens.log_z, logits.double().logsumexp(-1).float(), atol=1e-4 * rough, rtol=rtol)
+    torch.testing.assert_close(lens.entropy, -(log_p.exp() * log_p).sum(-1).float(), atol=1e-4 * rough, rtol=rtol)
 
 
 def test_the_last_layer_is_the_model_itself(case):
@@ -62,10 +69,11 @@ def test_the_last_layer_is_the_model_itself(case):
     vlm = trace.vlm
     lens = interp.logit_lens(trace, top_k=5, layers=[trace.layers - 1])
     logits = tiny.full_forward(vlm, trace).logits[0].float()
-    torch.testing.assert_close(lens.log_z[0], logits.logsumexp(-1), atol=1e-5, rtol=1e-5)
+    rough = rounding(vlm)
+    torch.testing.assert_close(lens.log_z[0], logits.logsumexp(-1), atol=1e-5 * rough, rtol=1e-5 * rough)
     check_readings(lens, logits[None])
     own = lens.probs[0].log() + lens.log_z[0, :, None]
-    torch.testing.assert_close(own, logits.gather(-1, lens.ids[0]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(own, logits.gather(-1, lens.ids[0]), atol=1e-4 * rough, rtol=1e-4 * rough)
 
 
 def test_every_layer_equals_a_naive_lens(case):
@@ -158,7 +166,8 @@ def test_probability_and_rank_of_a_word(case):
     spellings = lens.resolve("dog")
     assert set(spellings) == {" dog", "dog", " Dog"}
     ids = list(spellings.values())
-    torch.testing.assert_close(lens.probability("dog"), logits.softmax(-1)[..., ids].sum(-1), atol=1e-6, rtol=1e-4)
+    rough = rounding(trace.vlm)
+    torch.testing.assert_close(lens.probability("dog"), logits.softmax(-1)[..., ids].sum(-1), atol=1e-6 * rough, rtol=1e-4 * rough)
     best = logits[..., ids].amax(-1, keepdim=True)
     assert (lens.rank("dog") - (logits > best).sum(-1)).abs().max() <= 1  # rounding may swap two that are all but equal
     assert (lens.rank("dog") == (logits > best).sum(-1)).float().mean() > 0.98

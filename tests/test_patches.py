@@ -8,9 +8,11 @@ from PIL import ImageDraw
 
 import interp
 from interp.emoji_world.architecture import build_model, build_processor
-from interp.patches import LAYOUTS, denormalise
+from interp.patches import LAYOUTS
+from interp.views import denormalise
 from tests import tiny
 from tests.conftest import PROMPT
+from tests.painting import image_rows, inner_half
 
 MODELS = ["crop", "pad", "stretch", "interleave", "emoji shape", "emoji"]
 PICTURES = {"portrait": (120, 200), "landscape": (200, 120), "square": (150, 150), "wide": (400, 120), "tall": (120, 400), "odd": (101, 97)}
@@ -26,39 +28,6 @@ def model_of(load, request):
         return interp.Vlm(build_model(random_emoji), random_emoji, name=name) if name == "emoji shape" else load(name)
 
     return get
-
-
-class StopHereError(Exception):
-    """The decoder's layers are not needed."""
-
-
-@torch.inference_mode()
-def image_rows(vlm, model, pictures):
-    """What enters the decoder at the image positions, for many pictures of one size: [pictures, image tokens, d]."""
-    prepared = [vlm.prepare(picture, PROMPT) for picture in pictures]
-    caught = []
-
-    def catch(_module, _args, kwargs):
-        caught.append(kwargs["inputs_embeds"])
-        raise StopHereError
-
-    handle = model.get_decoder().register_forward_pre_hook(catch, with_kwargs=True)
-    try:
-        model(**{key: torch.cat([inputs[key] for inputs in prepared]) for key in prepared[0]})
-    except StopHereError:
-        pass
-    finally:
-        handle.remove()
-    at_image = prepared[0]["input_ids"][0] == vlm.image_token_id
-    return caught[0][:, at_image]
-
-
-def inner_half(box, margin=(0, 0)):
-    """The middle of a box in whole pixels, at least `margin` pixels from its border; None where nothing is left to paint."""
-    left, top, right, bottom = box
-    x, y = max((right - left) / 4, margin[0]), max((bottom - top) / 4, margin[1])
-    inner = (int(np.ceil(left + x)), int(np.ceil(top + y)), int(right - x) - 1, int(bottom - y) - 1)
-    return inner if inner[2] >= inner[0] and inner[3] >= inner[1] else None
 
 
 def probes(vlm, picture, *, apart):
@@ -91,7 +60,7 @@ def test_a_painted_box_changes_its_own_token(model_of, name, size, mixing):
     vlm, picture = model_of(name), tiny.noise(*size)
     model = vlm.model if mixing else tiny.without_attention(vlm.model)
     tokens, painted = zip(*probes(vlm, picture, apart=not mixing), strict=True)
-    plain, *changed = image_rows(vlm, model, [picture, *painted])
+    plain, *changed = image_rows(vlm, [picture, *painted], model)
     change = (torch.stack(changed) - plain).norm(dim=-1)
     assert change.argmax(1).tolist() == list(tokens)
     if not mixing:
@@ -202,7 +171,7 @@ def test_a_count_of_tokens_that_is_no_grid_is_refused(load):
     ids = inputs["input_ids"].clone()
     ids[0, -1] = vlm.image_token_id
     with pytest.raises(interp.InterpError, match="17 image tokens do not fit a grid of 4 x 4"):
-        LAYOUTS["llava"](vlm.model.config, vlm.processor.image_processor, inputs.image, inputs.tensors | {"input_ids": ids})
+        LAYOUTS["llava"](vlm.model.config, vlm.processor, inputs.image, inputs.tensors | {"input_ids": ids})
 
 
 def test_a_grid_is_read_only(trace):

@@ -131,7 +131,8 @@ def test_a_forced_answer_gives_the_trace_that_generating_it_gave(load, picture, 
     free = vlm.trace(picture, PROMPT, max_new_tokens=6)
     with Forwards(vlm) as forwards:
         forced = vlm.trace(picture, PROMPT, answer=free.answer)
-    assert len(forwards.lengths) == 1
+    assert len(forwards.lengths) == 2  # the prompt, and the answer behind it
+    assert sum(forwards.lengths) == forced.length
     assert forced.answer == free.answer
     assert forced.finished
     assert forced.tokens[:-1] == free.tokens  # the forced answer ends; so all of its words enter the model

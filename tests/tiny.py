@@ -45,9 +45,15 @@ INTERLEAVE_TEMPLATE = (
 )
 
 
-def tokenizer(*, chatml: bool = False) -> PreTrainedTokenizerFast:
-    """Byte-level, like GPT-2's and Qwen's: every piece of WORDS is one token, all other text falls to bytes."""
-    special = ["<unk>", "<pad>", "<image>", *(("<|im_start|>", "<|im_end|>") if chatml else ("<s>", "</s>"))]
+def tokenizer(*, chatml: bool = False, named: dict[str, str] | None = None, more: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """Byte-level, like GPT-2's and Qwen's: every piece of WORDS is one token, all other text falls to bytes.
+
+    `named`: special tokens that the tokenizer also has as attributes; `more`: special tokens without a name.
+    """
+    named = {"image_token": "<image>"} if named is None else named
+    special = list(
+        dict.fromkeys(["<unk>", "<pad>", *named.values(), *(("<|im_start|>", "<|im_end|>") if chatml else ("<s>", "</s>")), *more])
+    )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = special + alphabet + [piece.replace(" ", "Ġ") for piece in WORDS + PROMPT_PIECES]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
@@ -55,15 +61,18 @@ def tokenizer(*, chatml: bool = False) -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     names = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "<|im_end|>" if chatml else "</s>"}
-    extra = {"image_token": "<image>"}
+    extra = dict(named)
     if chatml:
         extra |= {"start_token": "<|im_start|>"}
     else:
         names["bos_token"] = "<s>"
         backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])])
-    return PreTrainedTokenizerFast(
+    out = PreTrainedTokenizerFast(
         tokenizer_object=backend, extra_special_tokens=extra, model_max_length=256, clean_up_tokenization_spaces=False, **names
     )
+    if more:
+        out.add_special_tokens({"additional_special_tokens": list(more)})
+    return out
 
 
 def image_processor(kind: str) -> Any:
@@ -116,20 +125,9 @@ def build(kind: str, *, text: str = "llama", padding: int = 0, seed: int = 0) ->
     )
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
-    with torch.no_grad():
-        # Weights of one would let a norm that is applied twice go unseen.
-        model.get_decoder().norm.weight.uniform_(0.3, 2.0)
-        if siglip:  # its own initialisation mixes patches so strongly that a patch may change its neighbour more than itself
-            for layer in model.model.vision_tower.encoder.layers:
-                layer.self_attn.out_proj.weight *= 0.3
-        # Only the words are ever said: a random answer that decodes and encodes to itself. A padded head would like to say its padding.
-        head = model.lm_head.weight
-        quiet = torch.ones(len(head), dtype=torch.bool)
-        quiet[words.convert_tokens_to_ids([word.replace(" ", "Ġ") for word in WORDS])] = False
-        quiet[len(words) :] = False
-        head[quiet] *= 0.05
-        head[len(words) :] *= 1.5
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = words.eos_token_id, words.pad_token_id
+    if siglip:
+        calm(model.model.vision_tower.encoder.layers)
+    make_readable(model, words)
     processor = LlavaProcessor(
         image_processor=image_processor(kind),
         tokenizer=words,
@@ -139,6 +137,28 @@ def build(kind: str, *, text: str = "llama", padding: int = 0, seed: int = 0) ->
         chat_template=INTERLEAVE_TEMPLATE if text == "qwen2" else LLAVA_TEMPLATE,
     )
     return model.eval(), processor
+
+
+def calm(layers: Any) -> None:
+    """SigLIP's own initialisation mixes patches so strongly that a patch may change its neighbour more than itself."""
+    with torch.no_grad():
+        for layer in layers:
+            layer.self_attn.out_proj.weight *= 0.3
+
+
+def make_readable(model: Any, words: PreTrainedTokenizerFast) -> None:
+    """Random weights with which a test can see what it looks for."""
+    with torch.no_grad():
+        # Weights of one would let a norm that is applied twice go unseen.
+        model.get_decoder().norm.weight.uniform_(0.3, 2.0)
+        # Only the words are ever said: a random answer that decodes and encodes to itself. A padded head would like to say its padding.
+        head = model.get_output_embeddings().weight
+        quiet = torch.ones(len(head), dtype=torch.bool)
+        quiet[words.convert_tokens_to_ids([word.replace(" ", "Ġ") for word in WORDS])] = False
+        quiet[len(words) :] = False
+        head[quiet] *= 0.05
+        head[len(words) :] *= 1.5
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = words.eos_token_id, words.pad_token_id
 
 
 def save(folder: Path, model: Any, processor: Any) -> str:
@@ -175,13 +195,23 @@ def without_attention(model: Any) -> Any:
     return model
 
 
+def extend(inputs: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Prepared inputs with text `ids` behind them."""
+    tensors = dict(inputs)
+    tensors["input_ids"] = torch.cat([tensors["input_ids"], ids[None].to(tensors["input_ids"])], dim=1)
+    tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
+    for name in {"token_type_ids", "mm_token_type_ids"} & tensors.keys():
+        tensors[name] = torch.nn.functional.pad(tensors[name], (0, len(ids)))
+    return tensors
+
+
 def full_forward(vlm: Any, trace: Any) -> Any:
     """One plain forward, without a cache, over all positions of a trace, by the model's own means."""
     inputs = vlm.prepare(trace.image, trace.prompt)
     start = inputs["input_ids"].shape[1]
     ids = torch.tensor([token.id for token in trace.tokens[start:-1]], dtype=torch.long)
     with torch.inference_mode():
-        return vlm.model(**vlm.extend(inputs, ids), output_hidden_states=True, use_cache=False)
+        return vlm.model(**extend(inputs, ids), output_hidden_states=True, use_cache=False)
 
 
 def naive_logits(vlm: Any, trace: Any, finish: Any = lambda logits: logits) -> torch.Tensor:

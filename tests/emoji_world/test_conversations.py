@@ -92,7 +92,7 @@ def test_a_branch_gives_the_logits_of_the_one_turn_conversation(vlm, packed):
     checked = 0
     for row, _, question, answer, own in branches(packed):
         inputs = vlm.prepare(pictures[row], question)
-        single = vlm.model(**vlm.extend(inputs, vlm.answer_ids(inputs, answer))).logits[0]
+        single = vlm.model(**tiny.extend(inputs, vlm.answer_ids(inputs, answer))).logits[0]
         rows = list(range(packed.image.stop + 1)) + own
         torch.testing.assert_close(logits[row, rows], single, atol=2e-4, rtol=1e-3)
         checked += 1
