@@ -80,6 +80,12 @@ class Layout:
     """What each grid's encoder saw, de-normalised: for a grid over several tiles, the tiles side by side, cut to its patches."""
     regions: tuple[Region, ...] = ()
 
+    @property
+    def placed(self) -> set[int]:
+        """Positions of all image tokens that show something of the picture."""
+        parts: list[PatchGrid | Region] = [*self.grids, *self.regions]
+        return {position for part in parts for position in part.positions.flatten().tolist()}
+
 
 def even(count: int, end: float, start: float = 0) -> list[tuple[float, float]]:
     """Edges of `count` equal pieces from `start` to `end`."""

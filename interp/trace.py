@@ -318,9 +318,7 @@ def tokens_of(vlm: "Vlm", ids: list[int], layout: Layout | None = None, prompt_l
     Within the picture's run of tokens, special tokens and image tokens that show no part of it (the newline behind a row of tiles) are separators.
     """
     special, texts = vlm.special_ids, vlm.vocabulary.texts
-    placed: set[int] = set()
-    if layout is not None:
-        placed = {i for part in (*layout.grids, *layout.regions) for i in part.positions.flatten().tolist()}
+    placed = layout.placed if layout is not None else set()
     first, last = min(placed, default=0), max(placed, default=-1)
     out = []
     for position, i in enumerate(ids):

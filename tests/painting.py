@@ -26,8 +26,7 @@ def image_rows(vlm, pictures, model=None):
     try:
         for picture in pictures:
             inputs = vlm.prepare(picture, PROMPT)
-            parts = (*inputs.layout.grids, *inputs.layout.regions)
-            at_image = torch.cat([part.positions.flatten() for part in parts]).sort().values
+            at_image = sorted(inputs.layout.placed)
             with contextlib.suppress(StopHereError):
                 model(**inputs)
     finally:
