@@ -55,6 +55,7 @@ from transformers.models.smolvlm import processing_smolvlm
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.video_processing_utils import VideoProcessorMixin
 
+import interp
 from tests import tiny
 
 Built = tuple[Any, Any]
@@ -338,3 +339,9 @@ def build(name: str) -> Built:
     model, processor = FAMILIES[name]()
     tiny.make_readable(model, processor.tokenizer)
     return model.eval(), processor
+
+
+@functools.cache
+def vlm(name: str) -> interp.Vlm:
+    """The same one each time: tests must leave it as they found it."""
+    return interp.Vlm(*build(name), name=name)

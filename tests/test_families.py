@@ -13,17 +13,13 @@ from interp import Edit, InterpError
 from interp.patches import LAYOUTS, REFUSED
 from tests import families, tiny
 from tests.conftest import PROMPT
+from tests.families import vlm as family
 from tests.painting import image_rows, inner_half
 
 NAMES = list(families.FAMILIES)
 WITH_GRIDS = [name for name in NAMES if not name.startswith("idefics2")]
 SIZES = {"portrait": (120, 200), "landscape": (200, 120), "square": (150, 150), "tiny": (23, 31), "huge": (3000, 1100), "tall": (90, 270)}
 PAINTED = 10  # patches of a grid that are tried: its corners, and others by chance
-
-
-@functools.cache
-def family(name):
-    return interp.Vlm(*families.build(name), name=name)
 
 
 @functools.cache

@@ -66,6 +66,7 @@ def lens_summary(lens: Lens) -> dict[str, Any]:
         "layers": list(lens.layers),
         "default_layer": layer,
         "grids": [{"name": g.name, "rows": g.rows, "cols": g.cols, "seen": [round(x, 1) for x in g.seen]} for g in trace.grids],
+        "regions": [{"name": region.name, "tokens": len(region.positions), "box": list(region.box)} for region in trace.regions],
         "patch_words": [
             [[{"word": word, "probability": float(f"{p:.4g}")} for word, p in row] for row in lens.grid(layer, g)]
             for g in range(len(trace.grids))

@@ -48,7 +48,14 @@ def found_chips(encoding: Encoding, features: Sequence[int]) -> list[Chip]:
     """Features as chips that know where they are active on the picture; how they are pushed is for the editor to say."""
     sae = encoding.sae
     return [
-        chip(sae.name, sae.layer, feature.feature, feature.label, max=feature.max, active=feature.map(0).nonzero().tolist())
+        chip(
+            sae.name,
+            sae.layer,
+            feature.feature,
+            feature.label,
+            max=feature.max,
+            active=feature.map(0).nonzero().tolist() if encoding.trace.grids else [],
+        )
         for feature in encoding.some(features, "all", "max")
     ]
 

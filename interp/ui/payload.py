@@ -68,7 +68,7 @@ def scene(trace: Trace) -> dict[str, Any]:
         "finished": trace.finished,
         "notes": list(trace.notes),
         "image": _data_url(trace.image),
-        "seen": list(trace.grids[0].seen),
+        "seen": list(trace.grids[0].seen) if trace.grids else [0, 0, *trace.image.size],
         "grids": [
             {
                 "name": grid.name,
@@ -79,6 +79,10 @@ def scene(trace: Trace) -> dict[str, Any]:
                 "view": _data_url(view),
             }
             for grid, view in zip(trace.grids, trace.views, strict=True)
+        ],
+        "regions": [
+            {"name": region.name, "box": list(region.box), "positions": encode(region.positions.numpy().astype("<u2"))}
+            for region in trace.regions
         ],
         "tokens": {"text": [token.text for token in trace.tokens], "kind": "".join(_LETTERS[token.kind] for token in trace.tokens)},
     }

@@ -131,7 +131,7 @@
     draw(card, i) {
       const { state, data, open } = this;
       const chip = state.edits[i];
-      card.draw(chip, { colour: colour(i), swept: i === state.swept, several: state.edits.length > 1, pickable: data.grids.length > 0, problem: data.problem(chip), picking: card === open });
+      card.draw(chip, { colour: colour(i), swept: i === state.swept, several: state.edits.length > 1, pickable: data.grids.some(({ rows }) => rows > 0), problem: data.problem(chip), picking: card === open });
     }
 
     card() {

@@ -27,7 +27,7 @@
     begin(data, picture, signal) {
       const { part, options } = this;
       const state = { ready: true, run: data.run, feature: null, layers: [], where: null, sort: null, listed: [], busy: false, hideDense: false,
-        grid: 0, view: "picture", hover: null, locked: null, box: null, drawing: null, cursor: data.grids[0].positions[0], shownRow: null, readRow: null, maps: [] };
+        grid: data.finest, view: "picture", hover: null, locked: null, box: null, drawing: null, cursor: data.grids[data.finest].positions[0] ?? null, shownRow: null, readRow: null, maps: [] };
       Object.assign(this, { data, picture, state, key: {}, slots: new Map() });
       this.root.__features = state;
       this.asker = new Lens.Asker(signal);
@@ -66,11 +66,12 @@
     controls(signal) {
       const { part, data, state } = this;
       const on = (node, type, fn) => node.addEventListener(type, fn, { signal });
-      const views = data.grids[0].view ? VIEWS : VIEWS.slice(0, 1);
+      const views = data.grids[data.finest].view ? VIEWS : VIEWS.slice(0, 1);
       Lens.radios(part.view, `features-view-${this.serial}`, views, state.view, (key) => { state.view = key; this.render(true); });
       part.view.hidden = views.length < 2;
       part.gridBox.hidden = data.grids.length < 2;
       part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, g)));
+      part.grid.value = state.grid;
       on(part.grid, "change", () => { state.grid = +part.grid.value; state.hover = null; this.render(true); });
       on(part.png, "click", () => this.download());
       on(part.back, "click", () => this.back());
@@ -229,7 +230,7 @@
       this.shown = numbers.map((number) => data.known.get(number));
       state.maps = this.shown.map(({ feature, at, peak }) => ({ at, top: peak, colour: this.colour(feature) }));
       state.shownRow = state.hover ?? state.locked;
-      state.readRow = state.shownRow ?? (data.known.get(state.feature)?.peakRow) ?? data.grids[state.grid].positions[0];
+      state.readRow = state.shownRow ?? (data.known.get(state.feature)?.peakRow) ?? data.grids[state.grid].positions[0] ?? data.kinds.search(/[ip]/);
       if (data.place.has(state.shownRow)) state.cursor = state.shownRow;
     }
 

@@ -18,8 +18,8 @@
     begin(data, picture, signal) {
       const { part } = this;
       const layer = data.payload.default;
-      const state = { ready: true, run: data.payload.run ?? null, layer, shownLayer: layer, preview: null, min: 0, colour: "probability", grid: 0, view: "picture", mask: false,
-        hover: null, locked: null, shownRow: null, readRow: data.strongest(layer, 0), patch: null, outlined: [], found: null };
+      const state = { ready: true, run: data.payload.run ?? null, layer, shownLayer: layer, preview: null, min: 0, colour: "probability", grid: data.finest, view: "picture", mask: false,
+        hover: null, locked: null, shownRow: null, readRow: data.strongest(layer, data.finest), patch: null, outlined: [], found: null };
       state.patch = state.readRow;
       Object.assign(this, { data, picture, state, key: {} });
       this.root.__lens = state;
@@ -63,11 +63,12 @@
       on(part.min, "input", () => { state.min = (+part.min.value / 100) ** 2; this.render(); });
       on(part.mask, "change", () => { state.mask = part.mask.checked; this.render(); });
       Lens.radios(part.colour, `lens-colour-${this.serial}`, COLOURS, state.colour, (key) => { state.colour = key; this.render(); });
-      const views = data.grids[0].view ? VIEWS : VIEWS.slice(0, 1);
+      const views = data.grids[data.finest].view ? VIEWS : VIEWS.slice(0, 1);
       Lens.radios(part.view, `lens-view-${this.serial}`, views, state.view, (key) => { state.view = key; this.render(true); });
       part.view.hidden = views.length < 2;
       part.gridBox.hidden = data.grids.length < 2;
       part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, g)));
+      part.grid.value = state.grid;
       on(part.grid, "change", () => { state.grid = +part.grid.value; state.hover = null; this.render(true); });
       on(part.pngView, "click", () => this.download("view"));
       on(part.pngMask, "click", () => this.download("mask"));

@@ -172,9 +172,22 @@
       ctx.strokeRect(l * sx + inset, t * sy + inset, (r - l) * sx - 2 * inset, (b - t) * sy - 2 * inset);
     }
 
+    // The part of the picture that a token without a place reads.
+    outline(ctx, state, width, height, [l, t, r, b], colour) {
+      const scene = this.scene(state);
+      const sx = width / scene.width, sy = height / scene.height;
+      for (const [style, line] of [["rgba(0,0,0,.85)", 6], [colour, 3]]) {
+        ctx.strokeStyle = style;
+        ctx.lineWidth = line;
+        ctx.strokeRect(l * sx + 2, t * sy + 2, (r - l) * sx - 4, (b - t) * sy - 4);
+      }
+    }
+
     // What is pointed at and what is locked, both as rows of T.
     strokePlaces(ctx, state, width, height, accent) {
       for (const [row, colour] of [[state.shownRow, "#fff"], [state.hover, "#fff"], [state.locked, accent]]) {
+        const read = row === null ? null : this.data.regionOf.get(row);
+        if (read) this.outline(ctx, state, width, height, read.region.box, row === state.locked ? accent : colour);
         const place = row === null ? null : this.data.place.get(row);
         if (!place || place.grid !== state.grid) continue;
         const locked = row === state.locked;

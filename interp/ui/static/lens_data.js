@@ -70,10 +70,13 @@
       return { spellings: answer.spellings, values: Float32Array.from(q, (v) => PROBABILITY[v]) };
     }
 
+    // Rows of T of a grid's patches, or of all image tokens where none has a place.
+    imageRows(grid) { return this.regions.length ? [...this.regionOf.keys()] : this.grids[grid].positions; }
+
     // [[id, how many patches have it on top]], most frequent first.
     frequent(layer, grid) {
       const counts = new Map();
-      for (const row of this.grids[grid].positions) {
+      for (const row of this.imageRows(grid)) {
         const id = this.id(layer, row);
         counts.set(id, (counts.get(id) || 0) + 1);
       }
@@ -85,8 +88,9 @@
 
     // The patch to show before anyone points at one: the most certain that says a word.
     strongest(layer, grid) {
-      let best = this.grids[grid].positions[0], score = -1;
-      for (const row of this.grids[grid].positions) {
+      const rows = this.imageRows(grid);
+      let best = rows[0], score = -1;
+      for (const row of rows) {
         const p = this.silent(layer, row, 0) ? 0 : this.p(layer, row);
         if (p > score) { best = row; score = p; }
       }

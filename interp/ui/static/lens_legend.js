@@ -19,7 +19,8 @@
     part.ramp.style.opacity = Lens.OPACITY + 0.2;
     const silent = rows.filter((row) => data.silent(shownLayer, row, state.min)).length;
     const below = rows.filter((row) => data.p(shownLayer, row) < state.min).length;
-    part.pictureNote.textContent = state.mask ? `Black: ${silent} of ${rows.length} patches, blank or punctuation${state.min ? " or below the threshold" : ""}.`
+    part.pictureNote.textContent = data.regions.length ? "The image tokens of this model have no places: each reads all of the picture, or of a quarter of it. They stand in the table below."
+      : state.mask ? `Black: ${silent} of ${rows.length} patches, blank or punctuation${state.min ? " or below the threshold" : ""}.`
       : state.min && colour !== "found" ? `Dimmed: ${below} of ${rows.length} patches below ${Lens.percent(state.min)}.` : "";
     const common = data.frequent(shownLayer, state.grid).slice(0, 3).map(([id, n]) => `${data.look(id).text} ${n}`).join(", ");
     part.base.setAttribute("aria-label", `The picture with ${data.grids[state.grid].rows} by ${data.grids[state.grid].cols} patches at layer ${data.layerName(shownLayer)}; most frequent top words: ${common}`);

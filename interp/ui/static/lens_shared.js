@@ -26,7 +26,10 @@
     if (!payload || payload.schema !== schema) throw new Error(`This view reads ${schema}; it was given ${(payload && payload.schema) || "something else"}.`);
   }
 
-  // The grids with their arrays, and where each row of T lies: {grids, place: row -> {grid, index}}.
+  const NO_GRID = { name: "no patches", rows: 0, cols: 0, view: null, positions: new Uint16Array(0), boxes: new Float32Array(0) };
+
+  // The grids with their arrays, and where each row of T lies: {grids, place: row -> {grid, index}, finest: the grid to begin with}.
+  // Tokens of a perceiver have no place but a region: {regions, regionOf: row -> {region, index}}. Without any grid there is one of no patches.
   function patches(payload) {
     const place = new Map();
     const grids = payload.grids.map((grid, g) => {
@@ -35,7 +38,16 @@
       positions.forEach((row, index) => place.set(row, { grid: g, index }));
       return { name: grid.name, rows: grid.rows, cols: grid.cols, view: grid.view, positions, boxes: array(Float32Array, grid.boxes, n * 4, "boxes") };
     });
-    return { grids, place };
+    const regionOf = new Map();
+    const regions = (payload.regions || []).map(({ name, box, positions }) => {
+      const rows = array(Uint16Array, positions, bytes(positions).length / 2, "positions of a region");
+      const region = { name, box, count: rows.length };
+      rows.forEach((row, index) => regionOf.set(row, { region, index }));
+      return region;
+    });
+    const sizes = grids.map(({ rows, cols }) => rows * cols);
+    if (!grids.length) grids.push(NO_GRID);
+    return { grids, place, regions, regionOf, finest: Math.max(0, sizes.indexOf(Math.max(...sizes))) };
   }
 
   // How a token is shown: {text, lead: it starts with a space, dim: blank, punctuation or a piece of a character}.
@@ -61,6 +73,8 @@
       const grid = data.grids.length > 1 ? `${name}, ` : "";
       return `${grid}row ${Math.floor(place.index / cols) + 1}, column ${(place.index % cols) + 1}`;
     }
+    const read = data.regionOf.get(row);
+    if (read) return `${read.region.name}, token ${read.index + 1} of ${read.region.count}`;
     return `${KINDS[data.kinds[row]] || "token"} token`;
   }
 

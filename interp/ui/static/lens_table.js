@@ -26,15 +26,17 @@
     // Rows of the table: {row} for a token, {from, to, count} for a run of image tokens and their separators.
     collapse() {
       const rows = [];
-      const { kinds, T } = this.data;
+      const { kinds, T, regionOf } = this.data;
       for (let row = 0; row < T; row++) {
-        const image = kinds[row] === "i" || kinds[row] === "s";
+        // A token without a place cannot be reached on the picture, so it has a row of its own.
+        const image = (kinds[row] === "i" && !regionOf.has(row)) || kinds[row] === "s";
         const last = rows[rows.length - 1];
         if (image && last && last.to === row - 1) { last.to = row; last.count += kinds[row] === "i"; }
         else if (image) rows.push({ from: row, to: row, count: +(kinds[row] === "i") });
         else rows.push({ row });
       }
-      return rows;
+      const alone = ({ from, to }) => Array.from({ length: to - from + 1 }, (_, i) => ({ row: from + i }));
+      return rows.flatMap((entry) => (entry.count === 0 ? alone(entry) : [entry])); // separators between tokens without a place
     }
 
     head() {
@@ -136,7 +138,9 @@
         line.className = data.kinds[entry.row + 1] === "a" ? "lens-says-answer" : "";
         const next = Lens.el("span", "lens-next", "→ ");
         next.append(Lens.token(Lens.look(data.tokens[entry.row + 1])));
-        th.append(Lens.token(Lens.look(data.tokens[entry.row])), " ", next);
+        const read = data.regionOf.get(entry.row);
+        const of = read ? Lens.el("span", "lens-token lens-dim", `${read.index + 1} · ${read.region.name}`) : Lens.token(Lens.look(data.tokens[entry.row]));
+        th.append(of, " ", next);
       }
       line.append(th);
       for (let l = 0; l < data.L; l++) {
