@@ -223,7 +223,8 @@ def gemma3(*, crops: bool = False) -> Built:
     names = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
     words = tiny.tokenizer(named=names)
     vision = SiglipVisionConfig(**VISION, image_size=56, patch_size=7, vision_use_head=False)
-    shape = text(words, head_dim=16, layer_types=["full_attention"] * TEXT["num_hidden_layers"])
+    # Most blocks of the real one see a window only; here it is shorter than the prompt.
+    shape = text(words, head_dim=16, layer_types=["sliding_attention", "full_attention", "sliding_attention"], sliding_window=20)
     config = Gemma3Config(
         text_config=Gemma3TextConfig(**shape),
         vision_config=vision,

@@ -198,3 +198,14 @@ def test_other_families_are_refused_with_the_reason(model_type, why):
     model.config.model_type = model_type
     with pytest.raises(InterpError, match=rf"model_type '{model_type}'\) is not supported: .*{why}"):
         interp.Vlm(model, processor)
+
+
+def test_tiles_that_are_wider_than_their_patches_leave_strips_without_a_token():
+    """A picture that fills 2 x 2 tiles of 58 pixels exactly: four patches of 14 in each, and two pixels that no patch sees."""
+    tiles = family("onevision").prepare(picture(116, 116), PROMPT).layout.grids[1]
+    assert (tiles.rows, tiles.cols) == (8, 8)
+    starts = [0, 14, 28, 42, 58, 72, 86, 100]
+    assert tiles.boxes[0, :, 0].tolist() == starts
+    assert tiles.boxes[0, :, 2].tolist() == [start + 14 for start in starts]
+    assert tiles.boxes[:, 0, 1].tolist() == starts
+    assert tiles.boxes[:, 0, 3].tolist() == [start + 14 for start in starts]
