@@ -89,6 +89,20 @@ def test_views_show_what_the_boxes_say(name, size):
         assert abs((x + 0.5) * cols / width - cell[1] - 0.5) < 1
 
 
+@pytest.mark.parametrize("size", [(120, 200), (200, 120), (150, 150)], ids=str)
+@pytest.mark.parametrize("name", WITH_GRIDS)
+def test_a_view_is_what_its_grid_covers_of_the_picture(name, size):
+    width, height = size
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    slope = Image.fromarray(np.stack([across, down, 255 - across], -1).astype(np.uint8))
+    layout = family(name).prepare(slope, PROMPT).layout
+    for grid, view in zip(layout.grids, layout.views, strict=True):
+        expected = slope.resize(view.size, Image.Resampling.BILINEAR, box=grid.seen)
+        off = np.abs(np.asarray(view, dtype=float) - np.asarray(expected, dtype=float))
+        inner = off[off.shape[0] // 8 : -off.shape[0] // 8, off.shape[1] // 8 : -off.shape[1] // 8]  # a patch at the edge may hold padding
+        assert inner.mean() < 5
+
+
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_image_token_has_one_place_or_is_a_separator(name, size):
