@@ -1,46 +1,155 @@
 """LLaVA Microscope: `python app.py`, then open the address it prints. `python app.py --help` lists what can be changed."""
 
 import argparse
+import contextlib
+import importlib.util
 import os
+import sys
 import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+if "SPACES_ZERO_GPU" in os.environ:
+    import spaces  # noqa: F401 - before torch, which it makes believe that there is a GPU here
+
+    # There, only the main thread may put weights on the GPU; transformers would use others.
+    os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
 
 import gradio as gr
 
+from interp.devices import free_bytes, pick_devices
+from interp.errors import InterpError
+from interp.presets import PRESETS
+from interp.ui.gpu import remote
 from interp.ui.page import CSS, TITLE, build
 from interp.ui.service import Service
 
+EMBEDDED = "emoji-llava"
+QUANTIZE = ("auto", "4bit", "none")
 
-def main() -> None:
-    """Build the page and serve it."""
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line and the environment ask for; the command line wins."""
     parser = argparse.ArgumentParser(description=TITLE)
-    parser.add_argument("--model", default=os.environ.get("MODEL", "emoji-llava"), help="preset, hub id or folder (or set MODEL)")
-    parser.add_argument("--quantize", default=os.environ.get("QUANTIZE", "auto"), choices=["auto", "4bit", "none"], help="or set QUANTIZE")
+    parser.add_argument(
+        "--model",
+        default=os.environ.get("MODEL", ""),
+        help=f"preset, hub id or folder (or set MODEL); by default the largest preset that fits the GPU, without one {EMBEDDED}",
+    )
+    parser.add_argument("--quantize", default=os.environ.get("QUANTIZE") or "auto", help=f"one of {', '.join(QUANTIZE)} (or set QUANTIZE)")
+    parser.add_argument(
+        "--sae",
+        default=os.environ.get("SAE", ""),
+        help="SAE to begin with: a known name, release/id, hub repository or folder (or set SAE)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced for all GPUs together")
     parser.add_argument("--host", default=None, help="address to listen on; anything but this machine counts as shared")
     parser.add_argument("--port", type=int, default=None)
     parser.add_argument("--share", action="store_true", help="make a public link")
     parser.add_argument("--any-model", action="store_true", help="let visitors of a shared server choose any model")
-    args = parser.parse_args()
+    args = parser.parse_args(given)
+    if args.quantize not in QUANTIZE:
+        parser.error(f"quantize is {args.quantize!r}; it must be one of {', '.join(QUANTIZE)}.")
+    if args.any_model and remote():
+        parser.error("--any-model: on ZeroGPU a model must be loaded before the first visitor comes. Leave it out.")
+    if args.quantize == "auto" and remote():
+        args.quantize = "none"  # the GPUs of ZeroGPU have room for 16 bit
+    return args
+
+
+def best_model(free: int, quantize: str = "auto") -> str:
+    """The largest preset that fits into so many bytes of GPU memory, can be looked at in all three tabs, and can be had without further steps."""
+
+    def gigabytes(name: str) -> float:
+        return PRESETS[name].memory_16bit_gb if quantize == "none" else PRESETS[name].memory_gb(cpu=False)
+
+    ready = [name for name, preset in PRESETS.items() if preset.saes and not preset.gated and all(map(_installed, preset.requires))]
+    return max((name for name in ready if gigabytes(name) * 1e9 <= free), key=gigabytes, default=EMBEDDED)
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def service_for(args: argparse.Namespace) -> Service:
+    """The service that these arguments ask for.
+
+    A model that was asked for is loaded later, and keeps its error where it cannot be. One that nobody asked for is loaded now, and replaced by
+    the embedded one where it cannot be.
+    """
     local = args.host in {None, "127.0.0.1", "localhost"} and not args.share and "SPACE_ID" not in os.environ
-    service = Service(args.model, quantize=args.quantize, shared=not local, any_model=args.any_model)
-    demo = build(service)
-    # The model is loaded while the server starts; the first visitor waits for whichever takes longer.
-    threading.Thread(target=service.vlm, daemon=True).start()
-    threading.Thread(target=service.prepare_saes, daemon=True).start()
-    demo.queue(max_size=64).launch(
-        server_name=args.host,
-        server_port=args.port,
-        share=args.share,
-        max_file_size="30mb",
-        theme=gr.themes.Default(
+    common: dict[str, Any] = {"quantize": args.quantize, "device": args.device, "shared": not local, "any_model": args.any_model}
+    if args.model:
+        return Service(args.model, sae=args.sae, **common)
+    gpus = [device for device in pick_devices(args.device) if device.type == "cuda"]
+    name = best_model(sum(map(free_bytes, gpus)), args.quantize)
+    if name != EMBEDDED:
+        print(f"Loading {name}, the largest model that fits this GPU. `--model {EMBEDDED}` starts at once.", flush=True)  # noqa: T201
+        service = Service(name, sae=args.sae, **common)
+        try:
+            service.vlm()
+        except (InterpError, OSError, RuntimeError) as error:
+            notice = f"{name} could not be loaded, so this is {EMBEDDED}. {error}"
+            print(notice, flush=True)  # noqa: T201
+            return Service(EMBEDDED, notice=notice, **common)
+        return service
+    return Service(EMBEDDED, sae=args.sae, **common)
+
+
+def launch_options(args: argparse.Namespace) -> dict[str, Any]:
+    """How the page is served."""
+    return {
+        "server_name": args.host,
+        "server_port": args.port,
+        "share": args.share,
+        "max_file_size": "30mb",
+        "strict_cors": True,  # no other page may ask this server in a visitor's name
+        # Nothing of the server's disk: gradio copies the example pictures into its cache, where uploads and downloads lie too, each in a
+        # folder whose name is a hash that cannot be guessed or listed.
+        "allowed_paths": [],
+        # Every run would keep the visitor's pictures in their browser, where the next user of that machine finds them; and a link says all
+        # that is needed to come back.
+        "run_history": False,
+        "mcp_server": _installed("mcp"),  # comes with `pip install "gradio[mcp]"`
+        "theme": gr.themes.Default(
             primary_hue="blue",
             neutral_hue="slate",
             # Fonts of the system: nothing is asked of a font server.
             font=("system-ui", "sans-serif"),
             font_mono=("ui-monospace", "monospace"),
         ),
-        css=CSS,
-        run_history=False,
-    )
+        "css": CSS,
+    }
+
+
+def load_ahead(service: Service) -> None:
+    """Load the model and its SAE before they are needed."""
+
+    def ahead(load: Callable[[], object]) -> None:
+        with contextlib.suppress(InterpError):  # whoever asks for it is told
+            load()
+
+    if remote():
+        # Now: the worker has what was loaded before it was forked, and only the main thread may use the GPU that torch believes in.
+        ahead(service.vlm)
+        ahead(lambda: service.sae(None, service.default_model))
+    else:
+        # While the server starts; the first visitor waits for whichever takes longer.
+        threading.Thread(target=ahead, args=(service.vlm,), daemon=True).start()
+        threading.Thread(target=ahead, args=(service.prepare_saes,), daemon=True).start()
+
+
+def main() -> None:
+    """Build the page and serve it."""
+    args = arguments()
+    try:
+        service = service_for(args)
+    except InterpError as error:
+        sys.exit(str(error))
+    demo = build(service)
+    load_ahead(service)
+    # On ZeroGPU gradio's own limit would be one visitor.
+    demo.queue(max_size=64).launch(**launch_options(args))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class Hooks:
             for edit in edits:
                 # Rows that push the same direction in the same way are computed together.
                 key = (id(edit.sae), id(edit.vector), edit.feature, edit.at, edit.unit, repr(edit.where))
-                move = grouped.setdefault(key, _Move(edit, vlm.model.device))
+                move = grouped.setdefault(key, _Move(edit, next(vlm.layers[edit.at].parameters()).device))
                 self._of_row[-1].append((move, len(move.rows)))
                 move.add(row, edit.value)
         self._moves = [*grouped.values()]

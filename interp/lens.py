@@ -13,9 +13,12 @@ from typing import Any
 
 import torch
 
+from .devices import with_less
 from .errors import InterpError
 from .readout import BLOCK, block_peaks
 from .trace import EMBED, Trace
+
+_LOWER = "Ask for fewer layers or positions, load the model with quantize='4bit', or choose a smaller model."
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,13 @@ class Lens:
         ids = torch.tensor(list(self.resolve(word, first_piece=first_piece).values()))
         readout = self.trace.vlm.readout
         out = torch.empty(self.log_z.shape)
-        with self.trace.vlm.lock, torch.inference_mode():
+
+        def read(_less: int) -> None:
             for axis, states in self._states():
                 out[axis] = (readout.some_logits(states, ids).cpu() - self.log_z[axis, :, None]).exp().sum(-1)
+
+        with self.trace.vlm.lock, torch.inference_mode():
+            with_less(read, _LOWER)
         return out
 
     def rank(self, word: str, *, first_piece: bool = False) -> torch.Tensor:
@@ -68,12 +75,16 @@ class Lens:
         ids = torch.tensor(list(self.resolve(word, first_piece=first_piece).values()))
         readout = self.trace.vlm.readout
         out = torch.empty(self.log_z.shape, dtype=torch.int64)
-        with self.trace.vlm.lock, torch.inference_mode():
-            buffers = readout.buffers()
+
+        def read(less: int) -> None:
+            buffers = readout.buffers(less)
             for axis, states in self._states():
                 for rows, logits in readout.chunks(states, buffers[0]):
                     best = logits[:, ids].amax(-1, keepdim=True)
                     out[axis, rows] = (logits > best).sum(-1).cpu()
+
+        with self.trace.vlm.lock, torch.inference_mode():
+            with_less(read, _LOWER)
         return out
 
     def first_layer(self) -> torch.Tensor:
@@ -110,6 +121,7 @@ class Lens:
                 {"name": grid.name, "positions": grid.positions.tolist(), "boxes": grid.boxes.round(decimals=2).tolist()}
                 for grid in trace.grids
             ],
+            "regions": [{"name": region.name, "positions": region.positions.tolist(), "box": list(region.box)} for region in trace.regions],
             "vocabulary": {str(i): texts[i] for i in sorted(set(self.ids.flatten().tolist()))},
             "ids": self.ids.tolist(),
             "probs": [[[float(f"{p:.4g}") for p in row] for row in rows] for rows in self.probs.tolist()],
@@ -173,29 +185,50 @@ def logit_lens(trace: Trace, top_k: int = 5, layers: Sequence[int] | None = None
     outside = [position for position in rows if not 0 <= position < length]
     if outside:
         raise InterpError(f"Position {outside[0]} does not exist: the trace has {length} positions, 0 to {length - 1}.")
-    shape = (len(chosen), len(rows))
+    index = None if positions is None else torch.tensor(rows)
+    with vlm.lock, torch.inference_mode():
+        read = with_less(lambda less: _read(trace, chosen, index, top_k, readout.buffers(less)), _LOWER)
+    return Lens(trace, chosen, rows, *read)
+
+
+def affordable_layers(trace: Trace, tflop: float) -> tuple[int, ...]:
+    """As many layers as this much arithmetic of the head reads at every position, evenly spread; `EMBED`, the default and the last always.
+
+    One layer takes 2 x positions x width x vocabulary operations: 0.15 TFLOP for LLaVA-1.5 7B, 3 for LLaVA-NeXT 8B with its tiles.
+    """
+    vlm = trace.vlm
+    last = trace.layers - 1
+    one = 2e-12 * trace.length * vlm.width * len(vlm.vocabulary.texts)
+    count = min(trace.layers + 1, max(2, int(tflop / one)))
+    spread = torch.linspace(EMBED, last, count).round().int().tolist()
+    return tuple(sorted({EMBED, *spread, vlm.default_layer, last}))
+
+
+def _read(
+    trace: Trace, layers: Sequence[int], index: torch.Tensor | None, top_k: int, buffers: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(ids, probs, entropy, log_z) of a `Lens`; `index`: its positions, None for all."""
+    readout, (logits_buffer, weights_buffer) = trace.vlm.readout, buffers
+    shape = (len(layers), trace.states.shape[1] if index is None else len(index))
     ids = torch.empty(*shape, top_k, dtype=torch.int64, device=readout.device)
     probs = torch.empty(*shape, top_k, device=readout.device)
     entropy, log_z = torch.empty(shape, device=readout.device), torch.empty(shape, device=readout.device)
-    index = torch.tensor(rows)
-    with vlm.lock, torch.inference_mode():
-        logits_buffer, weights_buffer = readout.buffers()
-        for axis, layer in enumerate(chosen):
-            states = trace.residual(layer) if positions is None else trace.residual(layer)[index]
-            for at, logits in readout.chunks(states, logits_buffer):
-                peaks = block_peaks(logits)
-                peak = peaks.amax(-1, keepdim=True)
-                weights = torch.sub(logits, peak, out=weights_buffer[: len(logits)]).exp_()
-                total = weights.sum(-1)
-                z = peak[:, 0] + total.log()
-                # H = -sum p log p = log z - sum p x: no second pass for log p.
-                entropy[axis, at] = (z - torch.linalg.vecdot(weights, logits) / total).clamp(min=0)
-                log_z[axis, at] = z
-                readout.hide_undecodable(logits, peaks)
-                values, found = _top_k(logits, peaks, top_k)
-                ids[axis, at] = found
-                probs[axis, at] = (values - z[:, None]).exp()
-    return Lens(trace, chosen, rows, ids.cpu(), probs.cpu(), entropy.cpu(), log_z.cpu())
+    for axis, layer in enumerate(layers):
+        states = trace.residual(layer) if index is None else trace.residual(layer)[index]
+        for at, logits in readout.chunks(states, logits_buffer):
+            peaks = block_peaks(logits)
+            peak = peaks.amax(-1, keepdim=True)
+            weights = torch.sub(logits, peak, out=weights_buffer[: len(logits)]).exp_()
+            total = weights.sum(-1)
+            z = peak[:, 0] + total.log()
+            # H = -sum p log p = log z - sum p x: no second pass for log p.
+            entropy[axis, at] = (z - torch.linalg.vecdot(weights, logits) / total).clamp(min=0)
+            log_z[axis, at] = z
+            readout.hide_undecodable(logits, peaks)
+            values, found = _top_k(logits, peaks, top_k)
+            ids[axis, at] = found
+            probs[axis, at] = (values - z[:, None]).exp()
+    return ids.cpu(), probs.cpu(), entropy.cpu(), log_z.cpu()
 
 
 def _top_k(logits: torch.Tensor, peaks: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ Parts are found by structure, never by a table of model names; a layout that doe
 pages.
 """
 
+import contextlib
 import functools
 import itertools
 import threading
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from torch import nn
 
+from .devices import with_less
 from .errors import InterpError
 from .grids import Layout
 from .images import open_image
@@ -25,6 +28,7 @@ from .trace import Trace, record
 from .vocabulary import Vocabulary
 
 _KEYS = itertools.count()
+_LOWER = "Lower max_new_tokens, take a smaller picture, load the model with quantize='4bit', or choose a smaller model."
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class Vlm:
         ids = self.model.generation_config.eos_token_id
         if ids is None:
             ids = self.tokenizer.eos_token_id
-        return set(ids) if isinstance(ids, list) else {ids}
+        return (set(ids) if isinstance(ids, list) else {ids}) - {None}
 
     def prepare(self, image: Any, prompt: str, *, notes: list[str] | None = None) -> Inputs:
         """The model's inputs for one picture (PIL, array or path) and one prompt, in the model's own chat template.
@@ -171,13 +175,21 @@ class Vlm:
 
     def _in_template(self, prompt: str) -> str:
         """The prompt with the picture's placeholder in front, in the checkpoint's own chat template."""
-        if self.processor.chat_template is not None:
-            content = [{"type": "image"}, {"type": "text", "text": prompt}]
-            return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
-        if self.tokenizer.chat_template is not None:  # older checkpoints have a template of text alone
-            turn = {"role": "user", "content": f"{self.processor.image_token}\n{prompt}"}
-            return self.tokenizer.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
-        raise InterpError(f"The processor of {self.name!r} has no chat template; set processor.chat_template first.")
+        template = self.processor.chat_template or self.tokenizer.chat_template
+        if template is None:
+            raise InterpError(f"The processor of {self.name!r} has no chat template; set processor.chat_template first.")
+        mark = self.processor.image_token
+        # Older checkpoints have a template of text alone, in which the picture is a word.
+        for content in ([{"type": "image"}, {"type": "text", "text": prompt}], f"{mark}\n{prompt}"):
+            turn = {"role": "user", "content": content}
+            with contextlib.suppress(TemplateError):
+                text = self.processor.apply_chat_template([turn], chat_template=template, add_generation_prompt=True, tokenize=False)
+                if text.count(mark) == 1 and prompt.strip() in text:
+                    return text
+        raise InterpError(
+            f"The chat template of {self.name!r} does not put in one picture ({mark}) and the prompt as it is. "
+            "Set processor.chat_template to one that does."
+        )
 
     def _tokenize(self, text: str, picture: Image.Image) -> dict[str, torch.Tensor]:
         begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
@@ -195,7 +207,7 @@ class Vlm:
             whole = torch.cat(
                 [inputs["input_ids"][0].cpu(), self.tokenizer(answer.strip(), add_special_tokens=False, return_tensors="pt").input_ids[0]]
             )
-        end = min(self.end_ids - {None}, default=None)
+        end = min(self.end_ids, default=None)
         return whole[start:] if end is None else torch.cat([whole[start:], torch.tensor([end])])
 
     def read(self, tensors: Mapping[str, torch.Tensor], ids: Sequence[int], *, keep: int = 0) -> torch.Tensor:
@@ -235,9 +247,13 @@ class Vlm:
 
         `answer` forces an answer (teacher forcing) instead of generating one. `on_text` gets the growing answer after every token.
 
-        Raises InterpError for what `prepare` refuses, and for `max_new_tokens` below 1 or beyond the context.
+        Raises InterpError for what `prepare` refuses, for `max_new_tokens` below 1 or beyond the context, and where the memory does not suffice.
         """
         if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
             raise InterpError(f"max_new_tokens is {max_new_tokens!r}; it must be a whole number of at least 1.")
         inputs = self.prepare(image, prompt, notes=notes)
-        return record(self, inputs, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
+
+        def run(_less: int) -> Trace:
+            return record(self, inputs, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
+
+        return with_less(run, _LOWER)

@@ -31,19 +31,20 @@ class Readout:
         self._norm: Any = vlm.norm
         self._head: Any = vlm.head
         self._vocabulary = len(vlm.vocabulary.texts)
-        self.device: torch.device = vlm.model.device
+        self.device: torch.device = vlm.head.weight.device  # a model that is spread over several has its head on the last
+        self._norm_device: torch.device = next(vlm.norm.parameters()).device
         self._slice = _SLICE_ROWS if self.device.type == "cpu" else 1 << 30  # a GPU wants few large steps
         self._hidden = torch.tensor(vlm.vocabulary.undecodable, dtype=torch.long, device=self.device)
         self._hidden_blocks = self._hidden.div(BLOCK, rounding_mode="floor").unique()
         self._finish = _find_finish(vlm)
 
-    def buffers(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def buffers(self, less: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """Two float32 buffers, reused throughout: logits [rows, columns] and as many columns for one slice of them.
 
-        Rows by the memory that is free; columns are the vocabulary, padded to whole blocks.
+        Rows by the memory that is free, `less` times fewer; columns are the vocabulary, padded to whole blocks.
         """
         columns = -(-self._vocabulary // BLOCK) * BLOCK
-        rows = max(1, min(_BUFFER_BYTES, free_bytes(self.device) // 8) // (columns * 4))
+        rows = max(1, min(_BUFFER_BYTES, free_bytes(self.device) // 8) // (columns * 4 * less))
         logits = torch.empty(rows, columns, device=self.device)
         logits[:, self._vocabulary :] = _LOWEST
         return logits, torch.empty(min(rows, self._slice), columns, device=self.device)
@@ -58,16 +59,19 @@ class Readout:
                 yield slice(start + at, start + at + len(piece)), piece
 
     def _write(self, states: torch.Tensor, out: torch.Tensor) -> None:
-        normed = self._norm(states.to(self.device))
+        normed = self._normed(states)
         if type(self._head) is nn.Linear and self._head.bias is None and normed.dtype == out.dtype:
             torch.mm(normed, self._head.weight.T, out=out)  # the head's own product, without a new tensor for every chunk
         else:
             out.copy_(self._head(normed))
         self._finish(out)
 
+    def _normed(self, states: torch.Tensor) -> torch.Tensor:
+        return self._norm(states.to(self._norm_device)).to(self.device)
+
     def some_logits(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Logits of a few ids only: float32 [N, ids]."""
-        normed, ids = self._norm(states.to(self.device)), ids.to(self.device)
+        normed, ids = self._normed(states), ids.to(self.device)
         bias = getattr(self._head, "bias", None)
         logits = nn.functional.linear(normed, self._head.weight[ids], None if bias is None else bias[ids])
         return self._finish(logits.float())
@@ -88,15 +92,16 @@ def _find_finish(vlm: "Vlm") -> Finish:
     """What the model does to its logits after the head, found by running it on a few words of text."""
     ids = vlm.tokenizer("The cat sat on the mat.", return_tensors="pt").input_ids.to(vlm.model.device)
     caught: list[torch.Tensor] = []
-    handle = vlm.layers[-1].register_forward_hook(
-        lambda _module, _args, output: caught.append(output if isinstance(output, torch.Tensor) else output[0])
-    )
-    try:
-        with vlm.lock, torch.inference_mode():
-            real = vlm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
-            plain = vlm.head(vlm.norm(caught[0])).float()
-    finally:
-        handle.remove()
+    with vlm.lock:  # before the hook: another thread's run must not be caught
+        handle = vlm.layers[-1].register_forward_hook(
+            lambda _module, _args, output: caught.append(output if isinstance(output, torch.Tensor) else output[0])
+        )
+        try:
+            with torch.inference_mode():
+                real = vlm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
+                plain = vlm.head(vlm.norm(caught[0])).float().to(real)
+        finally:
+            handle.remove()
     differences = {name: (finish(plain.clone()) - real).abs().max().item() for name, finish in _finishes(vlm.model.config).items()}
     best = min(differences, key=lambda name: differences[name])
     if not differences[best] <= 2e-2 * real.abs().max().item():

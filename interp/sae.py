@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from .devices import with_less
 from .errors import InterpError
 from .labels import Labels
 
@@ -21,6 +22,7 @@ Activation = Literal["relu", "topk", "jumprelu", "gated"]
 Normalisation = Literal["none", "constant_norm_rescale", "layer_norm"]
 _BLOCK_BYTES = 64 << 20  # of activations, and of encoder weights where they must be converted
 _EPSILON = 1e-5  # of sae-lens' layer_norm
+_LOWER = "Choose an SAE with fewer features, a shorter answer, a smaller picture, or load the model with quantize='4bit'."
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,16 @@ class Sae:
     def encode(self, states: torch.Tensor) -> Codes:
         """The active features of `states` [T, d_in], exact and sparse, on the CPU. Computed in float32 on the device of `states`.
 
-        Peak memory beyond the weights is about three times `_BLOCK_BYTES`, and what is active.
+        Peak memory beyond the weights is about three times `_BLOCK_BYTES`, and what is active. Raises InterpError where that is not there.
         """
+        return with_less(lambda less: self._encode(states, less), _LOWER)
+
+    def _encode(self, states: torch.Tensor, less: int) -> Codes:
         x, shift, scale = self._normalised(states.float())
         if self.subtract_b_dec:
             x = x - self.b_dec.to(x)
         keep = _TopK(len(x), self.k, x.device) if self.k is not None else _Positive(len(x))
-        width = self._block(len(x))
+        width = max(1, self._block(len(x)) // less)
         buffer = torch.empty(len(x) * width, device=x.device)
         for start in range(0, self.d_sae, width):
             block = slice(start, min(start + width, self.d_sae))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
+from .devices import with_less
 from .edits import Edit, Scale, checked_value
 from .errors import InterpError
 from .generation import Answer, Noise, Stop, Stream, answer_of, not_finite, repeated, rows_at_once
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .model import Inputs, Vlm
 
 STRENGTHS = (-0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5)
+_LOWER = "Lower max_new_tokens or the number of strengths, take a smaller picture, load the model with quantize='4bit', or choose a smaller model."
 
 
 class StoppedError(InterpError):
@@ -176,8 +178,12 @@ def steered_trace(trace: Trace, edits: Sequence[Edit], answer: Answer) -> Trace:
         prompt = prompt_of(vlm, inputs)
         layers = {edit.at for edit in edits}
         scales: dict[int, Scale | None] = {layer: Scale.of(prompt, trace.residual(layer)[: prompt.length]) for layer in layers}
-        with Hooks(vlm, prompt, [tuple(edits)], scales):
-            return record(vlm, inputs, max_new_tokens=0, answer=torch.tensor(answer.ids))
+
+        def run(_less: int) -> Trace:
+            with Hooks(vlm, prompt, [tuple(edits)], scales):
+                return record(vlm, inputs, max_new_tokens=0, answer=torch.tensor(answer.ids))
+
+        return with_less(run, _LOWER)
 
 
 def _check(vlm: "Vlm", edits: Sequence[Edit]) -> None:
@@ -234,38 +240,43 @@ class _Run:
         if isinstance(self.words, str) or not all(isinstance(word, str) for word in self.words):
             raise InterpError(f"words is {self.words!r}; it must be a list of words.")
         ids = {word: list(vlm.vocabulary.resolve(word, vlm.tokenizer).values()) for word in self.words}
+        with vlm.lock, torch.inference_mode():
+            return with_less(lambda less: self._run(sets, ids, less), _LOWER)
+
+    def _run(self, sets: Sequence[tuple[Edit, ...]], words: dict[str, list[int]], less: int) -> list[Steered]:
+        """All rows, in batches of `less` times fewer than the memory should allow."""
+        vlm = self.vlm
         rows: list[tuple[Edit, ...]] = [(), *sets]
         texts = [""] * len(rows)
         answers: list[Answer] = []
         applied: list[tuple[Applied, ...]] = []
-        with vlm.lock, torch.inference_mode():
-            inputs = vlm.prepare(self.image, self.prompt)
-            prompt = prompt_of(vlm, inputs)
-            vlm.check_length(prompt.length, new)
-            step = rows_at_once(vlm, prompt.length + new)
-            scales: dict[int, Scale | None] = dict.fromkeys(edit.at for edits in sets for edit in edits)
-            for start in range(0, len(rows), step):
-                batch = rows[start : start + step]
+        inputs = vlm.prepare(self.image, self.prompt)
+        prompt = prompt_of(vlm, inputs)
+        vlm.check_length(prompt.length, self.max_new_tokens)
+        step = max(1, min(len(rows), rows_at_once(vlm, prompt.length + self.max_new_tokens)) // less)
+        scales: dict[int, Scale | None] = dict.fromkeys(edit.at for edits in sets for edit in edits)
+        for start in range(0, len(rows), step):
+            batch = rows[start : start + step]
 
-                def show(written: list[str], start: int = start) -> None:
-                    texts[start : start + len(written)] = written
-                    if self.on_text:
-                        self.on_text(list(texts))
+            def show(written: list[str], start: int = start) -> None:
+                texts[start : start + len(written)] = written
+                if self.on_text:
+                    self.on_text(list(texts))
 
-                with Hooks(vlm, prompt, batch, scales) as hooks:
-                    answers += self._generate(inputs, batch, show)
-                applied += hooks.applied([len(answer.ids) for answer in answers[start:]])
-            read = self._read(inputs, prompt, rows, scales, answers[0], ids, step)
+            with Hooks(vlm, prompt, batch, scales) as hooks:
+                answers += self._generate(inputs, batch, show)
+            applied += hooks.applied([len(answer.ids) for answer in answers[start:]])
+        read = self._read(inputs, prompt, rows, scales, answers[0], words, step)
         notes = inputs.notes + _notes(sets[0], vlm)
         return [
-            Steered(vlm.name, self.prompt, answers[0], answer, did, kl, {word: (read[0][1][word], p[word]) for word in ids}, notes)
+            Steered(vlm.name, self.prompt, answers[0], answer, did, kl, {word: (read[0][1][word], p[word]) for word in words}, notes)
             for answer, did, (kl, p) in zip(answers[1:], applied[1:], read[1:], strict=True)
         ]
 
     def _generate(self, inputs: "Inputs", rows: Sequence[tuple[Edit, ...]], show: Callable[[list[str]], None]) -> list[Answer]:
         vlm = self.vlm
         length = inputs["input_ids"].shape[1]
-        with plainly(vlm.model):
+        with plainly(vlm):
             out: Any = vlm.model.generate(
                 **repeated(inputs.tensors, len(rows)),
                 max_new_tokens=self.max_new_tokens,

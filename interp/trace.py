@@ -267,7 +267,7 @@ def record(
     length = prompt_ids.shape[1]
     tokenizer = vlm.tokenizer
     vlm.check_length(length, max_new_tokens if answer is None else 0)
-    with vlm.lock, plainly(vlm.model), torch.inference_mode():
+    with vlm.lock, plainly(vlm), torch.inference_mode():
         if answer is None:
             with _Recorder(vlm, length + max_new_tokens - 1) as recorder:
                 ids = vlm.model.generate(
@@ -302,14 +302,15 @@ def record(
 
 
 @contextlib.contextmanager
-def plainly(model: Any) -> Iterator[None]:
+def plainly(vlm: "Vlm") -> Iterator[None]:
     """Greedy generation without the penalties and suppressed tokens a checkpoint may ask for: the answer is what the last layer reads."""
-    own = model.generation_config
-    model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id, bos_token_id=own.bos_token_id)
+    own = vlm.model.generation_config
+    ends = sorted(vlm.end_ids) or None
+    vlm.model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=own.pad_token_id, bos_token_id=own.bos_token_id)
     try:
         yield
     finally:
-        model.generation_config = own
+        vlm.model.generation_config = own
 
 
 def tokens_of(vlm: "Vlm", ids: list[int], layout: Layout | None = None, prompt_length: int = 0) -> list[Token]:

@@ -27,7 +27,8 @@ class Vocabulary:
         known = {i: piece for piece, i in tokenizer.get_vocab().items() if i < size}
         pieces |= known
         special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
-        byte_level = any(piece.startswith("Ġ") for piece in known.values())
+        # Counted: a large vocabulary of the one kind also has pieces that begin with the other's mark for a space.
+        byte_level = sum(piece.startswith("Ġ") for piece in known.values()) > sum(piece.startswith("▁") for piece in known.values())
         read = functools.partial(_byte_level_text, _byte_alphabet()) if byte_level else _sentencepiece_text
         texts = tuple(piece if i in special else read(piece) for i, piece in pieces.items())
         return cls(texts, tuple(i for i in range(size) if i not in known))

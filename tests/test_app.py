@@ -40,7 +40,7 @@ def test_only_the_documented_endpoints_are_public(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
     assert set(endpoints) == {"/models", "/logit_lens", "/sae_features", "/steer", "/steer_sweep"}
     parameters = {p["parameter_name"]: p for p in endpoints["/logit_lens"]["parameters"]}
-    assert list(parameters) == ["image", "prompt", "model", "top_k", "max_new_tokens"]
+    assert list(parameters) == ["image", "prompt", "model", "top_k", "max_new_tokens", "layers"]
     assert [p for p in parameters.values() if not p["parameter_has_default"]] == [parameters["image"]]
     assert parameters["top_k"]["parameter_default"] == 5
     assert parameters["max_new_tokens"]["parameter_default"] == 32
@@ -135,7 +135,7 @@ def test_wrong_input_is_named_and_the_next_call_works(client, tmp_path, changes,
 
 def test_numbers_that_json_should_not_hold(url):
     uploaded = lens_file(url)
-    kind, body = post(url, [uploaded, "Describe the image.", "emoji-llava", float("nan"), 32])
+    kind, body = post(url, [uploaded, "Describe the image.", "emoji-llava", float("nan"), 32, "auto"])
     assert kind == "error"
     assert "top_k is nan" in body
 
@@ -157,13 +157,13 @@ def lens_file(url):
     ids=["text", "dictionary", "file dictionary", "system file"],
 )
 def test_a_path_on_the_server_is_refused(url, picture):
-    kind, body = post(url, [picture, "Describe the image.", "emoji-llava", 5, 32])
+    kind, body = post(url, [picture, "Describe the image.", "emoji-llava", 5, 32, "auto"])
     assert kind == "error"
     assert "patch_words" not in body
 
 
 def test_an_uploaded_file_is_accepted_by_raw_http(url):
-    kind, _ = post(url, [lens_file(url), "Describe the image.", "emoji-llava", 5, 32])
+    kind, _ = post(url, [lens_file(url), "Describe the image.", "emoji-llava", 5, 32, "auto"])
     assert kind == "complete"
 
 
@@ -193,3 +193,57 @@ def test_a_shared_server_keeps_its_model():
     with pytest.raises(InterpError, match="runs 'emoji-llava' only"):
         Service(shared=True).vlm("llava-interleave-0.5b")
     assert Service(shared=True, any_model=True).can_switch
+
+
+def status(url, path, **headers):
+    request = urllib.request.Request(f"{url}/{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers)
+
+
+def test_only_uploads_and_examples_can_be_fetched(url):
+    mine = Path(lens_file(url)["path"])
+    assert status(url, f"gradio_api/file={mine}")[0] == 200
+    with urllib.request.urlopen(f"{url}/config") as answer:
+        shown = [part["props"]["value"] for part in json.load(answer)["components"] if part["props"].get("elem_id") == "picture"]
+    assert status(url, f"gradio_api/file={shown[0]['path']}")[0] == 200
+    uploads = mine.parents[1]
+    hidden = [
+        "/etc/hostname",
+        EXAMPLE,
+        EXAMPLE.parents[2] / "app.py",
+        EXAMPLE.parents[1] / "emoji-llava" / "config.json",
+        uploads,  # no list of what others sent
+        uploads / "*",
+        uploads / ("0" * len(mine.parent.name)) / mine.name,
+        mine.parent / ".." / ".." / ".." / "etc" / "hostname",
+        f"{url}/config",  # nor what the server can reach
+    ]
+    assert {
+        str(path): status(url, f"gradio_api/file={path}")[0] for path in hidden if status(url, f"gradio_api/file={path}")[0] == 200
+    } == {}
+
+
+def test_other_pages_cannot_use_a_visitors_server(url):
+    for origin in ("https://elsewhere.example", "null"):
+        allowed = {name.lower(): value for name, value in status(url, "config", Origin=origin)[1].items()}
+        assert allowed.get("access-control-allow-origin") not in {origin, "*"}
+    own = {name.lower(): value for name, value in status(url, "config", Origin=url)[1].items()}
+    assert own.get("access-control-allow-origin") == url
+
+
+def test_no_run_is_kept_in_the_browser(url):
+    with urllib.request.urlopen(f"{url}/config") as answer:
+        assert json.load(answer)["run_history"] is False
+
+
+def test_a_file_that_is_too_large_is_not_taken(url):
+    edge = b"--edge\r\n"
+    body = edge + b'Content-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bytes(31 << 20) + b"\r\n--edge--\r\n"
+    request = urllib.request.Request(f"{url}/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=edge"})
+    with pytest.raises((urllib.error.HTTPError, ConnectionError)) as refused:
+        urllib.request.urlopen(request)
+    assert getattr(refused.value, "code", 413) == 413

@@ -216,7 +216,8 @@ def test_other_families_are_refused_with_the_reason(model_type, why):
 
 def test_tiles_that_are_wider_than_their_patches_leave_strips_without_a_token():
     """A picture that fills 2 x 2 tiles of 58 pixels exactly: four patches of 14 in each, and two pixels that no patch sees."""
-    tiles = family("onevision").prepare(picture(116, 116), PROMPT).layout.grids[1]
+    whole, tiles = family("onevision").prepare(picture(116, 116), PROMPT).layout.grids
+    assert whole.seen == (0, 0, 112, 112)
     assert (tiles.rows, tiles.cols) == (8, 8)
     starts = [0, 14, 28, 42, 58, 72, 86, 100]
     assert tiles.boxes[0, :, 0].tolist() == starts

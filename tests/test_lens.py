@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -7,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import interp
 from interp import EMBED, InterpError, readout
-from interp.lens import _top_k
+from interp.lens import _top_k, affordable_layers
 from interp.readout import block_peaks
 from tests import tiny
 from tests.conftest import PROMPT
@@ -314,3 +315,14 @@ def test_a_trace_without_its_model_has_no_lens(trace, tmp_path):
     trace.save(tmp_path / "trace")
     with pytest.raises(InterpError, match="loaded without its model"):
         interp.logit_lens(interp.Trace.load(tmp_path / "trace"))
+
+
+def test_affordable_layers_are_spread_and_hold_the_ends_and_the_default(trace):
+    vlm = trace.vlm
+    one = 2e-12 * trace.length * vlm.width * len(vlm.vocabulary.texts)
+    assert affordable_layers(trace, 100 * one) == (EMBED, 0, 1, 2)
+    assert affordable_layers(trace, 0) == (EMBED, vlm.default_layer, 2)
+    deep = dataclasses.replace(trace, states=trace.states[:1].expand(33, -1, -1))
+    chosen = affordable_layers(deep, 9 * one)
+    assert chosen == (-1, 1, 3, 7, 11, 15, 19, 23, 27, 31)  # vlm.default_layer is 1
+    assert len(affordable_layers(deep, 33 * one)) == 33

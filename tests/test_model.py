@@ -1,4 +1,3 @@
-
 import pytest
 import torch
 from transformers import (
@@ -180,4 +179,27 @@ def test_a_processor_without_a_chat_template_says_so(vlm, picture):
     processor = tiny.build("crop")[1]
     processor.chat_template = None
     with pytest.raises(InterpError, match="no chat template"):
+        interp.Vlm(vlm.model, processor).prepare(picture, PROMPT)
+
+
+TEXT_ONLY = "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }} {% endfor %}[answer]"
+
+
+@pytest.mark.parametrize("place", ["tokenizer", "processor"])
+def test_a_template_of_text_alone_gets_the_picture_as_a_word(vlm, picture, place):
+    processor = tiny.build("crop")[1]
+    processor.chat_template = None
+    (processor if place == "processor" else processor.tokenizer).chat_template = TEXT_ONLY
+    inputs = interp.Vlm(vlm.model, processor).prepare(picture, PROMPT)
+    assert inputs.text == f"[user] <image>\n{PROMPT} [answer]"
+    assert int((inputs["input_ids"] == vlm.image_token_id).sum()) == 16
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ messages[0]['role'] }}", "<image><image>{{ messages[0]['content'] }}", "{{ raise_exception('no') }}"]
+)
+def test_a_template_that_loses_the_picture_or_the_prompt_is_refused(vlm, picture, template):
+    processor = tiny.build("crop")[1]
+    processor.chat_template = template
+    with pytest.raises(InterpError, match=r"does not put in one picture \(<image>\) and the prompt"):
         interp.Vlm(vlm.model, processor).prepare(picture, PROMPT)

@@ -15,7 +15,7 @@ def byte_level():
 @pytest.fixture(scope="module")
 def sentencepiece():
     """Llama's kind: "▁" for a space, bytes as "<0x41>"."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁dog", "dog", "▁", "▁▁", "▁D", "o", "g", "é"]
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁dog", "dog", "▁", "▁▁", "▁D", "o", "g", "é", "Ġ"]
     backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
@@ -43,6 +43,7 @@ def test_byte_level_pieces(byte_level, piece, text):
         ("dog", "dog"),
         ("▁▁", "  "),
         ("é", "é"),
+        ("Ġ", "Ġ"),  # a letter, though the other kind marks a space by it
         ("<0x0A>", "\n"),
         ("<0xE2>", "<0xE2>"),
         ("<0x41>", "A"),

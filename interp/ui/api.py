@@ -89,19 +89,21 @@ def add_endpoints(service: Service, steering: SteerService) -> None:
     gr.api(models, api_name="models")
 
     @reported
-    def run_lens(image: str | None, prompt: str, model: str | None, top_k: float, max_new_tokens: float) -> tuple[dict[str, Any], str, str]:
-        lens = service.lens(image, prompt, model, top_k=top_k, max_new_tokens=max_new_tokens)
+    def logit_lens(
+        image: str | None, prompt: str, model: str | None, top_k: float, max_new_tokens: float, layers: str
+    ) -> tuple[dict[str, Any], str, str]:
+        lens = service.lens(image, prompt, model, top_k=top_k, max_new_tokens=max_new_tokens, layers=layers)
         return lens_summary(lens), write_html(lens), write_json(lens)
 
     @reported
-    def run_features(
+    def sae_features(
         image: str | None, prompt: str, model: str | None, sae: str | None, where: Any, rank_by: str, top_k: float, max_new_tokens: float
     ) -> dict[str, Any]:
         trace = service.trace(image, prompt, model, max_new_tokens=max_new_tokens)
         return service.features(trace, sae, where=where, rank_by=rank_by, top_k=top_k).to_dict()
 
     @reported
-    def run_steer(
+    def steer(
         image: str | None,
         prompt: str,
         model: str | None,
@@ -118,7 +120,7 @@ def add_endpoints(service: Service, steering: SteerService) -> None:
         ).to_dict()
 
     @reported
-    def run_sweep(
+    def steer_sweep(
         image: str | None,
         prompt: str,
         model: str | None,
@@ -143,20 +145,22 @@ def add_endpoints(service: Service, steering: SteerService) -> None:
         model = gr.Textbox(service.default_model, label="model")
         top_k = gr.Number(5, label="top_k")
         max_new_tokens = gr.Number(32, label="max_new_tokens")
+        layers = gr.Textbox("auto", label="layers")
         summary = gr.JSON(label="summary")
         html_file = gr.File(label="html")
         json_file = gr.File(label="json")
         gr.Button().click(
-            run_lens,
-            [image, prompt, model, top_k, max_new_tokens],
+            logit_lens,
+            [image, prompt, model, top_k, max_new_tokens, layers],
             [summary, html_file, json_file],
             api_name="logit_lens",
             api_description=(
                 "Logit lens of a picture and a prompt: the words that the model's own head reads from every layer at every position. "
                 "Inputs: image (a picture file), prompt, model (a name from /models), top_k (readings per layer and position, 1 to 50), "
-                "max_new_tokens (length of the answer, 1 to 256). Returns a summary (model, answer, layers with -1 for the embedding, grids, and "
+                'max_new_tokens (length of the answer, 1 to 256), layers ("auto": as many as can be read quickly, "all"). Returns a '
+                "summary (model, answer, layers with -1 for the embedding, grids, regions, and "
                 "patch_words: for each grid its rows of patches with the most probable word at default_layer), a standalone interactive HTML file, "
-                "and a JSON file with everything (ids, probabilities and entropy of all layers and positions)."
+                "and a JSON file with everything (ids, probabilities and entropy of these layers at all positions)."
             ),
             concurrency_id="model",
             concurrency_limit=1,
@@ -167,7 +171,7 @@ def add_endpoints(service: Service, steering: SteerService) -> None:
         features_k = gr.Number(10, label="top_k")
         found = gr.JSON(label="found")
         gr.Button().click(
-            run_features,
+            sae_features,
             [image, prompt, model, sae, where, rank_by, features_k, max_new_tokens],
             found,
             api_name="sae_features",
@@ -189,7 +193,7 @@ def add_endpoints(service: Service, steering: SteerService) -> None:
         words = gr.Textbox("", label="words")
         steered = gr.JSON(label="steered")
         gr.Button().click(
-            run_steer,
+            steer,
             [image, prompt, model, sae, edits, max_new_tokens, temperature, seed, words],
             steered,
             api_name="steer",
@@ -213,7 +217,7 @@ def add_endpoints(service: Service, steering: SteerService) -> None:
         unit = gr.Textbox("strength", label="unit")
         sweep = gr.JSON(label="sweep")
         gr.Button().click(
-            run_sweep,
+            steer_sweep,
             [image, prompt, model, sae, feature, everywhere, strengths, max_new_tokens, unit, temperature, seed],
             sweep,
             api_name="steer_sweep",

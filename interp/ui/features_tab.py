@@ -34,7 +34,7 @@ class FeaturesTab:
 
 def features_tab(service: Service, run_key: gr.State, selected: gr.State, controls: dict[str, Any]) -> FeaturesTab:
     """Build the tab. `run_key` names the last run's lens, whose trace this tab looks at; `selected` is the open tab."""
-    names = [sae.name for sae in service.saes()]
+    names = service.saes()
     with gr.Tab(TAB, id="features", elem_id="sae-tab") as tab:
         with gr.Row():
             sae = gr.Dropdown(
@@ -93,7 +93,7 @@ def features_tab(service: Service, run_key: gr.State, selected: gr.State, contro
             yield from look(run, image, max_new_tokens, sae, where, rank_by, top_k, shown, request)
 
     def choices(model: str) -> gr.Dropdown:
-        known = [sae.name for sae in service.saes(model)]
+        known = service.saes(model)
         return gr.Dropdown(known, value=known[0] if known else None)
 
     quietly = {**QUEUE, "show_progress": "hidden"}

@@ -2,7 +2,7 @@
 
 import html
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -16,7 +16,7 @@ from .components import FAILED, QUEUE, Picture, address, download_buttons, messa
 from .features_tab import features_tab
 from .lens_view import LensView
 from .payload import lens_payload
-from .service import MAX_NEW_TOKENS, Service
+from .service import MAX_NEW_TOKENS, Service, given
 from .steer_listeners import EXAMPLES, TAB
 from .steer_service import SteerService
 from .steer_tab import steer_tab
@@ -40,6 +40,7 @@ PROMPTS = (
     "What color is the background?",
     "Is there a dog?",
 )
+_LOOKING = "Looking at the picture …"
 CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
 #about p { margin: 0; opacity: .8; }
@@ -55,10 +56,7 @@ def build(service: Service) -> gr.Blocks:
     """The whole app as gr.Blocks, not yet launched."""
     steering_service = SteerService(service)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
-        gr.Markdown(
-            f"# {TITLE}\nWhat does each patch of a picture mean to a vision-language model, layer by layer? "
-            "Which learned features does it light up, and what becomes of the answer when one is turned up or down?"
-        )
+        _header(service.notice)
         run_key, selected = gr.State(), gr.State("Logit lens")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -67,33 +65,30 @@ def build(service: Service) -> gr.Blocks:
                 view, snippet, downloads = _lens_tab(service, run_key)
                 features = features_tab(service, run_key, selected, controls)
                 steering = steer_tab(service, steering_service, run_key, selected, controls, features.sae)
-        inputs = [controls["image"], controls["prompt"], controls["model"], controls["max_new_tokens"], controls["top_k"]]
+        inputs = [
+            controls["image"],
+            controls["prompt"],
+            controls["model"],
+            controls["max_new_tokens"],
+            controls["top_k"],
+            controls["layers"],
+        ]
         outputs = [controls["answer"], controls["message"], view, run_key, snippet, controls["about"], *downloads]
 
         def run(
-            image: str | None, prompt: str, model: str, max_new_tokens: float, top_k: float, request: gr.Request
+            image: str | None, prompt: str, model: str, max_new_tokens: float, top_k: float, layers: str, request: gr.Request
         ) -> Iterator[tuple[Any, ...]]:
             unchanged = [gr.skip()] * (len(outputs) - 2)
-            yield ("", message("Looking at the picture …"), *unchanged)
+            yield ("", message(_LOOKING), *unchanged)
             try:
-                for step in stream(
-                    lambda show: service.lens(
-                        image,
-                        prompt,
-                        model,
-                        top_k=top_k,
-                        max_new_tokens=max_new_tokens,
-                        on_text=lambda text: show((text, "Answering …")),
-                        on_trace=lambda trace: show((trace.answer, f"Reading {trace.layers} layers …")),
-                    )
-                ):
+                for step in _looking(service, image, prompt, model, max_new_tokens, top_k, layers):
                     if not isinstance(step, Done):
                         answer, doing = step
                         yield (answer, message(doing), *unchanged)
                         continue
                     lens: Lens = step.result
                     key = service.remember(lens)
-                    code = _snippet(request, image, prompt, model, max_new_tokens, top_k)
+                    code = _snippet(request, image, prompt, model, max_new_tokens, top_k, layers)
                     about, buttons = _about(lens.trace.vlm.name), switched(downloads, on=True)
                     yield (lens.trace.answer, "", lens_payload(lens, run=key), key, code, about, *buttons)
             except InterpError as error:
@@ -105,12 +100,10 @@ def build(service: Service) -> gr.Blocks:
         def left(request: gr.Request) -> None:
             steering_service.stop(request.session_hash)
 
-        def opening(request: gr.Request) -> tuple[Any, ...]:
+        def opening(request: gr.Request) -> Iterator[tuple[Any, ...]]:
             """The first lens: of an example, or of what a link asks for."""
             asked, set_by_link, said = _asked_by_link(request, service, steering_service, len(opens))
-            *_, last = run(*asked, 5, request)
-            answer, lens_said, *rest = last
-            return (answer, said or lens_said, *rest, *set_by_link)
+            yield from _with_link(run(*asked, 5, "auto", request), set_by_link, said)
 
         shown = {"show_progress": "minimal", "show_progress_on": controls["answer"], **QUEUE}
         runs = [gr.on([controls["run"].click, controls["prompt"].submit], run, inputs, outputs, **shown)]
@@ -124,6 +117,15 @@ def build(service: Service) -> gr.Blocks:
         demo.unload(left)
         add_endpoints(service, steering_service)
     return demo
+
+
+def _header(notice: str) -> None:
+    gr.Markdown(
+        f"# {TITLE}\nWhat does each patch of a picture mean to a vision-language model, layer by layer? "
+        "Which learned features does it light up, and what becomes of the answer when one is turned up or down?"
+    )
+    if notice:
+        gr.HTML(message(notice, error=True), elem_id="notice")
 
 
 def _lens_tab(service: Service, run_key: gr.State) -> tuple[LensView, gr.Code, list[gr.Button]]:
@@ -163,6 +165,9 @@ def _controls(service: Service) -> dict[str, Any]:
     with gr.Accordion("Settings", open=False):
         controls["max_new_tokens"] = gr.Slider(1, MAX_NEW_TOKENS, 32, step=1, label="Longest answer, in tokens")
         controls["top_k"] = gr.Slider(1, 20, 5, step=1, label="Words kept for each layer and position")
+        controls["layers"] = gr.Radio(
+            [("as many as can be read quickly", "auto"), ("all", "all")], value="auto", label="Layers", info="Matters for large models."
+        )
     return controls
 
 
@@ -189,6 +194,39 @@ def _asked_by_link(
     return asked, [*asked, *more], said
 
 
+def _looking(
+    service: Service, image: str | None, prompt: str, model: str, max_new_tokens: float, top_k: float, layers: str
+) -> Iterator[Any]:
+    """(answer so far, what is being done) while the model is loaded, if need be, and answers; then `Done` with the lens."""
+
+    def look(show: Callable[[tuple[str, str]], None]) -> Lens:
+        service.vlm(model, on_progress=lambda doing: show(("", doing)))
+        show(("", _LOOKING))
+        return service.lens(
+            image,
+            prompt,
+            model,
+            top_k=top_k,
+            max_new_tokens=max_new_tokens,
+            layers=layers,
+            on_text=lambda text: show((text, "Answering …")),
+            on_trace=lambda trace: show((trace.answer, f"Reading {trace.layers} layers …")),
+        )
+
+    given(image)  # before a model is loaded for it
+    yield from stream(look)
+
+
+def _with_link(steps: Iterator[tuple[Any, ...]], set_by_link: list[Any], said: str) -> Iterator[tuple[Any, ...]]:
+    """The steps of a run, the last of them with what a link sets and what is wrong with it."""
+    step = next(steps)
+    for following in steps:
+        yield (*step, *[gr.skip()] * len(set_by_link))
+        step = following
+    answer, lens_said, *rest = step
+    yield (answer, said or lens_said, *rest, *set_by_link)
+
+
 def _selected(event: gr.SelectData) -> str:
     return str(event.value)
 
@@ -202,7 +240,7 @@ def _example(name: str) -> str:
     return str(EXAMPLES / f"{name}.webp")
 
 
-def _snippet(request: gr.Request, image: str | None, prompt: str, model: str, max_new_tokens: float, top_k: float) -> str:
+def _snippet(request: gr.Request, image: str | None, prompt: str, model: str, max_new_tokens: float, top_k: float, layers: str) -> str:
     """Python lines that get the same result from this server."""
     name = os.path.basename(image or "picture.png")  # noqa: PTH119 - a name to show, not a file to open
     return (
@@ -214,6 +252,7 @@ def _snippet(request: gr.Request, image: str | None, prompt: str, model: str, ma
         f"    model={model!r},\n"
         f"    top_k={int(top_k)},\n"
         f"    max_new_tokens={int(max_new_tokens)},\n"
+        f"    layers={layers!r},\n"
         '    api_name="/logit_lens",\n'
         ")\n"
         'print(summary["answer"])\n'

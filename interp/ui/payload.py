@@ -44,6 +44,7 @@ def lens_payload(lens: Lens, *, run: str | None = None) -> dict[str, Any]:
         "schema": SCHEMA,
         "run": run,
         **scene(trace),
+        "notes": [*trace.notes, *_some_layers(lens)],
         "layers": list(lens.layers),
         "default": axis_of[default],
         "why_default": WHY_DEFAULT,
@@ -57,6 +58,11 @@ def lens_payload(lens: Lens, *, run: str | None = None) -> dict[str, Any]:
         "first": encode(np.array([axis_of[layer] for layer in lens.first_layer().tolist()], dtype=np.uint8)),
         "limits": LIMITS,
     }
+
+
+def _some_layers(lens: Lens) -> list[str]:
+    read, there = len(lens.layers), lens.trace.layers + 1
+    return [] if read == there else [f"{read} of {there} states were read."]
 
 
 def scene(trace: Trace) -> dict[str, Any]:

@@ -3,32 +3,37 @@
 Plain functions that take plain values and raise InterpError. Knows nothing of gradio.
 """
 
+import dataclasses
 import math
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
-from ..devices import free_bytes, pick_device
+from ..devices import free_bytes, pick_devices
 from ..errors import InterpError
 from ..features import Encoding, Features, encode
-from ..lens import Lens, logit_lens
-from ..loading import load
+from ..lens import Lens, affordable_layers, logit_lens
+from ..loading import OnProgress, Quantize
 from ..model import Vlm
-from ..presets import PRESETS, KnownSae
+from ..presets import PRESETS
 from ..sae import Sae
 from ..sae_loading import load_sae
 from ..trace import Trace, TraceCache
 from . import payload
 from .feature_payload import found_payload, one_feature
+from .gpu import on_gpu, seconds
+from .one_model import OneModel
 
 MAX_NEW_TOKENS = 256
 MAX_TOP_K = 50
 MAX_FEATURES = 200
 _REMEMBERED = 8  # results that the page can still ask about
 _FOUND = 50  # features that a search shows
+_TFLOP = {"cpu": 1.5, "cuda": 50.0}  # of a lens that nobody has to wait long for: about ten seconds on two cores, a few on a small GPU
 _QUIET = 1.0  # seconds without work before something slow is done ahead
 Result = TypeVar("Result")
 
@@ -37,20 +42,35 @@ class Service:
     """One model at a time, and what was done with it.
 
     `shared`: others than the machine's owner use it (a Space, a public address). Then `model` takes only the model it was started with, unless
-    `any_model` is set.
+    `any_model` is set. `sae`: the SAE that `model` is looked at with where none is named, instead of the first that is known for it. `notice`:
+    what visitors must be told from the start.
     """
 
-    def __init__(self, model: str = "emoji-llava", *, quantize: str = "auto", shared: bool = False, any_model: bool = False) -> None:
+    def __init__(
+        self,
+        model: str = "emoji-llava",
+        *,
+        sae: str = "",
+        quantize: Quantize = "auto",
+        device: str = "auto",
+        shared: bool = False,
+        any_model: bool = False,
+        notice: str = "",
+    ) -> None:
         self.default_model = model
+        self.notice = notice
+        folder = Path(sae.strip())
+        self._default_sae = {folder.name if folder.is_dir() else sae.strip(): sae.strip()} if sae.strip() else {}
+        self._device = device
         self.traces = TraceCache()
-        self._quantize = quantize
         self._fixed = shared and not any_model
-        self._vlm: Vlm | None = None
+        self._model = OneModel(quantize=quantize, device=device, forget=self._forget)
         self._loading = threading.Lock()
         self._results: OrderedDict[str, object] = OrderedDict()
         self._saes: dict[str, Sae] = {}
         self._sae_loading = threading.Lock()
         self._encodings: OrderedDict[tuple[int, int], Encoding] = OrderedDict()
+        self._lenses: OrderedDict[tuple[Any, ...], Lens] = OrderedDict()
         self._last_work: float | None = None
 
     @property
@@ -58,25 +78,30 @@ class Service:
         """Whether visitors may choose another model."""
         return not self._fixed
 
-    def vlm(self, name: str | None = None) -> Vlm:
-        """The model of this name, loading it, and letting go of the one before, if needed."""
+    def vlm(self, name: str | None = None, on_progress: OnProgress | None = None) -> Vlm:
+        """The model of this name, in the place of any other (see `OneModel.get`). `on_progress` gets lines about what is done meanwhile."""
         name = (name or self.default_model).strip()
         if self._fixed and name != self.default_model:
             raise InterpError(
                 f"This server runs {self.default_model!r} only; {name!r} was asked for. Leave `model` out, or run your own copy "
                 f"(python app.py --model {name})."
             )
+        return self._model.get(name, on_progress)
+
+    def _forget(self, name: str) -> None:
+        """Let go of everything that belongs to the loaded model and not to the next one, of this name."""
         with self._loading:
-            if self._vlm is None or self._vlm.name != name:
-                # The new one is loaded first: if that fails, the old one still serves. A card too small for both says so by itself.
-                self._vlm = load(name, quantize=self._quantize)  # type: ignore[arg-type]
-            return self._vlm
+            self.traces = TraceCache()
+            self._results.clear()
+            self._encodings.clear()
+            self._lenses.clear()
+        self._saes = {sae: kept for sae, kept in self._saes.items() if sae in self.saes(name)}
 
     def models(self) -> list[dict[str, Any]]:
-        """Every preset and whether it fits this machine."""
-        loaded = self._vlm.name if self._vlm else None
-        device = pick_device("auto")
-        free, cpu = free_bytes(device) / 1e9, device.type == "cpu"
+        """Every preset and whether it fits this machine, once the loaded one has made room."""
+        loaded = self._model.name
+        devices = pick_devices(self._device)
+        free, cpu = (sum(map(free_bytes, devices)) + self._model.nbytes) / 1e9, devices[0].type == "cpu"
         return [
             {
                 "name": preset.name,
@@ -107,16 +132,32 @@ class Service:
         *,
         top_k: float = 5,
         max_new_tokens: float = 32,
+        layers: str = "auto",
         on_text: Callable[[str], None] | None = None,
         on_trace: Callable[[Trace], None] | None = None,
     ) -> Lens:
-        """The logit lens of one picture and prompt. `on_text` gets the growing answer, `on_trace` the trace before it is read."""
+        """The logit lens of one picture and prompt, from memory where possible.
+
+        `layers`: "all", or "auto" for as many as can be read quickly. `on_text` gets the growing answer, `on_trace` the trace before it is read.
+        """
         top_k = whole_number("top_k", top_k, 1, MAX_TOP_K)
+        if layers not in {"auto", "all"}:
+            raise InterpError(f"layers is {layers!r}; it must be 'auto' (as many as can be read quickly) or 'all'.")
         trace = self.trace(image, prompt, model, max_new_tokens=max_new_tokens, on_text=on_text)
         if on_trace:
             on_trace(trace)
-        lens = logit_lens(trace, top_k=top_k)
+        lens = self.read(trace, top_k, every=layers == "all")
         self._last_work = time.monotonic()
+        return lens
+
+    def read(self, trace: Trace, top_k: int = 5, *, every: bool = False) -> Lens:
+        """The lens of a trace, from memory where possible: of every layer, or of as many as can be read quickly."""
+        chosen = None if every else affordable_layers(trace, _TFLOP[trace.vlm.model.device.type])
+        key = (id(trace), top_k, chosen)  # a lens holds its trace, so that no other gets its id
+        lens = self._lenses.get(key)
+        if lens is None:
+            lens = on_gpu(logit_lens, trace, top_k=top_k, layers=chosen, allow=seconds())
+            self._keep(self._lenses, key, lens)
         return lens
 
     def trace(
@@ -130,16 +171,26 @@ class Service:
     ) -> Trace:
         """One generation with every layer kept, from memory where possible."""
         image, max_new_tokens = given(image), whole_number("max_new_tokens", max_new_tokens, 1, MAX_NEW_TOKENS)
-        return self.traces.get(self.vlm(model), image, prompt, max_new_tokens=max_new_tokens, on_text=on_text)
 
-    def saes(self, model: str | None = None) -> tuple[KnownSae, ...]:
-        """The SAEs that are known for a model, the one used by default first."""
-        preset = PRESETS.get(model or self.default_model)
-        return preset.saes if preset else ()
+        def run(*args: Any, **options: Any) -> Trace:
+            return on_gpu(*args, allow=seconds(max_new_tokens), **options)
+
+        return self.traces.get(self.vlm(model), image, prompt, max_new_tokens=max_new_tokens, on_text=on_text, run=run)
+
+    def saes(self, model: str | None = None) -> tuple[str, ...]:
+        """Names of the SAEs that are known for a model, the one used by default first."""
+        return tuple(self._sources(model or self.default_model))
+
+    def _sources(self, model: str) -> dict[str, str]:
+        """Name → what `load_sae` takes."""
+        preset = PRESETS.get(model)
+        known = {sae.name: sae.source for sae in preset.saes} if preset else {}
+        first = self._default_sae if model == self.default_model else {}
+        return {**{name: known.get(name, source) for name, source in first.items()}, **known}
 
     def sae(self, name: str | None, model: str) -> Sae:
         """An SAE by its name: "" for the model's first, one of `saes`, or, where visitors may choose models, whatever `load_sae` takes."""
-        known = {sae.name: sae.source for sae in self.saes(model)}
+        known = self._sources(model)
         name = (name or next(iter(known), "")).strip()
         if not name:
             raise InterpError(
@@ -152,13 +203,14 @@ class Service:
             )
         with self._sae_loading:
             if name not in self._saes:
-                sae = load_sae(known.get(name, name))
+                # By the name that it is asked for by: edits carry it, and ask again.
+                sae = dataclasses.replace(load_sae(known.get(name, name)), name=name)
                 self._saes = {name: sae}  # one at a time: a large one takes gigabytes
             return self._saes[name]
 
     def has_sae(self, name: str | None, model: str) -> bool:
         """Whether this SAE is in memory already."""
-        return (name or next((sae.name for sae in self.saes(model)), "")).strip() in self._saes
+        return (name or next(iter(self.saes(model)), "")).strip() in self._saes
 
     def features(
         self,
@@ -174,13 +226,12 @@ class Service:
         top_k = whole_number("top_k", top_k, 1, min(MAX_FEATURES, found_sae.d_sae))
         key = (id(trace), id(found_sae))  # an encoding holds both, so that no other object can get their ids
         encoding = self._encodings.get(key)
+        ranked = (top_k, where or "image", rank_by or "mean")
         if encoding is None:
-            encoding = encode(trace, found_sae)
-            with self._loading:
-                self._encodings[key] = encoding
-                while len(self._encodings) > _REMEMBERED:
-                    self._encodings.popitem(last=False)
-        found = encoding.top(top_k, where or "image", rank_by or "mean")
+            found = on_gpu(_top_features, trace, found_sae, *ranked, allow=seconds())
+            self._keep(self._encodings, key, found.encoding)
+        else:
+            found = on_gpu(encoding.top, *ranked, allow=seconds())
         self._last_work = time.monotonic()
         return found
 
@@ -197,11 +248,14 @@ class Service:
     def remember(self, result: object) -> str:
         """A key under which the page can ask more about this result for a while."""
         run = secrets.token_urlsafe(9)
-        with self._loading:
-            self._results[run] = result
-            while len(self._results) > 2 * _REMEMBERED:
-                self._results.popitem(last=False)
+        self._keep(self._results, run, result, 2 * _REMEMBERED)
         return run
+
+    def _keep(self, kept: OrderedDict[Any, Any], key: Any, result: object, most: int = _REMEMBERED) -> None:
+        with self._loading:
+            kept[key] = result
+            while len(kept) > most:
+                kept.popitem(last=False)
 
     def remembered(self, run: str, kind: type[Result]) -> Result:
         """The result that `remember` returned this key for."""
@@ -215,20 +269,22 @@ class Service:
         lens = self.remembered(run, Lens)
         if not isinstance(word, str) or len(word) > 80:
             raise InterpError("A word to look for has 1 to 80 characters.")
-        values = lens.probability(word)
-        return {"spellings": list(lens.resolve(word)), "values": payload.encode(payload.quantise(values))}
+        spellings = list(lens.resolve(word))
+        values = on_gpu(lens.probability, word, allow=seconds())
+        return {"spellings": spellings, "values": payload.encode(payload.quantise(values))}
 
     def features_at(self, run: str, where: Any) -> dict[str, Any]:
         """The features of other tokens of the same trace, as the view wants them."""
         found = self.remembered(run, Features)
         k = min(max(len(found.features), 10), found.encoding.sae.d_sae)
-        return found_payload(found.encoding.top(k, where, found.rank_by))
+        return found_payload(on_gpu(found.encoding.top, k, where, found.rank_by, allow=seconds()))
 
     def find_features(self, run: str, text: str) -> dict[str, Any]:
         """Features of the whole SAE whose number or label matches, active here or not."""
         found = self.remembered(run, Features)
         chosen, note = matching(found.encoding.sae, text)
-        features = found.encoding.some(chosen, {"positions": list(found.positions)} if found.positions else "all", found.rank_by)
+        where = {"positions": list(found.positions)} if found.positions else "all"
+        features = on_gpu(found.encoding.some, chosen, where, found.rank_by, allow=seconds())
         features = tuple(sorted(features, key=lambda feature: -feature.score))  # stable: the best match first among those not active
         return {"features": [one_feature(feature) for feature in features], "note": note}
 
@@ -236,7 +292,8 @@ class Service:
         """What is asked about one feature only when it is looked at."""
         encoding = self.remembered(run, Features).encoding
         near = encoding.sae.neighbours(whole_number("feature", feature, 0, encoding.sae.d_sae - 1))
-        return {"neighbours": [{"feature": other, "cosine": cosine, "label": encoding.label(other)} for other, cosine in near]}
+        labels = on_gpu(_labels, encoding, [other for other, _ in near], allow=seconds())
+        return {"neighbours": [{"feature": f, "cosine": cosine, "label": label} for (f, cosine), label in zip(near, labels, strict=True)]}
 
 
 def matching(sae: Sae, text: str) -> tuple[list[int], str]:
@@ -247,6 +304,15 @@ def matching(sae: Sae, text: str) -> tuple[list[int], str]:
     chosen = [sae.check(int(text))] if text.isascii() and text.isdigit() else sae.labels.search(text, _FOUND)
     more = f"; the first {_FOUND} are shown." if len(chosen) >= _FOUND else "."
     return chosen, f"{len(chosen)} of {sae.d_sae} features match {text!r}{more}"
+
+
+def _top_features(trace: Trace, sae: Sae, k: int, where: Any, rank_by: Any) -> Features:
+    """As `interp.top_features`; by this module's `encode`."""
+    return encode(trace, sae).top(k, where, rank_by)
+
+
+def _labels(encoding: Encoding, features: list[int]) -> list[str]:
+    return [encoding.label(feature) for feature in features]
 
 
 def given(image: Any) -> Any:

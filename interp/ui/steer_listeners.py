@@ -10,7 +10,7 @@ import gradio as gr
 
 from ..edits import Edit
 from ..errors import InterpError
-from ..lens import Lens, logit_lens
+from ..lens import Lens
 from ..presets import ASSETS
 from ..steering import Steered, StoppedError, Sweep
 from . import share
@@ -162,7 +162,7 @@ class SteerListeners:
         if key is None:
             return message("Steer first, then read both runs.", error=True), None, None
         try:
-            plain, steered = (logit_lens(trace) for trace in self._steering.both_traces(key))
+            plain, steered = self._steering.both_lenses(key)
         except InterpError as error:
             return message(str(error), error=True), None, None
         remember = self._service.remember

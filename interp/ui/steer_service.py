@@ -11,11 +11,13 @@ from typing import Any
 
 from ..edits import Edit
 from ..errors import InterpError
+from ..features import Encoding
 from ..lens import Lens
 from ..steering import Steered, Sweep, steer, steer_sweep, steered_trace
 from ..trace import Trace
 from .edit_requests import edits_from, linked_chip
-from .edits_payload import edits_payload, found_chips, renewed
+from .edits_payload import Chip, edits_payload, found_chips, renewed
+from .gpu import on_gpu, seconds
 from .service import MAX_NEW_TOKENS, Service, given, matching, whole_number
 
 MAX_SWEEP = 16  # values in one sweep
@@ -60,7 +62,8 @@ class SteerService:
     ) -> Steered:
         """The plain and the steered answer. `words`: to watch, with commas between them."""
         sampling = _sampling(max_new_tokens, temperature, seed)
-        return steer(self._service.vlm(model), given(image), prompt, edits, words=_words(words), on_text=on_text, stop=stop, **sampling)
+        how = {"words": _words(words), "on_text": on_text, "stop": stop, "allow": seconds(sampling["max_new_tokens"], rows=2), **sampling}
+        return on_gpu(steer, self._service.vlm(model), given(image), prompt, edits, **how)
 
     def sweep(
         self,
@@ -81,19 +84,23 @@ class SteerService:
         if not isinstance(values, list) or not 1 <= len(values) <= MAX_SWEEP:
             raise InterpError(f"strengths is {values!r}; it must be a list of 1 to {MAX_SWEEP} numbers, such as [-0.5, 0, 0.5].")
         sampling = _sampling(max_new_tokens, temperature, seed)
-        return steer_sweep(
-            self._service.vlm(model), given(image), prompt, edit, values, others=others, on_text=on_text, stop=stop, **sampling
-        )
+        allow = seconds(sampling["max_new_tokens"], rows=len(values) + 1)
+        how = {"others": others, "on_text": on_text, "stop": stop, "allow": allow, **sampling}
+        return on_gpu(steer_sweep, self._service.vlm(model), given(image), prompt, edit, values, **how)
 
     def editor(self, trace: Trace, run: str, sae: str | None, current: dict[str, Any] | None) -> dict[str, Any]:
         """The editor of edits for a trace, with the edits that it held before if they belong to the same model."""
         chips = current["edits"] if current and current["model"] == trace.model_name else []
-        encoding = None
-        if sae or self._service.saes(trace.model_name):
-            encoding = self._service.features(trace, sae, where="all", top_k=1).encoding
-            chips = renewed(chips, encoding)
-        swept = current["swept"] if current and chips else 0
-        return edits_payload(trace, encoding, chips, model=trace.model_name, names=trace.vlm.names, run=run, swept=swept)
+        about: dict[str, Any] = {
+            "model": trace.model_name,
+            "names": trace.vlm.names,
+            "run": run,
+            "swept": current["swept"] if current and chips else 0,
+        }
+        if not sae and not self._service.saes(trace.model_name):
+            return edits_payload(trace, None, chips, **about)
+        encoding = self._service.features(trace, sae, where="all", top_k=1).encoding
+        return on_gpu(_renewed_editor, trace, encoding, chips, allow=seconds(), **about)
 
     def linked_editor(self, state: dict[str, Any]) -> dict[str, Any]:
         """The editor with the edits of a link, before there is a trace. Raises InterpError for edits that could not be applied."""
@@ -110,7 +117,7 @@ class SteerService:
         lens = self._service.remembered(run, Lens)
         encoding = self._service.features(lens.trace, None, where="all", top_k=1).encoding
         chosen, note = matching(encoding.sae, text)
-        chips = found_chips(encoding, chosen)
+        chips = on_gpu(found_chips, encoding, chosen, allow=seconds())
         return {"features": sorted(chips, key=lambda chip: -(chip["max"] or 0)), "note": note}
 
     def watchable(self, model: str, labels: Iterable[str]) -> str:
@@ -122,11 +129,17 @@ class SteerService:
                 words.append(label)
         return ", ".join(words[:_WATCHED])
 
+    def both_lenses(self, run: str) -> tuple[Lens, Lens]:
+        """The lenses of the plain and of the steered run of a steered answer."""
+        plain, steered = map(self._service.read, self.both_traces(run))
+        return plain, steered
+
     def both_traces(self, run: str) -> tuple[Trace, Trace]:
         """The plain and the steered trace of a steered answer."""
         kept = self._service.remembered(run, SteerRun)
         plain = kept.trace()
-        return plain, steered_trace(plain, [applied.edit for applied in kept.steered.applied], kept.steered.steered_answer)
+        edits, answer = [applied.edit for applied in kept.steered.applied], kept.steered.steered_answer
+        return plain, on_gpu(steered_trace, plain, edits, answer, allow=seconds(len(answer.ids)))
 
     @contextlib.contextmanager
     def running(self, visitor: str | None) -> Iterator[threading.Event]:
@@ -145,6 +158,10 @@ class SteerService:
         """End what this visitor's page is waiting for."""
         if visitor is not None and (event := self._running.get(visitor)):
             event.set()
+
+
+def _renewed_editor(trace: Trace, encoding: Encoding, chips: Sequence[Chip], **about: Any) -> dict[str, Any]:
+    return edits_payload(trace, encoding, renewed(chips, encoding), **about)
 
 
 def _words(text: str) -> tuple[str, ...]:

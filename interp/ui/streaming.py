@@ -1,5 +1,6 @@
 """Work in a thread whose progress a generator can show. Knows nothing of what the work is."""
 
+import contextvars
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -29,7 +30,8 @@ def stream(work: Callable[[Callable[[Any], None]], Result]) -> Iterator[Any]:
         except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
             steps.put(error)
 
-    threading.Thread(target=body, daemon=True).start()
+    # In the caller's context, by which gradio tells whose request this is.
+    threading.Thread(target=contextvars.copy_context().run, args=(body,), daemon=True).start()
     while True:
         step = steps.get()
         while not isinstance(step, Done | BaseException) and not steps.empty():

@@ -36,7 +36,7 @@ def endless() -> interp.Vlm:
 
 def plain(vlm: interp.Vlm) -> None:
     """What anyone would call: the picture prepared and one answer generated."""
-    with plainly(vlm.model), torch.inference_mode():
+    with plainly(vlm), torch.inference_mode():
         vlm.model.generate(**vlm.prepare(EXAMPLE, PROMPT), max_new_tokens=NEW, do_sample=False)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from interp import Features, InterpError, Lens
 from interp.ui import service as module
+from interp.ui.payload import lens_payload
 from interp.ui.service import Service
 from tests import tiny
 
@@ -141,3 +142,25 @@ def test_the_slow_import_waits_for_a_quiet_moment(monkeypatch):
     assert not ahead.is_alive()
     assert len(loaded) == 1
     assert fresh.has_sae(None, "emoji-llava")
+
+
+def test_what_fits_counts_the_room_of_the_loaded_model(service, trace, monkeypatch):
+    monkeypatch.setattr(module, "free_bytes", lambda _device: 0)
+    monkeypatch.setattr(type(service._model), "nbytes", property(lambda _self: 10**12))
+    assert all(model["fits"] for model in service.models())
+    monkeypatch.setattr(type(service._model), "nbytes", property(lambda _self: 0))
+    assert not any(model["fits"] for model in service.models())
+    assert [model["name"] for model in service.models() if model["loaded"]] == ["emoji-llava"]
+
+
+def test_a_lens_that_would_take_long_reads_some_layers_unless_all_are_asked_for(service, trace, monkeypatch):
+    picture = tiny.noise(96, 96)
+    assert service.lens(picture, PROMPT, max_new_tokens=4).layers == tuple(range(-1, 8))
+    assert "states were read" not in str(lens_payload(service.read(trace))["notes"])
+    monkeypatch.setattr(module, "_TFLOP", {"cpu": 0.0})
+    some = service.lens(picture, PROMPT, max_new_tokens=4)
+    assert some.layers == (-1, 5, 7)
+    assert lens_payload(some)["notes"][-1] == "3 of 9 states were read."
+    assert service.lens(picture, PROMPT, max_new_tokens=4, layers="all").layers == tuple(range(-1, 8))
+    with pytest.raises(InterpError, match=r"layers is 'five'; it must be 'auto' .* or 'all'"):
+        service.lens(picture, PROMPT, layers="five")
