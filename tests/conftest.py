@@ -13,6 +13,7 @@ import transformers
 
 import interp
 from tests import tiny
+from tests.hub_server import connected
 from tests.server import serve
 
 torch.set_num_threads(1)  # models this small only lose time to more
@@ -93,3 +94,10 @@ def url():
     """The address of the real app. Tests share it: visitors do."""
     with serve() as address:
         yield address
+
+
+@pytest.fixture
+def model_hub(tmp_path, monkeypatch):
+    """A hub on this machine that huggingface_hub talks to."""
+    with connected(tmp_path, monkeypatch) as running:
+        yield running

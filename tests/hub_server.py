@@ -1,9 +1,8 @@
 """A hub of checkpoints on this machine: gated and private repositories, ranges of files, and connections that break."""
 
 import contextlib
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -11,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub.constants
 
 from tests.sae_checkpoints import Hub, point_at
+from tests.server import serve_http
 
 TOKEN = "hf_of-a-member"
 
@@ -78,16 +78,8 @@ def serve(hub: ModelHub) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serve_http(Handler) as url:
+        yield url
 
 
 @contextlib.contextmanager

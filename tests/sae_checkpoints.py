@@ -4,9 +4,8 @@ import contextlib
 import hashlib
 import json
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -16,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from interp.sae_loading import import_sae_lens
+from tests.server import serve_http
 
 D_IN, D_SAE = 12, 700
 HOOK = "blocks.3.hook_resid_post"
@@ -176,16 +176,8 @@ def serve(hub: Hub) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serve_http(Handler) as url:
+        yield url
 
 
 def point_at(monkeypatch: Any, url: str, cache: Path, *, offline: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The real app in a process of its own, as a stranger starts it."""
+"""The real app in a process of its own, as a stranger starts it; and servers that stand in for others."""
 
 import contextlib
 import os
@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +41,21 @@ def serve_process(*options: str) -> Iterator[tuple[str, int]]:
         finally:
             app.terminate()
             app.wait(20)
+
+
+@contextlib.contextmanager
+def serve_http(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server on this machine that answers as `handler` says."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def _wait(url: str, app: subprocess.Popen[bytes], log: "tempfile._TemporaryFileWrapper[bytes]") -> None:

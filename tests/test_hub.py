@@ -11,16 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from interp import InterpError, hub
-from tests.hub_server import TOKEN, connected
+from tests.hub_server import TOKEN
 from tests.sae_checkpoints import point_at
 
 REPO = "someone/vlm"
-
-
-@pytest.fixture
-def model_hub(tmp_path, monkeypatch):
-    with connected(tmp_path, monkeypatch) as running:
-        yield running
 
 
 @pytest.fixture

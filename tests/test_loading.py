@@ -14,15 +14,8 @@ from interp import InterpError, loading
 from interp.presets import PRESETS
 from tests import tiny
 from tests.conftest import PROMPT
-from tests.hub_server import connected
 
 REPO = "someone/vlm"
-
-
-@pytest.fixture
-def model_hub(tmp_path, monkeypatch):
-    with connected(tmp_path, monkeypatch) as running:
-        yield running
 
 
 @pytest.fixture
