@@ -26,7 +26,7 @@ SCRIPTS = (
 # Runs once per component, after the scripts in its head. `steerable` is one of the creator's server functions or absent.
 _ON_LOAD = """
 const view = LlavaLens.mountEdits(element, {
-  steerable: server && server.steerable ? (text, run) => server.steerable(run, text) : null,
+  steerable: server && server.steerable ? (text, run) => server.steerable(run, text, props.value?.sae?.name ?? null) : null,
   changed: (payload) => { props.value = payload; trigger('input'); },
   run: () => trigger('run'),
 });
@@ -46,7 +46,7 @@ class EditsView(gr.HTML):
     repeats edits from before the visitor's newest changes was made before them: the changes stay, and `input` tells them with the new value. They also
     stay when the same value comes again within a second: gradio delivers the last value of a generator twice.
 
-    The server function `steerable(run, text)`, optional, answers the search for features by label or number: {"features": [edit, ...], "note": str}.
+    The server function `steerable(run, text, sae)`, optional, answers the search for features of the payload's SAE by label or number: {"features": [edit, ...], "note": str}.
     `run` is the payload's "run". Raising `InterpError` or returning {"error": str} shows the text in the view.
 
     A DOM event "llava:steer" on the document, with {sae, layer, feature, label, max, active} as its detail, adds that feature, or leads to it where

@@ -190,12 +190,12 @@ class Service:
 
     def sae(self, name: str | None, model: str) -> Sae:
         """An SAE by its name: "" for the model's first, one of `saes`, or, where visitors may choose models, whatever `load_sae` takes."""
-        known = self._sources(model)
-        name = (name or next(iter(known), "")).strip()
+        known, name = self._sources(model), self.sae_name(name, model)
         if not name:
             raise InterpError(
                 f"No SAE is known for {model!r}. Choose a model that has one ({', '.join(p.name for p in PRESETS.values() if p.saes)})"
                 + ("." if self._fixed else ", or name an SAE yourself: a release of sae-lens with an id, a hub repository, or a folder.")
+                + " Without any, contrast vectors steer a model from Python: interp.contrast_vector."
             )
         if name not in known and self._fixed:
             raise InterpError(
@@ -210,7 +210,11 @@ class Service:
 
     def has_sae(self, name: str | None, model: str) -> bool:
         """Whether this SAE is in memory already."""
-        return (name or next(iter(self.saes(model)), "")).strip() in self._saes
+        return self.sae_name(name, model) in self._saes
+
+    def sae_name(self, name: str | None, model: str) -> str:
+        """The SAE that a name means for a model: "" or None its first; "" where none is known."""
+        return (name or next(iter(self.saes(model)), "")).strip()
 
     def features(
         self,

@@ -77,12 +77,15 @@ class SteerListeners:
         self._service, self._steering, self._buttons = service, steering, buttons
 
     def look(self, run: str | None, sae: str | None, editor: Editor) -> Iterator[tuple[Any, Any]]:
-        """Message and editor for the picture of the last run: the same edits, with where their features are active there."""
-        if run is None or (editor and editor["run"] == run):
+        """Message and editor for the picture of the last run and this SAE: the same edits, with where their features are active there."""
+        if run is None:
             yield "", gr.skip()
             return
         try:
             trace = self._service.remembered(run, Lens).trace
+            if editor and editor["run"] == run and self._service.sae_name(sae, trace.model_name) == (editor["sae"] or {}).get("name", ""):
+                yield "", gr.skip()
+                return
             if self._service.saes(trace.model_name) and not self._service.has_sae(sae, trace.model_name):
                 yield message("Loading the SAE; the first one takes some seconds …"), gr.skip()
             yield "", self._steering.editor(trace, run, sae, editor)

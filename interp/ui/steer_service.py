@@ -112,10 +112,10 @@ class SteerService:
         swept = whole_number("swept", state.get("swept", 0), 0, max(0, len(chips) - 1))
         return edits_payload(None, None, chips, model=model, swept=swept)
 
-    def steerable(self, run: str, text: str) -> dict[str, Any]:
-        """Features by number or label, as chips that can be added to the edits of this run's picture."""
+    def steerable(self, run: str, text: str, sae: str | None = None) -> dict[str, Any]:
+        """Features of an SAE by number or label, as chips that can be added to the edits of this run's picture."""
         lens = self._service.remembered(run, Lens)
-        encoding = self._service.features(lens.trace, None, where="all", top_k=1).encoding
+        encoding = self._service.features(lens.trace, sae, where="all", top_k=1).encoding
         chosen, note = matching(encoding.sae, text)
         chips = on_gpu(found_chips, encoding, chosen, allow=seconds())
         return {"features": sorted(chips, key=lambda chip: -(chip["max"] or 0)), "note": note}

@@ -1,14 +1,17 @@
 """What page and API ask of steering, without either."""
 
+import shutil
 import threading
 
+import gradio as gr
 import pytest
 
 from interp import InterpError
+from interp.presets import ASSETS
 from interp.ui.edit_requests import MAX_EDITS
 from interp.ui.edits_payload import SCHEMA, chip, found_chips, requests
 from interp.ui.service import Service
-from interp.ui.steer_listeners import sweep_values
+from interp.ui.steer_listeners import SteerListeners, sweep_values
 from interp.ui.steer_service import SteerRun, SteerService
 from tests import tiny
 
@@ -158,3 +161,23 @@ def test_a_stopped_run_says_so(steering):
 )
 def test_the_values_of_a_sweep(made, values):
     assert sweep_values(chip("s", 1, 2, "x", **made)) == pytest.approx(values)
+
+
+def test_the_editor_follows_the_sae_that_is_chosen(tmp_path):
+    other = shutil.copytree(ASSETS / "emoji-llava-sae", tmp_path / "other")
+    service = Service(sae=str(other))
+    steering = SteerService(service)
+    listeners = SteerListeners(service, steering, [])
+    run = service.remember(service.lens(tiny.noise(96, 96), PROMPT, max_new_tokens=4))
+
+    def look(sae, editor):
+        *_, (said, shown) = listeners.look(run, sae, editor)
+        assert said == ""
+        return shown
+
+    editor = look(None, None)
+    assert editor["sae"]["name"] == "other"
+    assert look("other", editor) == look("", editor) == gr.skip()
+    assert look("emoji-llava-sae", editor)["sae"]["name"] == "emoji-llava-sae"
+    (found,) = steering.steerable(run, "17", "emoji-llava-sae")["features"]
+    assert found["sae"] == "emoji-llava-sae"

@@ -86,7 +86,7 @@
     words() {
       const { part, data } = this;
       const { model, sae, presets, published } = data.payload;
-      part.facts.textContent = sae ? `${model} · ${sae.name} · layer ${sae.layer} · ${Lens.plural(sae.features, "feature")}` : `No sparse autoencoder (SAE) is known for ${model}, so there are no features of it to look up.`;
+      part.facts.textContent = sae ? `${model} · ${sae.name} · layer ${sae.layer} · ${Lens.plural(sae.features, "feature")}` : `No sparse autoencoder (SAE) is known for ${model}, so there are no features of it to look up. From Python, contrast vectors steer without one.`;
       part.search.hidden = !sae || !this.options.steerable;
       if (this.changed("presets", presets)) Lens.EditLists.presets(part, presets);
       part.presetBox.hidden = !presets.length;
