@@ -1,6 +1,7 @@
 """Every family's geometry, lens and steering, on tiny random models of its real classes with their real processors."""
 
 import functools
+import importlib.util
 import random
 
 import numpy as np
@@ -199,6 +200,45 @@ def test_a_trace_is_saved_with_its_places(name, tmp_path):
         assert torch.equal(part.positions, other.positions)
     assert [region.box for region in again.regions] == [region.box for region in trace.regions]
     assert again.tokens == trace.tokens
+
+
+WITHOUT_TORCHVISION = ["llava_next", "vipllava", "idefics2", "idefics2 split", "idefics3", "gemma3"]
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCHVISION)
+def test_a_checkpoint_is_loaded_and_gives_what_the_model_gives(name, tmp_path):
+    vlm, image = family(name), picture(120, 200)
+    loaded = interp.load(tiny.save(tmp_path / "checkpoint", vlm.model, vlm.processor), device="cpu")
+    assert "Pil" in type(loaded.processor.image_processor).__name__
+    here, there = (one.trace(image, PROMPT, max_new_tokens=3) for one in (vlm, loaded))
+    torch.testing.assert_close(here.states, there.states, atol=1e-5, rtol=1e-5)  # where weights lie in memory may turn a last bit
+    for ours, theirs in zip((*here.grids, *here.regions), (*there.grids, *there.regions), strict=True):
+        assert torch.equal(ours.positions, theirs.positions)
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCHVISION)
+def test_4_bit_is_for_the_decoder_alone(name, tmp_path):
+    vlm, image = family(name), picture(120, 200)
+    loaded = interp.load(tiny.save(tmp_path / "checkpoint", vlm.model, vlm.processor), device="cpu", quantize="4bit")
+    four_bit = {name for name, module in loaded.model.named_modules() if type(module).__name__ == "Linear4bit"}
+    decoder = next(name for name, module in loaded.model.named_modules() if module is loaded.model.get_decoder())
+    assert four_bit
+    assert all(name.startswith(f"{decoder}.layers.") for name in four_bit)
+    here, there = (one.trace(image, PROMPT, max_new_tokens=2) for one in (vlm, loaded))
+    seen = here.positions("image")
+    assert torch.equal(here.residual(interp.EMBED)[seen], there.residual(interp.EMBED)[seen])
+    assert not torch.equal(here.residual(0)[seen], there.residual(0)[seen])
+    said = interp.logit_lens(there, top_k=1, layers=[vlm.depth - 1]).ids[0, :, 0].tolist()
+    start = next(i for i, token in enumerate(there.tokens) if token.kind == "answer")
+    assert said[start - 1 :] == [token.id for token in there.tokens[start:]]
+
+
+@pytest.mark.parametrize("name", ["onevision", "qwen2_vl", "qwen2_5_vl", "smolvlm", "molmo2"])
+def test_a_processor_that_needs_torchvision_says_what_to_install(name, tmp_path, monkeypatch):
+    vlm = family(name)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _package: None)
+    with pytest.raises(InterpError, match=r"needs torchvision, which is not installed\. Run: pip install torchvision=="):
+        interp.load(tiny.save(tmp_path / "checkpoint", vlm.model, vlm.processor.tokenizer), device="cpu")
 
 
 def test_every_family_is_tried():

@@ -5,6 +5,8 @@ import torch
 
 import interp
 from interp import Edit, steering
+from interp.ui.service import Service
+from tests import families, tiny
 from tests.conftest import PROMPT
 from tests.steering_reference import D, Naive, random_sae
 
@@ -108,3 +110,29 @@ def test_a_steered_trace_on_a_gpu_is_the_plain_one_and_the_push(tiny_on_gpu, pic
     torch.testing.assert_close(added[image], torch.full((len(image), D), 3.0), rtol=0, atol=2 * ROUNDING)
     others = [i for i in range(trace.length) if i not in image]
     torch.testing.assert_close(added[others], torch.zeros(len(others), D), rtol=0, atol=2 * ROUNDING)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_every_family_on_a_gpu(name, dtype, picture):
+    model, processor = families.build(name)
+    here, there = families.vlm(name), interp.Vlm(model.to("cuda", dtype), processor, name=name)
+    traces = [one.trace(picture, PROMPT, answer="dog and cat") for one in (here, there)]
+    assert traces[0].tokens == traces[1].tokens
+    rough = 1 if dtype == torch.float32 else 100
+    torch.testing.assert_close(traces[0].states[0], traces[1].states[0].float(), atol=2e-3 * rough, rtol=2e-3 * rough)
+    lenses = [interp.logit_lens(trace, top_k=1) for trace in traces]
+    torch.testing.assert_close(lenses[0].log_z, lenses[1].log_z, atol=5e-3 * rough, rtol=5e-3 * rough)
+    nothing = interp.steer(there, picture, PROMPT, [Edit(vector=torch.ones(there.width), layer=1, strength=0)], max_new_tokens=4)
+    assert nothing.plain == nothing.steered
+
+
+def test_switching_gives_the_memory_back(checkpoint):
+    """As much is in use after a model has come and gone as was before it came."""
+    service = Service(checkpoint("crop"), device="cuda")
+    service.lens(tiny.noise(96, 96), PROMPT, max_new_tokens=2)
+    before = torch.cuda.memory_allocated()
+    service.lens(tiny.noise(96, 96), PROMPT, "emoji-llava", max_new_tokens=2)
+    assert torch.cuda.memory_allocated() > 2 * before
+    service.lens(tiny.noise(96, 96), PROMPT, checkpoint("crop"), max_new_tokens=2)
+    assert torch.cuda.memory_allocated() < 1.1 * before
