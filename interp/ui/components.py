@@ -142,7 +142,10 @@ def address(request: gr.Request) -> str:
 def download_buttons(
     files: Sequence[tuple[str, str, Callable[[Any], str]]], result: Callable[[str], Any], key: gr.State
 ) -> list[gr.Button]:
-    """Buttons (label, name, writer) that make a file of the result that `key` names when they are pressed, and hand it to the browser at once."""
+    """Buttons (label, name, writer) that make a file of the result that `key` names when they are pressed, and hand it to the browser at once.
+
+    Hidden until there is a result; see `switched`.
+    """
     buttons = []
     with gr.Row():
         for label, name, write in files:
@@ -151,7 +154,7 @@ def download_buttons(
             def make(key: str, write: Callable[[Any], str] = write) -> str:
                 return write(result(key))
 
-            button = gr.Button(label, size="sm", interactive=False, elem_id=f"make-{name}")
+            button = gr.Button(label, size="sm", visible=False, elem_id=f"make-{name}")
             ready = gr.DownloadButton(elem_id=f"ready-{name}", elem_classes="off-screen")
             button.click(make, key, ready, api_visibility="private", show_progress="hidden").success(
                 None, js=f"() => {{ const a = document.querySelector('a#ready-{name}, #ready-{name} a, #ready-{name}'); a && a.click(); }}"
@@ -161,5 +164,5 @@ def download_buttons(
 
 
 def switched(buttons: Sequence[gr.Button], *, on: bool) -> list[gr.Button]:
-    """The buttons switched on or off. Their texts go along: gradio loses that of a disabled button in a tab that was not open yet."""
-    return [gr.Button(button.value, interactive=on) for button in buttons]
+    """The buttons shown or hidden. Not disabled: gradio loses the text of a disabled button in a tab that was not open yet."""
+    return [gr.Button(button.value, visible=on) for button in buttons]
