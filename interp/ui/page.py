@@ -89,7 +89,7 @@ def build(service: Service) -> gr.Blocks:
                     lens: Lens = step.result
                     key = service.remember(lens)
                     code = _snippet(request, image, prompt, model, max_new_tokens, top_k, layers)
-                    about, buttons = _about(lens.trace.vlm.name), switched(downloads, on=True)
+                    about, buttons = _about(service, lens.trace.vlm.name), switched(downloads, on=True)
                     yield (lens.trace.answer, "", lens_payload(lens, run=key), key, code, about, *buttons)
             except InterpError as error:
                 yield (gr.skip(), message(str(error), error=True), *unchanged)
@@ -161,7 +161,10 @@ def _controls(service: Service) -> dict[str, Any]:
         info="A name from the list, a hub id or a folder." if service.can_switch else "This server runs one model.",
         elem_id="model",
     )
-    controls["about"] = gr.HTML(_about(service.default_model), elem_id="about")
+    controls["about"] = gr.HTML(_about(service, service.default_model), elem_id="about")
+    # Before it is loaded: a visitor should know what they ask for.
+    told = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    controls["model"].change(lambda model: _about(service, model), controls["model"], controls["about"], **told)
     with gr.Accordion("Settings", open=False):
         controls["max_new_tokens"] = gr.Slider(1, MAX_NEW_TOKENS, 32, step=1, label="Longest answer, in tokens")
         controls["top_k"] = gr.Slider(1, 20, 5, step=1, label="Words kept for each layer and position")
@@ -231,9 +234,21 @@ def _selected(event: gr.SelectData) -> str:
     return str(event.value)
 
 
-def _about(model: str) -> str:
-    preset = PRESETS.get(model)
-    return f"<p>{html.escape(preset.about if preset else model)}</p>"
+def _about(service: Service, model: str | None) -> str:
+    """What a model is, what it needs, and how far it was tried."""
+    known = next((preset for preset in service.models() if preset["name"] == model), None)
+    if known is None:
+        return f"<p>{html.escape(model or '')}</p>"
+    text = known["about"]
+    if known["proved"] != "real weights":
+        gate = ", to be accepted on the hub first" if known["gated"] else ""
+        needs = "".join(f", and the package {package}" for package in known["requires"])
+        room = "" if known["fits"] else " That is more than is free."
+        text += (
+            f" Licence: {known['licence']}{gate}. Needs about {known['memory_gb']:g} GB here{needs}.{room}"
+            " Not tried here on its real weights: proved by shape, with random ones."
+        )
+    return f"<p>{html.escape(text)}</p>"
 
 
 def _example(name: str) -> str:

@@ -151,3 +151,36 @@ def test_a_phone_scrolls_down_only(open_page, theme):
     stage.scroll_into_view_if_needed()
     stage.tap(position={"x": 20, "y": 20})
     page.wait_for_function(f"{LENS}.__lens.locked !== null")
+
+
+def test_a_model_says_what_it_needs_before_it_is_loaded(open_page):
+    page = open_page()
+    about = page.locator("#about")
+    assert "Licence" not in about.inner_text()
+    field = page.locator("#model input")
+    field.click()
+    page.get_by_role("option", name="gemma-3-4b").click()
+    about.get_by_text("Licence: Gemma, to be accepted on the hub first. Needs about 22 GB").wait_for()
+    assert "proved by shape" in about.inner_text()
+    field.click()
+    page.get_by_role("option", name="qwen2-vl-7b").click()
+    about.get_by_text("and the package torchvision.").wait_for()
+    assert page.faults == []
+
+
+def test_a_model_that_cannot_be_had_leaves_the_one_that_is_there(open_page):
+    page = open_page()
+    field = page.locator("#model input")
+    field.click()
+    page.get_by_role("option", name="llava-1.5-7b").click()
+    page.click("#run")
+    page.locator("#message .error").wait_for()
+    said = page.locator("#message").inner_text()
+    assert "'llava-hf/llava-1.5-7b-hf' was not downloaded before" in said
+    assert "HF_HUB_OFFLINE" in said
+    field.click()
+    page.get_by_role("option", name="emoji-llava").click()
+    page.locator("#about").get_by_text("Knows 120 emoji").wait_for()
+    page.click("#run")
+    page.wait_for_function("() => !document.querySelector('#message .error')")
+    assert "a dog and a pizza" in page.locator("#answer textarea").input_value()
