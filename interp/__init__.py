@@ -22,7 +22,8 @@ from .model import Inputs, Vlm
 from .presets import PRESETS, Preset
 from .sae import Sae
 from .sae_loading import load_sae
-from .steering import Steered, Sweep, steer, steer_sweep, steered_trace
+from .steered import Steered, Sweep
+from .steering import steer, steer_sweep, steered_trace
 from .trace import EMBED, Token, Trace, TraceCache
 
 __all__ = [

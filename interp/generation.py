@@ -50,6 +50,8 @@ class Noise(LogitsProcessor):
 
     def __init__(self, temperature: float, seed: int, rows: Sequence[tuple[Edit, ...]]) -> None:
         self._temperature, self._rows, self._step = temperature, rows, 0
+        self.first: torch.Tensor | None = None
+        """What the model says behind the prompt, without noise: [rows, vocabulary]."""
         self._generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002 - the signature of transformers
@@ -57,6 +59,8 @@ class Noise(LogitsProcessor):
         broken = (~scores.amax(-1).isfinite()).nonzero().flatten().tolist()
         if broken:
             raise not_finite(self._rows[broken[0]], f"at token {self._step} of the answer")
+        if self.first is None:
+            self.first = scores
         self._step += 1
         if self._temperature == 0:
             return scores

@@ -53,13 +53,16 @@ class Hooks:
     """The edits of every row of a batch, as hooks on the layers they belong to; gone afterwards, whatever happens.
 
     `scales` holds, for each layer that any batch edits, the sizes of the unedited run. Where it holds None the layer is measured now, on
-    row 0, which then must be plain.
+    row 0, which then must be plain. `begin`: the first position that will pass, where those before it lie in a cache.
     """
 
-    def __init__(self, vlm: "Vlm", prompt: Prompt, rows: Sequence[tuple[Edit, ...]], scales: dict[int, Scale | None]) -> None:
+    def __init__(
+        self, vlm: "Vlm", prompt: Prompt, rows: Sequence[tuple[Edit, ...]], scales: dict[int, Scale | None], *, begin: int = 0
+    ) -> None:
         self._layers = vlm.layers
         self._prompt, self._rows, self._scales = prompt, rows, scales
-        self._seen = dict.fromkeys(scales, 0)
+        self._begin = begin
+        self._seen = dict.fromkeys(scales, begin)
         grouped: dict[tuple[Any, ...], _Move] = {}
         self._of_row: list[list[tuple[_Move, int]]] = []
         for row, edits in enumerate(rows):
@@ -67,7 +70,7 @@ class Hooks:
             for edit in edits:
                 # Rows that push the same direction in the same way are computed together.
                 key = (id(edit.sae), id(edit.vector), edit.feature, edit.at, edit.unit, repr(edit.where))
-                move = grouped.setdefault(key, _Move(edit, next(vlm.layers[edit.at].parameters()).device))
+                move = grouped.setdefault(key, _Move(edit, _device_of(vlm.layers[edit.at], vlm.model.device)))
                 self._of_row[-1].append((move, len(move.rows)))
                 move.add(row, edit.value)
         self._moves = [*grouped.values()]
@@ -87,7 +90,7 @@ class Hooks:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None") -> None:
         for handle in self._handles:
             handle.remove()
-        if error is None and (idle := [move.edit for move in self._moves if not move.fired]):
+        if error is None and not self._begin and (idle := [move.edit for move in self._moves if not move.fired]):
             raise InterpError(f"The edit of {idle[0].name} never acted: layer {idle[0].at} did not run as a module of its own.")
 
     def _edited(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -111,6 +114,11 @@ class Hooks:
             tuple(move.applied(index, edit, length) for (move, index), edit in zip(moves, edits, strict=True))
             for moves, edits, length in zip(self._of_row, self._rows, lengths, strict=True)
         ]
+
+
+def _device_of(layer: Any, otherwise: torch.device) -> torch.device:
+    """Where a block computes: a model may be spread over several devices."""
+    return next((parameter.device for parameter in layer.parameters()), otherwise)
 
 
 class _Move:

@@ -15,6 +15,7 @@ import torch
 
 from .devices import with_less
 from .errors import InterpError
+from .positions import grid_of
 from .readout import BLOCK, block_peaks
 from .trace import EMBED, Trace
 
@@ -95,11 +96,9 @@ class Lens:
     def grid(self, layer: int, grid: int = 0) -> list[list[tuple[str, float]]]:
         """Rows x cols of (most probable word, probability) over one patch grid."""
         axis = self._layer(layer)
-        if not 0 <= grid < len(self.trace.grids):
-            raise InterpError(f"Grid {grid} does not exist; this trace has {len(self.trace.grids)}, counted from 0.")
         texts = self.trace.vlm.vocabulary.texts
         out = []
-        for row in self.trace.grids[grid].positions.tolist():
+        for row in grid_of(self.trace, grid).positions.tolist():
             cells = [self._position(position) for position in row]
             out.append([(texts[int(self.ids[axis, cell, 0])], float(self.probs[axis, cell, 0])) for cell in cells])
         return out

@@ -193,7 +193,13 @@ class Vlm:
 
     def _tokenize(self, text: str, picture: Image.Image) -> dict[str, torch.Tensor]:
         begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
-        inputs = self.processor(images=picture, text=text, return_tensors="pt", add_special_tokens=not begins)
+        try:
+            inputs = self.processor(images=picture, text=text, return_tensors="pt", add_special_tokens=not begins)
+        except (ValueError, ArithmeticError) as error:  # such as a picture 200 times as long as wide, or of one pixel
+            size = f"{picture.width} x {picture.height} pixels"
+            raise InterpError(
+                f"The processor of {self.name!r} refuses this picture of {size}: {error}. Crop or scale it, and try again."
+            ) from error
         return {name: tensor for name, tensor in inputs.items() if isinstance(tensor, torch.Tensor)}
 
     def answer_ids(self, inputs: Inputs, answer: str) -> torch.Tensor:
@@ -217,12 +223,17 @@ class Vlm:
         its words, and there it stands for no picture; and a family whose prompt is read in both directions reads its answer in one.
         """
         first = self.model(**tensors, use_cache=True, logits_to_keep=1)
+        then = self.read_on(first.logits, first.past_key_values, ids, keep=keep)
+        return then[:, -keep:]
+
+    def read_on(self, first: torch.Tensor, cache: Any, ids: Sequence[int], *, keep: int = 0) -> torch.Tensor:
+        """As `read` behind a prompt that lies in `cache` already; `first`: the logits [rows, 1, vocabulary] behind it."""
         if not ids:
-            return first.logits
-        answer = torch.tensor([list(ids)] * len(tensors["input_ids"]), device=self.model.device)
+            return first
+        answer = torch.tensor([list(ids)] * len(first), device=self.model.device)
         # No mask: nothing is padded, and Qwen2-VL would count positions by it from the start.
-        then = self.model(input_ids=answer, past_key_values=first.past_key_values, use_cache=True, logits_to_keep=keep)
-        return torch.cat([first.logits, then.logits], dim=1)[:, -keep:]
+        then = self.model(input_ids=answer, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+        return torch.cat([first.to(then.logits), then.logits], dim=1)
 
     def check_length(self, prompt: int, new: int) -> None:
         """Raise InterpError unless a prompt of so many tokens and so many new ones fit into the context."""

@@ -49,6 +49,10 @@ def select(trace: Trace | Prompt, where: Any, left_out: Collection[int] = ()) ->
 
 def grid_of(trace: Trace | Prompt, grid: Any) -> PatchGrid:
     """A patch grid by its number, or an InterpError that says how many there are."""
+    if not trace.grids:
+        raise InterpError(
+            "The image tokens of this model have no patches: each reads all of the picture, or of a part. Name positions instead."
+        )
     if isinstance(grid, bool) or not isinstance(grid, int) or not 0 <= grid < len(trace.grids):
         raise InterpError(f"Grid {grid!r} does not exist; there are {len(trace.grids)}, counted from 0.")
     return trace.grids[grid]

@@ -62,6 +62,9 @@ def _anyres(config: Any, processor: Any, image: Image.Image, inputs: Tensors, *,
         image,
     )
 
+    if 0 in shrunk:  # of a very long picture nothing is left: the model drops even the rows that show some of it
+        return Layout((whole,), (denormalise(pixels[0], processor.image_processor),))
+
     def edges(count: int, kept: int, cut: int, start: int, scale: float) -> Edges:
         cuts = [(cut + a, cut + b) for a, b in even(count, kept)]
         return [((_begin(a, per_tile, side, patch) - start) / scale, (_end(b, per_tile, side, patch) - start) / scale) for a, b in cuts]

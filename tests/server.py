@@ -32,9 +32,12 @@ def serve_process(*options: str) -> Iterator[tuple[str, int]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
+    model = () if "--model" in options else ("--model", "emoji-llava")  # with a GPU the default would be a large one
     environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile() as log:
-        app = subprocess.Popen([sys.executable, "app.py", "--port", str(port), *options], cwd=ROOT, stdout=log, stderr=log, env=environment)
+        app = subprocess.Popen(
+            [sys.executable, "app.py", "--port", str(port), *model, *options], cwd=ROOT, stdout=log, stderr=log, env=environment
+        )
         try:
             _wait(url, app, log)
             yield url, app.pid

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from transformers import DynamicCache
 
 import interp
 from interp import Edit, InterpError
@@ -122,6 +123,26 @@ def test_every_image_token_has_one_place_or_is_a_separator(name, size):
         assert 0 <= top < bottom <= image.height
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1900, 10), (10, 1900)], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_of_extreme_shapes_have_their_places(name, size):
+    if (name, size) == ("idefics2 split", (1, 1)):
+        pytest.skip("it has no quadrants")
+    trace = family(name).trace(tiny.noise(*size), PROMPT, max_new_tokens=1)
+    assert sorted(i for part in (*trace.grids, *trace.regions) for i in part.positions.flatten().tolist()) == trace.positions("image")
+    for grid in trace.grids:
+        assert torch.isfinite(grid.boxes).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "why"),
+    [("qwen2_vl", (2100, 10), "absolute aspect ratio must be smaller than 200"), ("idefics2 split", (1, 1), "division")],
+)
+def test_a_picture_that_a_processor_refuses_is_refused_in_words(name, size, why):
+    with pytest.raises(InterpError, match=rf"refuses this picture of {size[0]} x {size[1]} pixels: {why}.*Crop or scale it"):
+        family(name).trace(tiny.noise(*size), PROMPT)
+
+
 def test_newlines_behind_rows_of_tiles_are_separators():
     for name in ("llava_next", "onevision"):
         vlm = family(name)
@@ -137,6 +158,8 @@ def test_a_perceiver_has_regions_and_no_grid():
     layout = vlm.prepare(image, PROMPT).layout
     assert not layout.grids
     assert not layout.views
+    with pytest.raises(InterpError, match="have no patches"):
+        interp.logit_lens(vlm.trace(image, PROMPT, max_new_tokens=1)).grid(1)
     assert [region.name for region in layout.regions] == ["top left", "top right", "bottom left", "bottom right", "whole picture"]
     paints = [painted(image, region.box) for region in layout.regions[:4]]
     plain, *changed = image_rows(vlm, [image, *paints])
@@ -187,6 +210,26 @@ def test_a_push_of_nothing_changes_nothing_and_a_push_does(name):
     assert pushed.fired == (len(trace.positions("image")),)
     assert pushed.plain == trace.answer
     assert max(pushed.kl) > 1e-6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reading_behind_the_cache_of_the_answer_is_reading_all_anew(name, monkeypatch):
+    vlm, image = family(name), picture(120, 200)
+    direction = torch.randn(vlm.width, generator=torch.Generator().manual_seed(0))
+    edits = [
+        Edit(vector=direction, layer=layer, strength=0.5, where=where) for layer, where in ((0, "image"), (1, "answer"), (2, "prompt"))
+    ]
+    quick = interp.steer(vlm, image, PROMPT, edits, max_new_tokens=4, words=["dog"])
+
+    def refuse(*_args):
+        raise RuntimeError("the window has moved on")
+
+    monkeypatch.setattr(DynamicCache, "crop", refuse)
+    anew = interp.steer(vlm, image, PROMPT, edits, max_new_tokens=4, words=["dog"])
+    assert (anew.plain_answer, anew.steered_answer, anew.fired) == (quick.plain_answer, quick.steered_answer, quick.fired)
+    assert anew.kl == pytest.approx(quick.kl, rel=1e-2, abs=1e-5)
+    for one, other in zip(anew.words["dog"], quick.words["dog"], strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import interp
-from interp import Edit, steering
+from interp import Edit, runs
 from interp.ui.service import Service
 from tests import families, tiny
 from tests.conftest import PROMPT
@@ -82,7 +82,7 @@ def test_a_steered_pair_on_a_gpu_is_what_the_definition_says(tiny_on_gpu, pictur
 
 def test_a_pair_on_a_gpu_is_two_single_runs(tiny_on_gpu, picture, monkeypatch):
     pair = interp.steer(tiny_on_gpu, picture, PROMPT, EDITS, max_new_tokens=1, words=["dog"])
-    monkeypatch.setattr(steering, "rows_at_once", lambda *_: 1)
+    monkeypatch.setattr(runs, "rows_at_once", lambda *_: 1)
     alone = interp.steer(tiny_on_gpu, picture, PROMPT, EDITS, max_new_tokens=1, words=["dog"])
     assert alone.fired == pair.fired
     for key in (0, 1):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import interp
-from interp import InterpError, devices, steering
+from interp import InterpError, devices, runs
 from interp.devices import with_less
 from interp.readout import Readout
 from interp.sae import Sae
@@ -158,7 +158,7 @@ def test_sae(trace, sae, failing, left_behind):
     assert torch.equal(interp.encode(trace, sae).codes.features, before.features)
 
 
-@pytest.mark.parametrize("place", ["generate", "read"])
+@pytest.mark.parametrize("place", ["generate", "read_on"])
 def test_steering(vlm, picture, sae, failing, left_behind, place):
     def sweep():
         return interp.steer_sweep(vlm, picture, PROMPT, interp.Edit(sae=sae, feature=5, strength=1), [-1, 0.5, 2], max_new_tokens=4)
@@ -180,13 +180,13 @@ def test_steering(vlm, picture, sae, failing, left_behind, place):
 
 
 def test_a_batch_of_the_usual_size_is_halved_too(vlm, picture, sae, failing, monkeypatch):
-    monkeypatch.setattr(steering, "rows_at_once", lambda *_: 99)
+    monkeypatch.setattr(runs, "rows_at_once", lambda *_: 99)
     rows = []
-    real = steering.repeated
-    monkeypatch.setattr(steering, "repeated", lambda tensors, count: rows.append(count) or real(tensors, count))
+    real = runs.repeated
+    monkeypatch.setattr(runs, "repeated", lambda tensors, count: rows.append(count) or real(tensors, count))
     failing(vlm.model, "generate", times=1)
     interp.steer(vlm, picture, PROMPT, [interp.Edit(sae=sae, feature=5, strength=1)], max_new_tokens=2)
-    assert rows == [2, 1, 1, 1, 1]
+    assert rows == [2, 1, 1]
 
 
 def test_a_steered_trace(vlm, trace, picture, sae, failing, left_behind):

@@ -15,7 +15,7 @@ from gradio_client import Client, handle_file
 
 import app
 from interp import PRESETS, InterpError
-from interp.steering import StoppedError
+from interp.runs import StoppedError
 from interp.ui import gpu
 from interp.ui.page import build
 from interp.ui.service import Service

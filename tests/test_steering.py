@@ -13,9 +13,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 import interp
-from interp import Contrast, Edit, InterpError, generation, steer, steer_sweep, steered_trace, steering
+from interp import Contrast, Edit, InterpError, generation, runs, steer, steer_sweep, steered_trace, steering
 from interp.generation import Noise
-from interp.steering import StoppedError
+from interp.runs import StoppedError
 from tests import tiny
 from tests.conftest import PROMPT
 from tests.steering_reference import D, Naive, activations, change, random_sae
@@ -199,7 +199,7 @@ def trace_text(trace):
 def test_the_pair_is_two_single_runs(vlm, picture, trace, monkeypatch):
     pair = steer(vlm, picture, PROMPT, MANY, words=["dog"], max_new_tokens=6)
     assert [token.id for token in trace.tokens[PROMPT_LENGTH:]] == list(pair.plain_answer.ids)
-    monkeypatch.setattr(steering, "rows_at_once", lambda *_: 1)
+    monkeypatch.setattr(runs, "rows_at_once", lambda *_: 1)
     agree(steer(vlm, picture, PROMPT, MANY, words=["dog"], max_new_tokens=6), pair)
 
 
@@ -210,7 +210,7 @@ def test_a_sweep_is_its_single_runs_in_any_number_of_batches(vlm, picture, rows,
     options = {"max_new_tokens": NEW, "temperature": temperature, "seed": 2, "words": ["dog"]}
     values, others = [-4, 0, 0.4, 3], [Edit(vector=VECTOR, layer=0, strength=0.9)]
     alone = [steer(vlm, picture, PROMPT, [push(value), *others], **options) for value in values]
-    monkeypatch.setattr(steering, "rows_at_once", lambda *_: rows)
+    monkeypatch.setattr(runs, "rows_at_once", lambda *_: rows)
     shown = []
     sweep = steer_sweep(vlm, picture, PROMPT, push(9), values, others=others, on_text=shown.append, **options)
     assert sweep.values == (-4, 0, 0.4, 3)
@@ -254,7 +254,7 @@ def test_an_edit_that_stands_twice_acts_twice(vlm, picture):
 @pytest.mark.parametrize("free", [0, 1 << 24, 1 << 34])
 def test_rows_by_the_memory_that_is_free(vlm, free, monkeypatch):
     monkeypatch.setattr(generation, "free_bytes", lambda _device: free)
-    short, long = (steering.rows_at_once(vlm, length) for length in (50, 5000))
+    short, long = (generation.rows_at_once(vlm, length) for length in (50, 5000))
     assert short >= long >= 1
     assert (short > 1) == (free > 0)
     if free > 1 << 30:
@@ -279,7 +279,7 @@ def ends(vlm, monkeypatch):
 
 @pytest.mark.parametrize(("padding", "rows"), [("none", 99), ("its own", 3), ("the end", 2)])
 def test_rows_that_end_before_the_others(vlm, picture, ends, monkeypatch, padding, rows):
-    monkeypatch.setattr(steering, "rows_at_once", lambda *_: rows)
+    monkeypatch.setattr(runs, "rows_at_once", lambda *_: rows)
     values = [-3, -1, 0.5, 1, 2, 4]
     free = steer_sweep(vlm, picture, PROMPT, push(), values, max_new_tokens=9)
     said = {i for run in free.runs for i in run.steered_answer.ids}
@@ -586,7 +586,7 @@ def test_four_bit(load, picture, monkeypatch):
     assert vlm.model.is_loaded_in_4bit
     assert max(steer(vlm, picture, PROMPT, [push(0)], max_new_tokens=NEW).kl) < 1e-5
     pair = agrees_with_the_definition(vlm, picture, MANY)
-    monkeypatch.setattr(steering, "rows_at_once", lambda *_: 1)
+    monkeypatch.setattr(runs, "rows_at_once", lambda *_: 1)
     agree(steer(vlm, picture, PROMPT, MANY, max_new_tokens=NEW), pair)
 
 

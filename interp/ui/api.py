@@ -12,7 +12,8 @@ from ..edits import UNITS
 from ..errors import InterpError
 from ..features import Features
 from ..lens import Lens
-from ..steering import STRENGTHS, Steered
+from ..steered import Steered
+from ..steering import STRENGTHS
 from .components import Edits, Numbers, Picture, Where, reported
 from .payload import lens_payload
 from .service import Service

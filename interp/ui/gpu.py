@@ -23,8 +23,8 @@ import torch
 
 from ..errors import InterpError
 from ..model import Vlm
+from ..runs import StoppedError
 from ..sae import Sae
-from ..steering import StoppedError
 from ..trace import Trace
 from .streaming import Done, stream
 

@@ -12,7 +12,8 @@ from ..edits import Edit
 from ..errors import InterpError
 from ..lens import Lens
 from ..presets import ASSETS
-from ..steering import Steered, StoppedError, Sweep
+from ..runs import StoppedError
+from ..steered import Steered, Sweep
 from . import share
 from .components import FAILED, address, message, switched
 from .edits_payload import requests

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..edits import Edit
 from ..errors import InterpError
+from ..generation import Answer
 from ..hooks import Applied
-from ..steering import Answer, Steered, Sweep
+from ..steered import Steered, Sweep
 
 SCHEMA = "llava-microscope/steer-view/1"
 _SETTINGS = ("max_new_tokens", "temperature", "seed")

@@ -13,7 +13,8 @@ from ..edits import Edit
 from ..errors import InterpError
 from ..features import Encoding
 from ..lens import Lens
-from ..steering import Steered, Sweep, steer, steer_sweep, steered_trace
+from ..steered import Steered, Sweep
+from ..steering import steer, steer_sweep, steered_trace
 from ..trace import Trace
 from .edit_requests import edits_from, linked_chip
 from .edits_payload import Chip, edits_payload, found_chips, renewed

@@ -8,7 +8,7 @@ import torch
 
 import interp
 from interp.hooks import Hooks
-from interp.steering import prompt_of
+from interp.runs import prompt_of
 from interp.trace import plainly
 
 from .sae_bench import FEATURES, WIDTH, random_sae, random_states

@@ -890,7 +890,10 @@ def test_an_answer_to_an_older_search_is_dropped(open_editor):
 
 def test_a_model_without_an_sae_offers_no_search(open_editor):
     editor = open_editor(payload(sae=None, presets=[]))
-    assert editor.text("facts") == "No sparse autoencoder (SAE) is known for emoji-llava, so there are no features of it to look up. From Python, contrast vectors steer without one."
+    assert (
+        editor.text("facts")
+        == "No sparse autoencoder (SAE) is known for emoji-llava, so there are no features of it to look up. From Python, contrast vectors steer without one."
+    )
     assert editor.part("search").is_hidden()
     assert editor.part("presetBox").is_hidden()
     editor.set(payload())

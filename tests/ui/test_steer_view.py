@@ -12,8 +12,8 @@ import torch
 
 import interp
 from interp.errors import InterpError
+from interp.generation import Answer
 from interp.hooks import Applied
-from interp.steering import Answer
 from interp.ui import steer_view
 from interp.ui.feature_view import FeatureView
 from interp.ui.standalone import STATIC

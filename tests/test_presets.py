@@ -1,0 +1,64 @@
+"""The table of presets says what is so, as far as that can be known without the checkpoints; and the README says the same."""
+
+from pathlib import Path
+
+import pytest
+
+from interp.known_steering import KNOWN_STEERING
+from interp.presets import ASSETS, PRESETS
+from interp.sae_format import hook_layer
+from interp.sae_loading import _directory, _layer_in
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+REAL = [preset for preset in PRESETS.values() if preset.proved == "shape"]
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_preset_is_whole(preset):
+    assert PRESETS[preset.name] is preset
+    assert preset.default_layer == round(0.75 * preset.layers) - 1
+    assert preset.memory_4bit_gb <= preset.memory_16bit_gb
+    assert preset.memory_gb(cpu=True) == 2 * preset.memory_16bit_gb
+    assert preset.licence
+    assert preset.about.endswith(".")
+    assert len({sae.name for sae in preset.saes}) == len(preset.saes)
+    for sae in preset.saes:
+        assert 0 <= sae.layer < preset.layers
+        assert sae.labels
+
+
+def test_only_the_embedded_model_is_proved_on_real_weights():
+    assert [name for name, preset in PRESETS.items() if preset.proved == "real weights"] == ["emoji-llava"]
+    assert Path(PRESETS["emoji-llava"].checkpoint).is_relative_to(ASSETS)
+
+
+@pytest.mark.parametrize("preset", REAL, ids=lambda preset: preset.name)
+def test_the_readme_has_its_row(preset):
+    (row,) = [line for line in README.splitlines() if line.startswith(f"| `{preset.name}` |")]
+    assert preset.checkpoint in row
+    assert preset.licence.removesuffix(" Community") in row
+    assert f"| {preset.memory_4bit_gb:g} / {preset.memory_16bit_gb:g} |" in row
+    assert ("gated" in row) == preset.gated
+    for sae in preset.saes:
+        assert str(sae.layer) in row.rpartition("|")[0].rpartition("|")[2]
+
+
+def test_saes_of_sae_lens_exist_and_read_the_layer_that_the_table_says():
+    releases = _directory()
+    found = 0
+    for preset in REAL:
+        for sae in preset.saes:
+            release, _, sae_id = sae.source.partition("/")
+            if release in releases:
+                assert sae_id in releases[release].saes_map
+                assert sae.layer in {hook_layer(sae_id), _layer_in(sae_id)}
+                assert releases[release].neuronpedia_id[sae_id]  # its names come from there
+                assert sae.labels == "Neuronpedia"
+                found += 1
+    assert found == 8
+
+
+def test_known_edits_use_saes_of_their_presets():
+    for known in KNOWN_STEERING:
+        preset = next(preset for preset in PRESETS.values() if known.model in {preset.name, preset.checkpoint})
+        assert {edit.sae for edit in known.edits} <= {sae.name for sae in preset.saes}
