@@ -207,14 +207,14 @@ class Vlm:
         if not answer.strip():
             raise InterpError("The forced answer is empty; leave `answer` out to let the model answer.")
         glue = "" if inputs.text[-1:].isspace() or inputs.text.endswith(tuple(self.tokenizer.all_special_tokens)) else " "
-        start = inputs["input_ids"].shape[1]
-        whole = self._tokenize(inputs.text + glue + answer.strip(), inputs.image)["input_ids"][0]
-        if not torch.equal(whole[:start], inputs["input_ids"][0].cpu()):  # the answer's first letters merged into the prompt's last token
-            whole = torch.cat(
-                [inputs["input_ids"][0].cpu(), self.tokenizer(answer.strip(), add_special_tokens=False, return_tensors="pt").input_ids[0]]
-            )
-        end = min(self.end_ids, default=None)
-        return whole[start:] if end is None else torch.cat([whole[start:], torch.tensor([end])])
+        # In the text before it is expanded: the picture's placeholder may be a word of the answer, where it stands for no picture.
+        before, whole = (
+            self.tokenizer(text, add_special_tokens=False).input_ids for text in (inputs.text, inputs.text + glue + answer.strip())
+        )
+        ids = whole[len(before) :]
+        if whole[: len(before)] != before:  # the answer's first letters merged into the prompt's last token
+            ids = self.tokenizer(answer.strip(), add_special_tokens=False).input_ids
+        return torch.tensor([*ids, *sorted(self.end_ids)[:1]])
 
     def read(self, tensors: Mapping[str, torch.Tensor], ids: Sequence[int], *, keep: int = 0) -> torch.Tensor:
         """Logits behind prepared inputs (of one or several rows) and behind each of the `ids` that follow: [rows, 1 + ids, vocabulary].

@@ -122,7 +122,9 @@ def text_png(folder):
         ({"max_new_tokens": 10**9}, "max_new_tokens is"),
         ({"model": "no-such-model"}, "no known model"),
     ],
-    ids=str,
+    ids=lambda value: (
+        value if isinstance(value, str) else " ".join(f"{key}={getattr(x, '__name__', x)!r}"[:40] for key, x in value.items())
+    ),
 )
 def test_wrong_input_is_named_and_the_next_call_works(client, tmp_path, changes, message):
     if callable(changes.get("image")):

@@ -199,6 +199,15 @@ def test_a_forced_answer_is_read_as_it_was_generated(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_picture_s_mark_in_a_forced_answer_stands_for_no_picture(name):
+    vlm, image = family(name), picture(120, 200)
+    mark = vlm.tokenizer.convert_ids_to_tokens(vlm.image_token_id)
+    plain, marked = (vlm.trace(image, PROMPT, answer=answer) for answer in ("dog and cat", f"dog {mark} cat"))
+    assert marked.positions("image") == plain.positions("image")
+    assert vlm.image_token_id in [token.id for token in marked.tokens[plain.positions("answer")[0] :]]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_push_of_nothing_changes_nothing_and_a_push_does(name):
     vlm, image = family(name), picture(120, 200)
     direction = torch.randn(vlm.width, generator=torch.Generator().manual_seed(0))

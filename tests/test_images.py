@@ -144,7 +144,7 @@ def test_bad_arrays_are_refused(array):
         open_image(array)
 
 
-@pytest.mark.parametrize("source", [None, 3, object(), [1, 2], "a\0b", ""], ids=repr)
+@pytest.mark.parametrize("source", [None, 3, object(), [1, 2], "a\0b", ""], ids=["none", "number", "object", "list", "zero byte", "empty"])
 def test_what_is_no_picture_at_all_is_refused(source):
     with pytest.raises(InterpError):
         open_image(source)

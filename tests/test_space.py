@@ -217,7 +217,7 @@ def test_stopping_ends_the_run_in_the_worker(zero, picture):
             lambda: torch.arange(4.0, device="cuda"), marks=[pytest.mark.gpu, pytest.mark.skipif("not torch.cuda.is_available()")]
         ),
     ],
-    ids=str,
+    ids=["strided", "scalar", "empty", "bool", "bfloat16", "cuda"],
 )
 def test_tensors_cross_as_cpu_data(tensor):
     tensor = tensor() if callable(tensor) else tensor

@@ -53,24 +53,12 @@
     part.verdicts.replaceChildren(...payload.quality.filter((fit) => fit.verdict).map((fit) => el("p", "", fit.verdict)));
   }
 
-  // Runs of image tokens as {from, to, count}, others as {row}; the last token was never read and has no activation.
-  function runs(data) {
-    const list = [];
-    for (let row = 0; row < data.T; row++) {
-      const image = data.kinds[row] === "i" || data.kinds[row] === "s";
-      const last = list[list.length - 1];
-      if (image && last && last.to === row - 1) { last.to = row; last.count += data.kinds[row] === "i"; }
-      else list.push(image ? { from: row, to: row, count: +(data.kinds[row] === "i") } : { row });
-    }
-    return list;
-  }
-
   // The tokens of prompt and answer, once per payload; `mark` colours them for a feature.
   class Strip {
     // on: {point(row), pick(row), signal}
     constructor(data, part, on) {
       Object.assign(this, { data, part, nodes: new Map(), images: [] });
-      const nodes = runs(data).map((run) => (run.row === undefined ? this.image(run) : this.token(run.row)));
+      const nodes = Lens.runs(data).map((run) => (run.row === undefined ? this.image(run) : this.token(run.row)));
       const last = el("span", "features-last");
       last.append(Lens.token(Lens.look(data.tokens[data.T])));
       last.title = "The last token never entered the model: no activation";
@@ -97,7 +85,8 @@
       const node = el("button", `features-token features-${data.kinds[row]}`);
       Object.assign(node, { type: "button", tabIndex: -1 });
       node.dataset.row = row;
-      node.append(Lens.token(Lens.look(data.tokens[row])));
+      const read = data.regionOf.get(row);
+      node.append(read ? el("span", "lens-token lens-dim", `${read.index + 1} · ${read.region.name}`) : Lens.token(Lens.look(data.tokens[row])));
       node.classList.toggle("features-left-out", data.leftOut.has(row));
       this.nodes.set(row, node);
       return node;
@@ -202,7 +191,8 @@
     part.scaleHigh.textContent = one ? `${Lens.amount(one.peak)} highest on the picture` : "";
     const silent = shown.filter((entry) => !(entry.peak > 0));
     const elsewhere = one && one.peak > 0 && ![...data.grids[state.grid].positions].some((row) => one.at[row] > 0);
-    part.mapNote.textContent = elsewhere ? `Active on no patch of this grid; highest in ${data.grids[data.place.get(one.peakRow).grid].name}.`
+    part.mapNote.textContent = data.regions.length ? `The image tokens of this model have no places${one ? `; this feature is active on ${Lens.plural(one.texts, "token")} below` : ""}.`
+      : elsewhere ? `Active on no patch of this grid; highest in ${data.grids[data.place.get(one.peakRow).grid].name}.`
       : one && silent.length ? `Active on no patch of this picture${one.texts ? `, only on ${Lens.plural(one.texts, "token")} of the text` : ", nor on its text"}.`
         : silent.length ? `On no patch of this picture: ${silent.map((entry) => data.name(entry)).join(", ")}.`
           : shown.length > 1 ? "Each colour is as strong as its feature, measured by that feature's own highest value." : "";

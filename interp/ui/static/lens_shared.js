@@ -50,6 +50,21 @@
     return { grids, place, regions, regionOf, finest: Math.max(0, sizes.indexOf(Math.max(...sizes))) };
   }
 
+  // All tokens in order: {from, to, count} for a run of patches with their separators, {row} for any other. A token without a place stands for
+  // itself, for it cannot be reached on the picture. The last token was never read.
+  function runs({ kinds, T, regionOf }) {
+    const list = [];
+    for (let row = 0; row < T; row++) {
+      const patch = kinds[row] === "i" && !regionOf.has(row);
+      const last = list[list.length - 1];
+      if (!patch && kinds[row] !== "s") list.push({ row });
+      else if (last && last.to === row - 1) { last.to = row; last.count += patch; }
+      else list.push({ from: row, to: row, count: +patch });
+    }
+    const alone = ({ from, to }) => Array.from({ length: to - from + 1 }, (_, i) => ({ row: from + i }));
+    return list.flatMap((run) => (run.count === 0 ? alone(run) : [run])); // separators between tokens without a place
+  }
+
   // How a token is shown: {text, lead: it starts with a space, dim: blank, punctuation or a piece of a character}.
   function look(text) {
     if (text.trim() === "") {
@@ -217,5 +232,5 @@
     featuresTab()?.click();
   }
 
-  Object.assign(Lens, { featuresTab, openFeatures, KINDS, bytes, array, known, patches, look, where, el, svg, token, barRows, parts, serial, radios, save, theme, Shell });
+  Object.assign(Lens, { featuresTab, openFeatures, KINDS, bytes, array, known, patches, runs, look, where, el, svg, token, barRows, parts, serial, radios, save, theme, Shell });
 })((globalThis.LlavaLens = globalThis.LlavaLens || {}));

@@ -11,7 +11,7 @@
     // on: {point(row, layer) | point(null), pick(row, layer)}; row is null in the image row when no patch is shown
     constructor(data, part, on) {
       Object.assign(this, { data, part, on, cells: new Map() });
-      this.rows = this.collapse();
+      this.rows = Lens.runs(data);
       this.head();
       const { scroller, tableBody } = part;
       const listen = (node, type, fn) => node.addEventListener(type, fn, { signal: on.signal });
@@ -21,22 +21,6 @@
       listen(scroller, "scroll", () => this.draw());
       listen(scroller, "keydown", (event) => this.key(event));
       listen(scroller, "blur", () => on.point(null));
-    }
-
-    // Rows of the table: {row} for a token, {from, to, count} for a run of image tokens and their separators.
-    collapse() {
-      const rows = [];
-      const { kinds, T, regionOf } = this.data;
-      for (let row = 0; row < T; row++) {
-        // A token without a place cannot be reached on the picture, so it has a row of its own.
-        const image = (kinds[row] === "i" && !regionOf.has(row)) || kinds[row] === "s";
-        const last = rows[rows.length - 1];
-        if (image && last && last.to === row - 1) { last.to = row; last.count += kinds[row] === "i"; }
-        else if (image) rows.push({ from: row, to: row, count: +(kinds[row] === "i") });
-        else rows.push({ row });
-      }
-      const alone = ({ from, to }) => Array.from({ length: to - from + 1 }, (_, i) => ({ row: from + i }));
-      return rows.flatMap((entry) => (entry.count === 0 ? alone(entry) : [entry])); // separators between tokens without a place
     }
 
     head() {
