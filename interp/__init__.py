@@ -24,7 +24,8 @@ from .sae import Sae
 from .sae_loading import load_sae
 from .steered import Steered, Sweep
 from .steering import steer, steer_sweep, steered_trace
-from .trace import EMBED, Token, Trace, TraceCache
+from .trace import EMBED, Token, Trace
+from .trace_cache import TraceCache
 
 __all__ = [
     "EMBED",

@@ -15,7 +15,7 @@ from transformers.generation.streamers import BaseStreamer
 from .devices import free_bytes
 from .edits import Edit
 from .errors import InterpError
-from .trace import tokens_of
+from .recording import tokens_of
 
 if TYPE_CHECKING:
     from .model import Vlm

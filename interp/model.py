@@ -24,7 +24,8 @@ from .images import open_image
 from .patches import LAYOUTS, REFUSED
 from .presets import PRESETS
 from .readout import Readout
-from .trace import Trace, record
+from .recording import record
+from .trace import Trace
 from .vocabulary import Vocabulary
 
 _KEYS = itertools.count()

@@ -16,8 +16,9 @@ from .edits import Edit, Scale, checked_value
 from .errors import InterpError
 from .generation import Answer, Noise, Stop, Stream, answer_of, not_finite, repeated, rows_at_once
 from .hooks import Applied, Hooks
+from .recording import plainly, tokens_of
 from .steered import Steered
-from .trace import Prompt, plainly, tokens_of
+from .trace import Prompt
 
 if TYPE_CHECKING:
     from .model import Inputs, Vlm

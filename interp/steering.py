@@ -15,10 +15,11 @@ from .edits import Edit, Scale, checked_value
 from .errors import InterpError
 from .generation import Answer
 from .hooks import Hooks
+from .recording import record
 from .runs import Run, prompt_of
 from .sae import plain_name
 from .steered import Steered, Sweep
-from .trace import Trace, record
+from .trace import Trace
 
 if TYPE_CHECKING:
     from .model import Vlm

@@ -13,6 +13,7 @@ from transformers import DynamicCache
 import interp
 from interp import Edit, InterpError
 from interp.patches import LAYOUTS, REFUSED
+from interp.recording import record
 from tests import families, tiny
 from tests.conftest import PROMPT
 from tests.families import vlm as family
@@ -193,7 +194,7 @@ def test_a_forced_answer_is_read_as_it_was_generated(name):
     trace = vlm.trace(image, PROMPT, max_new_tokens=5)
     inputs = vlm.prepare(image, PROMPT)
     start = inputs["input_ids"].shape[1]
-    forced = interp.trace.record(vlm, inputs, max_new_tokens=0, answer=torch.tensor([token.id for token in trace.tokens[start:]]))
+    forced = record(vlm, inputs, max_new_tokens=0, answer=torch.tensor([token.id for token in trace.tokens[start:]]))
     assert [token.id for token in forced.tokens] == [token.id for token in trace.tokens]
     torch.testing.assert_close(forced.states, trace.states, atol=1e-4, rtol=1e-4)
 

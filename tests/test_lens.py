@@ -264,7 +264,7 @@ def test_json_round_trip(case, tmp_path):
 
 
 def test_chunks_change_nothing(trace, lens, monkeypatch):
-    monkeypatch.setattr(readout, "_BUFFER_BYTES", 7 * 320 * 4)  # 7 rows: chunks that end inside every layer
+    monkeypatch.setitem(readout._BUFFER_BYTES, "cpu", 7 * 320 * 4)  # 7 rows: chunks that end inside every layer
     small = interp.logit_lens(trace, top_k=3)
     assert trace.vlm.readout.buffers()[0].shape == (7, 320)
     for field in ("ids", "probs", "entropy", "log_z"):
@@ -297,7 +297,7 @@ READS = {
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_layers_by_positions_by_vocabulary_never_exists(trace, lens, monkeypatch, read):
-    monkeypatch.setattr(readout, "_BUFFER_BYTES", 7 * 320 * 4)
+    monkeypatch.setitem(readout._BUFFER_BYTES, "cpu", 7 * 320 * 4)
     assert trace.vlm.readout  # found before, by a forward of its own
     with LargestTensor(trace.states, *trace.vlm.model.parameters()) as largest:
         read(lens)

@@ -43,7 +43,7 @@ def test_plain_comes_first(vlm):
 def test_buffers_are_bounded_and_padded_with_what_never_wins(load, monkeypatch):
     vlm = load("padded")
     rows = vlm.head.weight.shape[0]
-    for free, expected in ((10**12, readout._BUFFER_BYTES // (320 * 4)), (8 * 5 * 320 * 4, 5), (0, 1)):
+    for free, expected in ((10**12, readout._BUFFER_BYTES["cpu"] // (320 * 4)), (8 * 5 * 320 * 4, 5), (0, 1)):
         monkeypatch.setattr(readout, "free_bytes", lambda _device, free=free: free)
         first, second = vlm.readout.buffers()
         assert first.shape == (expected, 320)

@@ -22,7 +22,8 @@ from ..model import Vlm
 from ..presets import PRESETS
 from ..sae import Sae
 from ..sae_loading import load_sae
-from ..trace import Trace, TraceCache
+from ..trace import Trace
+from ..trace_cache import TraceCache
 from . import payload
 from .feature_payload import found_payload, one_feature
 from .gpu import on_gpu, seconds

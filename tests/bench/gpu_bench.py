@@ -20,7 +20,7 @@ from PIL import Image
 
 import interp
 from interp.features import encode
-from interp.trace import plainly
+from interp.recording import plainly
 
 from .full_size import SHAPES, write_checkpoint
 from .naive import hidden_states, lens_table
