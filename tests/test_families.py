@@ -153,6 +153,15 @@ def test_newlines_behind_rows_of_tiles_are_separators():
         assert torch.equal(newlines, vlm.model.model.image_newline.detach().expand_as(newlines))
 
 
+@pytest.mark.parametrize(("name", "mark"), [("idefics3", "<row_"), ("molmo2", "<im_col>"), ("idefics2 split", "<fake_token_around_image>")])
+def test_marks_between_image_tokens_are_separators(name, mark):
+    trace = family(name).trace(picture(120, 200), PROMPT, max_new_tokens=1)
+    first, last = trace.positions("image")[0], trace.positions("image")[-1]
+    inside = {trace.tokens[i].kind for i in range(first, last) if trace.tokens[i].text.startswith(mark)}
+    assert inside == {"separator"}
+    assert trace.tokens[first - 1].kind == "special"  # what opens the picture is not inside it
+
+
 def test_a_perceiver_has_regions_and_no_grid():
     """With splitting, paint in one quadrant reaches its own latents, and those of the whole picture, and no others."""
     vlm, image = family("idefics2 split"), picture(120, 200)
