@@ -48,7 +48,7 @@ class _Worker:
     def __init__(self, task):
         self.pipe, theirs = _fork.Pipe()
         self.stop = _fork.Event()
-        self.process = _fork.Process(target=_serve, args=(task, theirs, self.stop), daemon=True)
+        self.process = _fork.Process(target=_serve, args=(task, theirs, self.pipe, self.stop), daemon=True)
         self.process.start()
 
     def answers(self):
@@ -74,9 +74,13 @@ class _Worker:
         raise gr.Error("GPU task aborted", print_exception=False)
 
 
-def _serve(task, pipe, stop):
+def _serve(task, pipe, other_end, stop):
+    other_end.close()  # or the pipe would stay open when the app has gone, and this process with it
     while True:
-        args, kwargs = pipe.recv()
+        try:
+            args, kwargs = pipe.recv()
+        except EOFError:
+            return
         stop.clear()
 
         def iterate(args=args, kwargs=kwargs):
