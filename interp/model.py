@@ -24,12 +24,11 @@ from .images import open_image
 from .patches import LAYOUTS, REFUSED
 from .presets import PRESETS
 from .readout import Readout
-from .recording import record
+from .recording import LOWER, record
 from .trace import Trace
 from .vocabulary import Vocabulary
 
 _KEYS = itertools.count()
-_LOWER = "Lower max_new_tokens, take a smaller picture, load the model with quantize='4bit', or choose a smaller model."
 
 
 @dataclass(frozen=True)
@@ -268,4 +267,4 @@ class Vlm:
         def run(_less: int) -> Trace:
             return record(self, inputs, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
 
-        return with_less(run, _LOWER)
+        return with_less(run, LOWER)

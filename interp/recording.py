@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from .model import Inputs, Vlm
 
+LOWER = "Lower max_new_tokens, take a smaller picture, load the model with quantize='4bit', or choose a smaller model."
+"""What helps where the memory does not suffice for a trace."""
+
 
 class _Recorder:
     """Hooks that write each layer's residual stream into one tensor, step by step, and are gone afterwards."""

@@ -97,6 +97,7 @@ class Run:
                 if reference is None:
                     reference = logs
                 found.append(_Reading.of(logs, reference, words, rows[len(found)]))
+            del first, cache  # the next batch needs the room
         notes = inputs.notes + _notes(sets[0], vlm)
         plain, *others = found
         return [

@@ -15,7 +15,7 @@ from .edits import Edit, Scale, checked_value
 from .errors import InterpError
 from .generation import Answer
 from .hooks import Hooks
-from .recording import record
+from .recording import LOWER, record
 from .runs import Run, prompt_of
 from .sae import plain_name
 from .steered import Steered, Sweep
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .model import Vlm
 
 STRENGTHS = (-0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5)
-_LOWER = "Shorten the answer, take a smaller picture, load the model with quantize='4bit', or choose a smaller model."
 
 
 def steer(
@@ -102,7 +101,7 @@ def steered_trace(trace: Trace, edits: Sequence[Edit], answer: Answer) -> Trace:
             with Hooks(vlm, prompt, [tuple(edits)], scales):
                 return record(vlm, inputs, max_new_tokens=0, answer=torch.tensor(answer.ids))
 
-        return with_less(run, _LOWER)
+        return with_less(run, LOWER)
 
 
 def _check(vlm: "Vlm", edits: Sequence[Edit]) -> None:

@@ -1,14 +1,10 @@
 """The editor of steering edits as a gradio component. Knows gradio; knows nothing of models, features or what an edit does."""
 
-from collections.abc import Callable
-from typing import Any
-
-import gradio as gr
 from gradio.events import EventListener, Events
 
 from .edits_payload import SCHEMA
-from .lens_view import as_server_function
-from .standalone import SHARED, checked, script, static
+from .standalone import SHARED
+from .view import View
 
 # In this order, as in standalone.SCRIPTS: edits.js, the last, uses them all. Two are the feature view's: figures in words, and asking the server.
 SCRIPTS = (
@@ -30,12 +26,10 @@ const view = LlavaLens.mountEdits(element, {
   changed: (payload) => { props.value = payload; trigger('input'); },
   run: () => trigger('run'),
 });
-view.set(props.value || null);
-watch('value', () => view.set(props.value || null));
 """
 
 
-class EditsView(gr.HTML):
+class EditsView(View):
     """The list of edits that steer a model. Its value is an edits payload (a dict), both ways, or None for "nothing to steer yet".
 
     Every change of the visitor sets the value, whole, with its new "edits" and "swept", and triggers `input`; while something is dragged a few
@@ -53,49 +47,12 @@ class EditsView(gr.HTML):
     it is in the list.
     """
 
-    EVENTS = [  # noqa: RUF012 - as gradio declares it
+    KIND, SCHEMA, LABEL = "edits", SCHEMA, "Edits"
+    MARKUP, STYLES, SCRIPTS = "edits.html", ("lens.css", "edits.css"), SCRIPTS
+    ON_LOAD = _ON_LOAD
+
+    EVENTS = [  # type: ignore[assignment]  # noqa: RUF012 - gradio declares it in two ways
         Events.change,
         Events.input,
         EventListener("run", doc="This listener is triggered when the visitor wants an answer with the edits as they are."),
     ]
-
-    def __init__(
-        self,
-        value: dict[str, Any] | None = None,
-        *,
-        label: str | None = "Edits",
-        server_functions: list[Callable[..., Any]] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            value,
-            label=label,
-            html_template=static("edits.html"),
-            css_template=static("lens.css") + static("edits.css"),
-            js_on_load=_ON_LOAD,
-            # In the head for the reasons that hold for the lens view.
-            head=f"<script>{script(SCRIPTS)}</script>",
-            apply_default_css=False,
-            server_functions=[as_server_function(f) for f in server_functions or []],
-            **kwargs,
-        )
-
-    def preprocess(self, payload: dict[str, Any] | None) -> dict[str, Any] | None:  # type: ignore[override]
-        """The payload as it is."""
-        return payload or None
-
-    def postprocess(self, value: dict[str, Any] | None) -> dict[str, Any] | None:  # type: ignore[override]
-        """Send an edits payload to the page; None empties the view."""
-        return None if value is None else checked(value, SCHEMA, "edits")
-
-    def api_info(self) -> dict[str, Any]:
-        """What API clients are told the value is."""
-        return {"type": "object", "description": f"edits payload, schema {SCHEMA}", "properties": {"schema": {"type": "string"}}}
-
-    def example_payload(self) -> Any:
-        """An empty view."""
-        return None
-
-    def example_value(self) -> Any:
-        """An empty view."""
-        return None
