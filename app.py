@@ -20,9 +20,9 @@ import gradio as gr
 from interp.devices import free_bytes, pick_devices
 from interp.errors import InterpError
 from interp.presets import PRESETS
-from interp.ui.gpu import remote
+from interp.service.service import Service
+from interp.service.zerogpu import remote
 from interp.ui.page import CSS, TITLE, build
-from interp.ui.service import Service
 
 EMBEDDED = "emoji-llava"
 QUANTIZE = ("auto", "4bit", "none")

@@ -11,21 +11,21 @@ A picture and a prompt become a `Trace` (one generation, every layer kept); a `L
 autoencoder finds in it, and `steer` answers with such directions turned up or down. Knows nothing of web pages.
 """
 
-from .contrast import contrast_vector
-from .edits import Contrast, Edit
 from .errors import InterpError
-from .features import Encoding, Feature, Features, encode, top_features
-from .grids import PatchGrid, Region
-from .lens import Lens, logit_lens
-from .loading import load
-from .model import Inputs, Vlm
+from .lens.logit_lens import Lens, logit_lens
+from .models.loading import load
+from .models.vlm import Inputs, Vlm
 from .presets import PRESETS, Preset
-from .sae import Sae
-from .sae_loading import load_sae
-from .steered import Steered, Sweep
-from .steering import steer, steer_sweep, steered_trace
-from .trace import EMBED, Token, Trace
-from .trace_cache import TraceCache
+from .saes.features import Encoding, Feature, Features, encode, top_features
+from .saes.loading import load_sae
+from .saes.sae import Sae
+from .steering.contrast import contrast_vector
+from .steering.edits import Contrast, Edit
+from .steering.results import Steered, Sweep
+from .steering.steer import steer, steer_sweep, steered_trace
+from .tracing.cache import TraceCache
+from .tracing.trace import EMBED, Token, Trace
+from .vision.grids import PatchGrid, Region
 
 __all__ = [
     "EMBED",

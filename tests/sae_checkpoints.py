@@ -14,7 +14,7 @@ import huggingface_hub.constants
 import torch
 from safetensors.torch import load_file, save_file
 
-from interp.sae_loading import import_sae_lens
+from interp.saes.loading import import_sae_lens
 from tests.server import serve_http
 
 D_IN, D_SAE = 12, 700

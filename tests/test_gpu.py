@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import interp
-from interp import Edit, runs
-from interp.ui.service import Service
+from interp import Edit
+from interp.service.service import Service
+from interp.steering import batch as runs
 from tests import families, tiny
 from tests.conftest import PROMPT
 from tests.steering_reference import D, Naive, random_sae

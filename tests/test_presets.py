@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from interp.known_steering import KNOWN_STEERING
 from interp.presets import ASSETS, PRESETS
-from interp.sae_format import hook_layer
-from interp.sae_loading import _directory, _layer_in
+from interp.saes.formats import hook_layer
+from interp.saes.loading import _directory, _layer_in
+from interp.steering.published import KNOWN_STEERING
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 REAL = [preset for preset in PRESETS.values() if preset.proved == "shape"]

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 import interp
-from interp.directions import listed, promoted_words
-from interp.labels import Label, write_labels
-from interp.sae import Sae
 
+from ..lens.directions import listed, promoted_words
+from ..saes.labels.labels import Label, write_labels
+from ..saes.sae import Sae
 from .activations import Residuals, batches, studio
 from .architecture import CELLS
 from .words import COLORS, NOUNS, WORDS

@@ -20,8 +20,8 @@ from PIL import Image
 from tqdm import tqdm
 
 import interp
-from interp import Edit
 
+from .. import Edit
 from .architecture import CELLS, IMAGE_SIDE
 from .measure_sae import collect, dense
 from .scenes import draw, draw_picture, sample_scene

@@ -8,17 +8,17 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from ..edits import UNITS
 from ..errors import InterpError
-from ..features import Features
-from ..lens import Lens
-from ..steered import Steered
-from ..steering import STRENGTHS
-from .components import Edits, Numbers, Picture, Where, reported
-from .payload import lens_payload
-from .service import Service
-from .standalone import standalone_html
-from .steer_service import SteerService
+from ..lens.logit_lens import Lens
+from ..saes.features import Features
+from ..service.service import Service
+from ..service.steer_service import SteerService
+from ..steering.edits import UNITS
+from ..steering.results import Steered
+from ..steering.steer import STRENGTHS
+from ..web.payloads.lens import lens_payload
+from ..web.standalone import standalone_html
+from .components.inputs import Edits, Numbers, Picture, Where, reported
 
 
 def write_html(lens: Lens) -> str:

@@ -8,19 +8,19 @@ from typing import Any
 import gradio as gr
 
 from ..errors import InterpError
-from ..lens import Lens
+from ..lens.logit_lens import Lens
 from ..presets import PRESETS
+from ..service.service import MAX_NEW_TOKENS, Service, given
+from ..service.steer_service import SteerService
+from ..service.streaming import Done, stream
+from ..web.payloads.lens import lens_payload
 from . import share
 from .api import add_endpoints, write_html, write_json
-from .components import FAILED, QUEUE, Picture, address, download_buttons, message, switched
-from .features_tab import features_tab
-from .lens_view import LensView
-from .payload import lens_payload
-from .service import MAX_NEW_TOKENS, Service, given
-from .steer_listeners import EXAMPLES, TAB
-from .steer_service import SteerService
-from .steer_tab import steer_tab
-from .streaming import Done, stream
+from .components.inputs import FAILED, QUEUE, Picture, address, download_buttons, message, switched
+from .components.lens_view import LensView
+from .tabs.features_tab import features_tab
+from .tabs.steer_listeners import EXAMPLES, TAB
+from .tabs.steer_tab import steer_tab
 
 TITLE = "LLaVA Microscope"
 PICTURES = (

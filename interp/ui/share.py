@@ -18,10 +18,10 @@ from urllib.parse import urlencode
 
 from gradio.utils import get_upload_folder
 
-from ..edits import checked_value
 from ..errors import InterpError
-from ..images import open_image
-from .service import MAX_NEW_TOKENS, whole_number
+from ..service.service import MAX_NEW_TOKENS, whole_number
+from ..steering.edits import checked_value
+from ..vision.images import open_image
 
 PARAMETER = "state"
 _KEPT = 200  # pictures; the oldest go first

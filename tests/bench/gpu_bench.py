@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 import interp
-from interp.features import encode
-from interp.recording import plainly
+from interp.saes.features import encode
+from interp.tracing.record import plainly
 
 from .full_size import SHAPES, write_checkpoint
 from .naive import hidden_states, lens_table

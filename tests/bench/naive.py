@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from interp.sae import Sae
+from interp.saes.sae import Sae
 
 
 def hidden_states(states: torch.Tensor, norm: Any) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import interp
-from interp.sae import Codes
+from interp.saes.sae import Codes
 from tests.browser.conftest import FLAGS
 
 from . import naive

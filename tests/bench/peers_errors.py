@@ -12,8 +12,8 @@ from PIL import Image
 import interp
 from interp.emoji_world.scenes import Scene, draw_picture, sample_scene
 from interp.emoji_world.sprites import load_sprites
-from interp.features import encode
-from interp.sae import Sae
+from interp.saes.features import encode
+from interp.saes.sae import Sae
 from tests.tiny import full_forward
 
 from . import naive

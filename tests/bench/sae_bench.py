@@ -9,8 +9,8 @@ import time
 
 import torch
 
-from interp.features import Encoding, encode
-from interp.sae import Codes, Sae
+from interp.saes.features import Encoding, encode
+from interp.saes.sae import Codes, Sae
 
 from .tools import in_fresh_process, in_turns, random_llava, report
 

@@ -7,9 +7,9 @@ import time
 import torch
 
 import interp
-from interp.hooks import Hooks
-from interp.recording import plainly
-from interp.runs import prompt_of
+from interp.steering.batch import prompt_of
+from interp.steering.edit_hooks import Hooks
+from interp.tracing.record import plainly
 
 from .sae_bench import FEATURES, WIDTH, random_sae, random_states
 from .tools import ROOT, in_turns, random_llava, report

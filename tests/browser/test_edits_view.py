@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from interp.errors import InterpError
-from interp.ui.edits_view import EditsView
-from interp.ui.feature_view import FeatureView
-from tests.ui.edits_payload import BLUE, DOG, PIZZA, blue, chip, drawn, payload, pizza, scene
-from tests.ui.feature_payload import Expected
-from tests.ui.feature_payload import payload as feature_payload
+from interp.ui.components.edits_view import EditsView
+from interp.ui.components.feature_view import FeatureView
+from tests.web.edits_payload import BLUE, DOG, PIZZA, blue, chip, drawn, payload, pizza, scene
+from tests.web.feature_payload import Expected
+from tests.web.feature_payload import payload as feature_payload
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 PATIENCE = 15.0  # seconds

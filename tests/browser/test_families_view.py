@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import interp
-from interp.ui.payload import lens_payload
-from interp.ui.standalone import standalone_html
+from interp.web.payloads.lens import lens_payload
+from interp.web.standalone import standalone_html
 from tests import families, tiny
 
 

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from interp.errors import InterpError
-from interp.ui.feature_view import FeatureView
-from interp.ui.lens_view import LensView
-from tests.ui.feature_payload import DENSE, Expected, feature, payload
-from tests.ui.lens_payload import payload as lens_payload
+from interp.ui.components.feature_view import FeatureView
+from interp.ui.components.lens_view import LensView
+from tests.web.feature_payload import DENSE, Expected, feature, payload
+from tests.web.lens_payload import payload as lens_payload
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from interp.errors import InterpError
-from interp.ui.lens_view import LensView
-from interp.ui.standalone import standalone_html
-from tests.ui.lens_payload import NOUNS, Expected, b64, payload, quantise, struct_pack
+from interp.ui.components.lens_view import LensView
+from interp.web.standalone import standalone_html
+from tests.web.lens_payload import NOUNS, Expected, b64, payload, quantise, struct_pack
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 BLUE = (64, 120, 200)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from interp.known_steering import KNOWN_STEERING
+from interp.steering.published import KNOWN_STEERING
 
 EDITS = "document.querySelector('.edits').__edits"
 STEER = "document.querySelector('.steer').__steer"

@@ -13,10 +13,10 @@ import gradio as gr
 import pytest
 
 import interp
-from interp.ui.steer_payload import running_payload, steer_payload, sweep_payload
-from interp.ui.steer_view import SteerView
+from interp.ui.components.steer_view import SteerView
+from interp.web.payloads.steer import running_payload, steer_payload, sweep_payload
 from tests import tiny
-from tests.ui.steer_payload import PLAIN, SETTINGS, VALUES, edit, long, payload, running, same, sweep, word
+from tests.web.steer_payload import PLAIN, SETTINGS, VALUES, edit, long, payload, running, same, sweep, word
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 MINUS = "\N{MINUS SIGN}"

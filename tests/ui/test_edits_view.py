@@ -8,12 +8,12 @@ import gradio as gr
 import pytest
 
 from interp.errors import InterpError
-from interp.ui import edits_view
-from interp.ui.edits_view import EditsView
-from interp.ui.feature_view import FeatureView
-from interp.ui.standalone import STATIC
-from tests.ui.edits_payload import chip, payload
-from tests.ui.feature_payload import payload as feature_payload
+from interp.ui.components import edits_view
+from interp.ui.components.edits_view import EditsView
+from interp.ui.components.feature_view import FeatureView
+from interp.web.standalone import STATIC
+from tests.web.edits_payload import chip, payload
+from tests.web.feature_payload import payload as feature_payload
 
 
 def test_component_passes_payloads_and_nothing() -> None:

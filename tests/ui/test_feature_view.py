@@ -8,12 +8,12 @@ import gradio as gr
 import pytest
 
 from interp.errors import InterpError
-from interp.ui import feature_view
-from interp.ui.feature_view import FeatureView
-from interp.ui.lens_view import LensView
-from interp.ui.standalone import STATIC
-from tests.ui.feature_payload import payload
-from tests.ui.lens_payload import payload as lens_payload
+from interp.ui.components import feature_view
+from interp.ui.components.feature_view import FeatureView
+from interp.ui.components.lens_view import LensView
+from interp.web.standalone import STATIC
+from tests.web.feature_payload import payload
+from tests.web.lens_payload import payload as lens_payload
 
 
 def test_component_passes_payloads_and_nothing() -> None:

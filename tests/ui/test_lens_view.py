@@ -11,10 +11,10 @@ import gradio as gr
 import pytest
 
 from interp.errors import InterpError
-from interp.ui import standalone
-from interp.ui.lens_view import LensView
-from interp.ui.standalone import STATIC, standalone_html
-from tests.ui.lens_payload import payload
+from interp.ui.components.lens_view import LensView
+from interp.web import standalone
+from interp.web.standalone import STATIC, standalone_html
+from tests.web.lens_payload import payload
 
 
 def unpack(page: str) -> dict:

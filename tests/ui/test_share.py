@@ -9,7 +9,7 @@ import pytest
 
 from interp import InterpError
 from interp.ui import share
-from interp.ui.steer_listeners import EXAMPLES
+from interp.ui.tabs.steer_listeners import EXAMPLES
 from tests import tiny
 
 SETTINGS = {"prompt": "What is “this”?", "model": "m", "max_new_tokens": 8, "temperature": 0.5, "seed": 3, "words": "dog", "sweep": True}

@@ -12,16 +12,16 @@ import torch
 
 import interp
 from interp.errors import InterpError
-from interp.generation import Answer
-from interp.hooks import Applied
-from interp.ui import steer_view
-from interp.ui.feature_view import FeatureView
-from interp.ui.standalone import STATIC
-from interp.ui.steer_payload import place, running_payload, running_sweep, steer_payload, sweep_payload, text_diff
-from interp.ui.steer_view import SteerView
+from interp.steering.edit_hooks import Applied
+from interp.steering.generation import Answer
+from interp.ui.components import steer_view
+from interp.ui.components.feature_view import FeatureView
+from interp.ui.components.steer_view import SteerView
+from interp.web.payloads.steer import place, running_payload, running_sweep, steer_payload, sweep_payload, text_diff
+from interp.web.standalone import STATIC
 from tests import tiny
-from tests.ui import steer_payload as made_up
-from tests.ui.feature_payload import payload as feature_payload
+from tests.web import steer_payload as made_up
+from tests.web.feature_payload import payload as feature_payload
 
 PROMPT = "Describe the image."
 SETTINGS = {"max_new_tokens": 8, "temperature": 0, "seed": 3}

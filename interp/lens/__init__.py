@@ -1,0 +1,1 @@
+"""What the model's own output side reads in its states."""

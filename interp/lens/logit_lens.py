@@ -1,0 +1,241 @@
+"""The logit lens: the model's own final norm and head on every layer of a trace (nostalgebraist 2020, "interpreting GPT: the logit lens").
+
+Works through rows of (layer, position) in chunks with one pair of buffers; layers x positions x vocabulary never exists. Knows nothing of
+pictures and pages.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..devices import with_less
+from ..errors import InterpError
+from ..models.unembed import BLOCK, block_peaks
+from ..tracing.select import grid_of
+from ..tracing.trace import EMBED, Trace
+
+_LOWER = "Ask for fewer layers or positions, load the model with quantize='4bit', or choose a smaller model."
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What the output head reads from every layer and position.
+
+    Axis 0 follows `layers`, axis 1 `positions`; everything lies on the CPU. Probabilities are a float32 softmax over the full vocabulary:
+    intermediate scores, not calibrated beliefs.
+    """
+
+    trace: Trace
+    layers: tuple[int, ...]
+    """Layer numbers, `EMBED` (-1) for the input of block 0."""
+    positions: tuple[int, ...]
+    """Rows of the trace; row i predicts token i + 1."""
+    ids: torch.Tensor
+    """Token ids of the k most probable readings: int64 [layers, T, k]."""
+    probs: torch.Tensor
+    """Their probabilities: float32 [layers, T, k]."""
+    entropy: torch.Tensor
+    """Of the whole distribution, in nats: float32 [layers, T]."""
+    log_z: torch.Tensor
+    """Log of the softmax's denominator: float32 [layers, T]."""
+
+    def texts(self, layer: int, position: int) -> list[str]:
+        """The k readings at one layer and position."""
+        row = self.ids[self._layer(layer), self._position(position)]
+        return [self.trace.vlm.vocabulary.texts[i] for i in row.tolist()]
+
+    def resolve(self, word: str, *, first_piece: bool = False) -> dict[str, int]:
+        """The single-token spellings of a word (with and without leading space, as given and capitalised) and their ids.
+
+        Raises InterpError for a word of several tokens, unless `first_piece`.
+        """
+        vlm = self.trace.vlm
+        return vlm.vocabulary.resolve(word, vlm.tokenizer, first_piece=first_piece)
+
+    def probability(self, word: str, *, first_piece: bool = False) -> torch.Tensor:
+        """Probability of a word, summed over its single-token spellings: float32 [layers, T]."""
+        ids = torch.tensor(list(self.resolve(word, first_piece=first_piece).values()))
+        readout = self.trace.vlm.readout
+        out = torch.empty(self.log_z.shape)
+
+        def read(_less: int) -> None:
+            for axis, states in self._states():
+                out[axis] = (readout.some_logits(states, ids).cpu() - self.log_z[axis, :, None]).exp().sum(-1)
+
+        with self.trace.vlm.lock, torch.inference_mode():
+            with_less(read, _LOWER)
+        return out
+
+    def rank(self, word: str, *, first_piece: bool = False) -> torch.Tensor:
+        """Rank of a word's best spelling in the full vocabulary, 0 for the most probable: int64 [layers, T]."""
+        ids = torch.tensor(list(self.resolve(word, first_piece=first_piece).values()))
+        readout = self.trace.vlm.readout
+        out = torch.empty(self.log_z.shape, dtype=torch.int64)
+
+        def read(less: int) -> None:
+            buffers = readout.buffers(less)
+            for axis, states in self._states():
+                for rows, logits in readout.chunks(states, buffers[0]):
+                    best = logits[:, ids].amax(-1, keepdim=True)
+                    out[axis, rows] = (logits > best).sum(-1).cpu()
+
+        with self.trace.vlm.lock, torch.inference_mode():
+            with_less(read, _LOWER)
+        return out
+
+    def first_layer(self) -> torch.Tensor:
+        """For each position, the first of `layers` whose top reading is already that of the last of them: int64 [T], layer numbers."""
+        same = self.ids[..., 0] == self.ids[-1, :, 0]
+        return torch.tensor(self.layers)[same.int().argmax(0)]
+
+    def grid(self, layer: int, grid: int = 0) -> list[list[tuple[str, float]]]:
+        """Rows x cols of (most probable word, probability) over one patch grid."""
+        axis = self._layer(layer)
+        texts = self.trace.vlm.vocabulary.texts
+        out = []
+        for row in grid_of(self.trace, grid).positions.tolist():
+            cells = [self._position(position) for position in row]
+            out.append([(texts[int(self.ids[axis, cell, 0])], float(self.probs[axis, cell, 0])) for cell in cells])
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain JSON types."""
+        trace, texts = self.trace, self.trace.vlm.vocabulary.texts
+        return {
+            "schema": "llava-microscope/logit-lens/1",
+            "model": trace.model_name,
+            "prompt": trace.prompt,
+            "answer": trace.answer,
+            "finished": trace.finished,
+            "notes": list(trace.notes),
+            "layers": list(self.layers),
+            "positions": list(self.positions),
+            "tokens": [{"id": token.id, "text": token.text, "kind": token.kind} for token in trace.tokens],
+            "grids": [
+                {"name": grid.name, "positions": grid.positions.tolist(), "boxes": grid.boxes.round(decimals=2).tolist()}
+                for grid in trace.grids
+            ],
+            "regions": [{"name": region.name, "positions": region.positions.tolist(), "box": list(region.box)} for region in trace.regions],
+            "vocabulary": {str(i): texts[i] for i in sorted(set(self.ids.flatten().tolist()))},
+            "ids": self.ids.tolist(),
+            "probs": [[[float(f"{p:.4g}") for p in row] for row in rows] for rows in self.probs.tolist()],
+            "entropy": [[round(value, 4) for value in row] for row in self.entropy.tolist()],
+        }
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_dict` into a file."""
+        Path(path).write_text(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the interactive view as one file that opens without a server. Needs a lens of all positions."""
+        from ..web.payloads.lens import lens_payload  # noqa: PLC0415 - the view is not needed for numbers
+        from ..web.standalone import standalone_html  # noqa: PLC0415
+
+        Path(path).write_text(standalone_html(lens_payload(self)), encoding="utf-8")
+
+    def _states(self) -> Iterator[tuple[int, torch.Tensor]]:
+        rows = torch.tensor(self.positions)
+        for axis, layer in enumerate(self.layers):
+            yield axis, self.trace.residual(layer)[rows]
+
+    def _layer(self, layer: int) -> int:
+        if layer not in self.layers:
+            raise InterpError(f"This lens does not hold layer {layer}; it holds {', '.join(map(str, self.layers))}.")
+        return self.layers.index(layer)
+
+    def _position(self, position: int) -> int:
+        if position not in self._rows:
+            raise InterpError(f"This lens does not hold position {position}; ask for it in logit_lens(..., positions=...).")
+        return self._rows[position]
+
+    @property
+    def _rows(self) -> dict[int, int]:
+        rows = self.__dict__.get("_row_of")
+        if rows is None:
+            rows = {position: row for row, position in enumerate(self.positions)}
+            object.__setattr__(self, "_row_of", rows)
+        return rows
+
+
+def logit_lens(trace: Trace, top_k: int = 5, layers: Sequence[int] | None = None, positions: Sequence[int] | None = None) -> Lens:
+    """Read every layer (or `layers`) at every position (or `positions`) with the model's own final norm and head.
+
+    The last layer equals the model's own logits. Ids that the tokenizer cannot decode are never listed, but stay in the denominator.
+
+    Raises InterpError for a `top_k` below 1 or above the vocabulary, and for layers or positions that do not exist.
+    """
+    vlm = trace.vlm
+    readout = vlm.readout
+    listed = len(vlm.vocabulary.texts) - len(vlm.vocabulary.undecodable)
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or not 1 <= top_k <= listed:
+        raise InterpError(f"top_k is {top_k!r}; it must be a whole number from 1 to {listed}, the number of words {vlm.name} can say.")
+    chosen = tuple(range(EMBED, trace.layers)) if layers is None else tuple(layers)
+    for layer in chosen:
+        trace.residual(layer)
+    length = trace.states.shape[1]
+    rows = tuple(range(length)) if positions is None else tuple(positions)
+    if not chosen or not rows:
+        raise InterpError("A lens needs at least one layer and one position.")
+    outside = [position for position in rows if not 0 <= position < length]
+    if outside:
+        raise InterpError(f"Position {outside[0]} does not exist: the trace has {length} positions, 0 to {length - 1}.")
+    index = None if positions is None else torch.tensor(rows)
+    with vlm.lock, torch.inference_mode():
+        read = with_less(lambda less: _read(trace, chosen, index, top_k, readout.buffers(less)), _LOWER)
+    return Lens(trace, chosen, rows, *read)
+
+
+def affordable_layers(trace: Trace, tflop: float) -> tuple[int, ...]:
+    """As many layers as this much arithmetic of the head reads at every position, evenly spread; `EMBED`, the default and the last always.
+
+    One layer takes 2 x positions x width x vocabulary operations: 0.15 TFLOP for LLaVA-1.5 7B, 3 for LLaVA-NeXT 8B with its tiles.
+    """
+    vlm = trace.vlm
+    last = trace.layers - 1
+    one = 2e-12 * trace.length * vlm.width * len(vlm.vocabulary.texts)
+    count = min(trace.layers + 1, max(2, int(tflop / one)))
+    spread = torch.linspace(EMBED, last, count).round().int().tolist()
+    return tuple(sorted({EMBED, *spread, vlm.default_layer, last}))
+
+
+def _read(
+    trace: Trace, layers: Sequence[int], index: torch.Tensor | None, top_k: int, buffers: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(ids, probs, entropy, log_z) of a `Lens`; `index`: its positions, None for all."""
+    readout, (logits_buffer, weights_buffer) = trace.vlm.readout, buffers
+    shape = (len(layers), trace.states.shape[1] if index is None else len(index))
+    ids = torch.empty(*shape, top_k, dtype=torch.int64, device=readout.device)
+    probs = torch.empty(*shape, top_k, device=readout.device)
+    entropy, log_z = torch.empty(shape, device=readout.device), torch.empty(shape, device=readout.device)
+    for axis, layer in enumerate(layers):
+        states = trace.residual(layer) if index is None else trace.residual(layer)[index]
+        for at, logits in readout.chunks(states, logits_buffer):
+            peaks = block_peaks(logits)
+            peak = peaks.amax(-1, keepdim=True)
+            weights = torch.sub(logits, peak, out=weights_buffer[: len(logits)]).exp_()
+            total = weights.sum(-1)
+            z = peak[:, 0] + total.log()
+            # H = -sum p log p = log z - sum p x: no second pass for log p.
+            entropy[axis, at] = (z - torch.linalg.vecdot(weights, logits) / total).clamp(min=0)
+            log_z[axis, at] = z
+            readout.hide_undecodable(logits, peaks)
+            values, found = _top_k(logits, peaks, top_k)
+            ids[axis, at] = found
+            probs[axis, at] = (values - z[:, None]).exp()
+    return ids.cpu(), probs.cpu(), entropy.cpu(), log_z.cpu()
+
+
+def _top_k(logits: torch.Tensor, peaks: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Exact top-k, values and columns: the k largest values lie in the k blocks with the largest peaks, so only those are sorted."""
+    if k >= peaks.shape[1]:
+        values, columns = logits.topk(k)
+        return values, columns
+    blocks = peaks.topk(k).indices
+    members = logits.view(len(logits), -1, BLOCK).gather(1, blocks[..., None].expand(-1, -1, BLOCK)).flatten(1)
+    values, at = members.topk(k)
+    return values, blocks.gather(1, at // BLOCK) * BLOCK + at % BLOCK

@@ -1,0 +1,1 @@
+"""Checkpoints: fetched, loaded, and taken apart into the parts that are looked at."""

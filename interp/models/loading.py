@@ -1,0 +1,264 @@
+"""Load a checkpoint into a `Vlm`: a preset, a hub id or a folder, in 4 bit or not.
+
+In two steps, so that what cannot work is told before anything is downloaded, and before memory is taken. Knows nothing of what is done with
+the model.
+"""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ..devices import dtype_on, free_bytes, out_of_memory, pick_devices
+from ..errors import InterpError
+from ..presets import PRESETS, Preset
+from ..vision.layouts import LAYOUTS, REFUSED
+from .hub import ask, download, weight_files
+from .vlm import Vlm
+
+Quantize = Literal["auto", "4bit", "none"]
+OnProgress = Callable[[str], None]
+# Families whose AutoProcessor asks for torchvision, whichever pictures it is then given.
+_WANT_TORCHVISION = {"llava_onevision", "molmo2", "qwen2_5_vl", "qwen2_vl", "smolvlm"}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "*.tiktoken")
+_SMALLER = "Load it with quantize='4bit', choose a smaller model or another device, or free memory."
+_FAILURES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A checkpoint whose files lie here, are whole, and fit the memory; not yet loaded."""
+
+    name: str
+    source: str
+    folder: Path
+    devices: tuple[torch.device, ...]
+    dtype: torch.dtype
+    quantization: Any
+    processor: Any
+
+    def load(self, on_progress: OnProgress | None = None) -> Vlm:
+        """Load the weights. Raises InterpError for weights that do not fit the config, and where the memory does not suffice after all."""
+        from transformers import AutoModelForImageTextToText  # noqa: PLC0415 - seconds of import
+
+        if on_progress:
+            on_progress(f"Loading {self.name} …")
+        try:
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                self.folder,
+                dtype=self.dtype,
+                device_map={"": self.devices[0]} if len(self.devices) == 1 else "balanced",
+                quantization_config=self.quantization,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except _FAILURES as error:
+            if out_of_memory(error):
+                places = ", ".join(map(str, self.devices))
+                raise InterpError(f"{self.name!r} does not fit the memory of {places}: {_line(error)} {_SMALLER}") from error
+            raise InterpError(f"{self.name!r} cannot be loaded: {_why(self.folder, error)}") from error
+        model, found = loaded
+        # transformers fills these with random numbers and only warns: a lens of noise with the model's name on it.
+        if absent := sorted(found["missing_keys"]) + [key for key, *_ in found["mismatched_keys"]]:
+            raise InterpError(
+                f"The weights of {self.name!r} do not fit its config: {len(absent)} are missing or misshapen, such as {absent[0]}. "
+                f"Use a complete checkpoint, or build the model yourself and pass it to interp.Vlm(model, processor)."
+            )
+        model.config.name_or_path = self.source  # not the folder of the cache that it was read from
+        return Vlm(model, self.processor, name=self.name)
+
+
+def load(
+    checkpoint: str | PathLike[str],
+    *,
+    quantize: Quantize = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> Vlm:
+    """Load a preset (see `interp.presets`), a hub id, or a folder. Weights come from safetensors, and no code of the checkpoint is run.
+
+    `quantize`: "4bit" is nf4 with double quantisation of the decoder's linear layers; vision tower, projector and head stay in 16 or 32 bit.
+    "auto" is 4bit on CUDA and none on a CPU. `device`: "auto", "cpu", "cuda", "cuda:1", … or "balanced" (the layers spread over all GPUs).
+    `on_progress` gets lines about what is being done; without it, downloads draw their bars on the console.
+
+    Raises InterpError for an unknown name, an unreachable hub, a gated or private repository, a checkpoint without safetensors or with code of
+    its own, a family that is not understood, a missing package, damaged files, and for too little disk or memory.
+    """
+    return fetch(checkpoint, quantize=quantize, device=device, revision=revision, on_progress=on_progress).load(on_progress)
+
+
+def fetch(
+    checkpoint: str | PathLike[str],
+    *,
+    quantize: Quantize = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    on_progress: OnProgress | None = None,
+    spare: int = 0,
+) -> Ready:
+    """Everything about a checkpoint but its weights in memory: download it, check its files, and that it will fit. Arguments as for `load`.
+
+    `spare`: bytes on the device that will be freed before it is loaded.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415 - seconds of import
+
+    if not isinstance(checkpoint, str | PathLike):
+        raise InterpError(f"checkpoint is {checkpoint!r}; it must be the name of a preset, a hub id, or a folder.")
+    name = fspath(checkpoint)
+    if quantize not in {"auto", "4bit", "none"}:
+        raise InterpError(f"quantize is {quantize!r}; it must be 'auto', '4bit' or 'none'.")
+    preset = PRESETS.get(name)
+    source, revision = (preset.checkpoint, revision or preset.revision) if preset else (name, revision)
+    local = _is_folder(source)
+    if not local and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
+        raise InterpError(
+            f"{name!r} is no known model and no folder. Give a preset ({', '.join(PRESETS)}), a hub id such as 'llava-hf/llava-1.5-7b-hf', "
+            f"or a folder."
+        )
+    devices = pick_devices(device)
+    four_bit = _wants_four_bit(quantize, preset, devices[0])
+    dtype = dtype_on(*devices)
+    if on_progress and not local:
+        on_progress(f"Asking the hub for {source} …")
+    offer = None if local else ask(source, revision)
+    folder = offer.folder if offer else Path(source)
+    cannot = f"The folder {name!r} holds no checkpoint that can be loaded" if local else f"{name!r} cannot be loaded"
+    try:
+        _check_family(cannot, folder, preset)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with torch.device("meta"):
+            skeleton = AutoModelForImageTextToText.from_config(config)
+        _check_memory(name, _weight_bytes(skeleton, dtype, four_bit=four_bit), sum(map(free_bytes, devices)) + spare, devices)
+        if offer:
+            download(offer, on_progress)
+        _check_weights(cannot, folder)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, backend="pil")
+        _complete(processor, skeleton)
+    except InterpError:
+        raise
+    except _FAILURES as error:
+        raise InterpError(f"{cannot}: {_why(folder, error)}") from error
+    return Ready(name, source, folder, tuple(devices), dtype, _four_bit(skeleton, dtype) if four_bit else None, processor)
+
+
+def _is_folder(source: str) -> bool:
+    try:
+        return Path(source).is_dir()
+    except OSError:  # a name too long for a file
+        return False
+
+
+def _wants_four_bit(quantize: Quantize, preset: Preset | None, device: torch.device) -> bool:
+    if quantize == "auto" and preset:
+        quantize = preset.quantize
+    return device.type == "cuda" if quantize == "auto" else quantize == "4bit"
+
+
+def _check_family(cannot: str, folder: Path, preset: Preset | None) -> None:
+    """Refuse what no download would help: families that are not understood, code of its own, and missing packages."""
+    if not (folder / "config.json").is_file():
+        raise InterpError(f"{cannot}: there is no config.json.")
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    family = raw.get("model_type")
+    if family not in LAYOUTS:
+        unknown = "it brings code of its own (trust_remote_code), which is not run here" if "auto_map" in raw else "its layout is not known"
+        raise InterpError(
+            f"{cannot}: model_type {family!r} is not supported, for {REFUSED.get(family, unknown)}. "
+            f"Supported families: {', '.join(sorted(LAYOUTS))}."
+        )
+    wanted = {*(preset.requires if preset else ()), *({"torchvision"} if family in _WANT_TORCHVISION else ())}
+    if missing := sorted(package for package in wanted if importlib.util.find_spec(package) is None):
+        raise InterpError(f"{cannot}: {_install(missing)}")
+
+
+def _install(packages: list[str]) -> str:
+    minor = int(torch.__version__.split(".")[1])
+    pins = {"torchvision": f"torchvision==0.{minor + 15}.0"}  # the one that goes with this torch 2
+    named = " ".join(pins.get(package, package) for package in packages)
+    return f"its processor needs {' and '.join(packages)}, which is not installed. Run: pip install {named}"
+
+
+def _weight_bytes(skeleton: Any, dtype: torch.dtype, *, four_bit: bool) -> int:
+    """The least that the weights take in memory; half a byte for each that is quantised."""
+    quantised = {id(module.weight) for module in skeleton.get_decoder().modules() if isinstance(module, nn.Linear)} if four_bit else set()
+    sizes = (weight.numel() // 2 if id(weight) in quantised else weight.numel() * dtype.itemsize for weight in skeleton.parameters())
+    return sum(sizes)
+
+
+def _check_memory(name: str, needed: int, free: int, devices: list[torch.device]) -> None:
+    if needed > free:
+        places = ", ".join(map(str, devices))
+        raise InterpError(
+            f"{name!r} needs {needed / 1e9:.1f} GB on {places} for its weights alone, and {free / 1e9:.1f} GB are free there. {_SMALLER}"
+        )
+
+
+def _check_weights(cannot: str, folder: Path) -> None:
+    """Open every file of weights: one that is cut short or no safetensors is found by its header."""
+    for file in weight_files(cannot, folder, {path.name for path in folder.iterdir() if path.exists()}):
+        try:
+            with safe_open(folder / file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            place = (folder / file).resolve()  # in the hub's cache a link leads to what has to go
+            raise InterpError(f"{cannot}: {file} is damaged ({_line(error)}). Delete {place} and get it anew.") from error
+
+
+def _complete(processor: Any, skeleton: Any) -> None:
+    """Settings of the processor that older checkpoints leave out, from the model: without them it counts image tokens wrongly."""
+    config = skeleton.config
+    known = {
+        "patch_size": getattr(getattr(config, "vision_config", None), "patch_size", None),
+        "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", "default"),
+    }
+    for name, value in known.items():
+        if getattr(processor, name, value) is None:
+            setattr(processor, name, value)
+    # A tower with a class token gives one more than it has patches. The processor's own default is none.
+    if getattr(processor, "num_additional_image_tokens", 1) in {None, 0}:
+        processor.num_additional_image_tokens = sum(
+            name.endswith((".class_embedding", ".cls_token")) for name, _ in skeleton.named_parameters()
+        )
+
+
+def _why(folder: Path, error: Exception) -> str:
+    """What an error of transformers means for the reader."""
+    if isinstance(error, ImportError) and "torchvision" in str(error).lower():
+        return _install(["torchvision"])
+    if not any(next(folder.glob(pattern), None) for pattern in _TOKENIZER_FILES):
+        return f"its tokenizer is missing (none of {', '.join(_TOKENIZER_FILES)}). Use a complete checkpoint."
+    return _line(error)
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")[:400] or type(error).__name__
+
+
+def _four_bit(skeleton: Any, dtype: torch.dtype) -> Any:
+    """nf4 for the decoder alone. The skip list replaces bitsandbytes' default one and is matched from the start of a module's full name."""
+    from transformers import BitsAndBytesConfig  # noqa: PLC0415
+
+    decoder = next(name for name, module in skeleton.named_modules() if module is skeleton.get_decoder())
+    ancestors = {decoder.rsplit(".", n)[0] for n in range(1, decoder.count(".") + 1)} | {""}
+    skipped = [
+        name
+        for name, _ in skeleton.named_modules()
+        if name and name.rpartition(".")[0] in ancestors and name != decoder and name not in ancestors
+    ]
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=skipped,
+    )

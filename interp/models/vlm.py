@@ -1,0 +1,270 @@
+"""Vlm: find the parts of a model, prepare inputs, trace a generation.
+
+Parts are found by structure, never by a table of model names; a layout that does not fit is refused by name. Knows nothing of lenses and
+pages.
+"""
+
+import contextlib
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from PIL import Image
+from torch import nn
+
+from ..devices import with_less
+from ..errors import InterpError
+from ..presets import PRESETS
+from ..tracing.record import LOWER, record
+from ..tracing.trace import Trace
+from ..vision.grids import Layout
+from ..vision.images import open_image
+from ..vision.layouts import LAYOUTS, REFUSED
+from .unembed import Readout
+from .vocabulary import Vocabulary
+
+_KEYS = itertools.count()
+
+
+@dataclass(frozen=True)
+class Inputs(Mapping[str, torch.Tensor]):
+    """What `Vlm.prepare` returns: the model's inputs, a mapping of tensors, and where they came from."""
+
+    tensors: dict[str, torch.Tensor]
+    image: Image.Image
+    """Upright, RGB."""
+    prompt: str
+    text: str
+    """The prompt inside the chat template, with the picture's placeholder not yet expanded."""
+    layout: Layout
+    notes: tuple[str, ...]
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.tensors[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+class Vlm:
+    """A vision-language model with its processor, and the parts that a lens needs.
+
+    One lock guards the model: two threads that use one Vlm get the results they would get alone.
+    """
+
+    def __init__(self, model: Any, processor: Any, *, name: str | None = None) -> None:
+        """Take a model you already hold. Raises InterpError, naming the class, if its layout is not understood."""
+        family = model.config.model_type
+        kind = type(model).__name__
+        if family not in LAYOUTS:
+            why = REFUSED.get(family, "how its image tokens lie on the picture is not known")
+            raise InterpError(f"{kind} (model_type {family!r}) is not supported: {why}. Supported families: {', '.join(sorted(LAYOUTS))}.")
+        if getattr(processor, "tokenizer", None) is None:
+            raise InterpError(f"A {type(processor).__name__} has no tokenizer; pass the whole processor (AutoProcessor.from_pretrained).")
+        self.model = model.eval()
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.name = name or model.config.name_or_path or kind
+        self.key = next(_KEYS)
+        """Unlike any other Vlm's in this process: caches tell models apart by it."""
+        self.lock = threading.RLock()
+        decoder = model.get_decoder()
+        parts = {
+            "decoder.layers": getattr(decoder, "layers", None),
+            "decoder.norm": getattr(decoder, "norm", None),
+            "output embeddings": model.get_output_embeddings(),
+            "config.image_token_id": getattr(model.config, "image_token_id", None),
+        }
+        missing = [part for part, value in parts.items() if value is None]
+        if missing:
+            raise InterpError(f"{kind} has no {' and no '.join(missing)}: its layout is not understood.")
+        self.layers: nn.ModuleList = decoder.layers
+        self.norm: Any = decoder.norm
+        self.head: Any = model.get_output_embeddings()
+        self.image_token_id: int = model.config.image_token_id
+
+    @property
+    def depth(self) -> int:
+        """Number of decoder blocks."""
+        return len(self.layers)
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return self.model.config.get_text_config().hidden_size
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it is called: here, and by its checkpoint."""
+        return (self.name, self.model.config.name_or_path or "")
+
+    @property
+    def default_layer(self) -> int:
+        """Where a lens is read first: about three quarters deep. The last layer already speaks of the next token."""
+        preset = PRESETS.get(self.name)
+        return preset.default_layer if preset else max(0, round(0.75 * self.depth) - 1)
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The texts of the output layer's ids."""
+        return Vocabulary.of(self.tokenizer, self.head.weight.shape[0])
+
+    @functools.cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of marks that are not text."""
+        added = self.tokenizer.added_tokens_decoder  # all_special_ids forgets some that processors add
+        return frozenset(self.tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+
+    @functools.cached_property
+    def readout(self) -> Readout:
+        """The final norm and head, with what comes after it."""
+        return Readout(self)
+
+    @property
+    def context(self) -> int:
+        """The longest sequence the decoder has positions for."""
+        return self.model.config.get_text_config().max_position_embeddings
+
+    @property
+    def end_ids(self) -> set[int]:
+        """Ids that end an answer."""
+        ids = self.model.generation_config.eos_token_id
+        if ids is None:
+            ids = self.tokenizer.eos_token_id
+        return (set(ids) if isinstance(ids, list) else {ids}) - {None}
+
+    def prepare(self, image: Any, prompt: str, *, notes: list[str] | None = None) -> Inputs:
+        """The model's inputs for one picture (PIL, array or path) and one prompt, in the model's own chat template.
+
+        Raises InterpError for an unreadable picture, an empty prompt, a prompt that holds the picture's placeholder, and a prompt longer
+        than the model's context.
+        """
+        picture, found = open_image(image)
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise InterpError('The prompt is empty. Ask something about the picture, such as "Describe the image."')
+        marks = (getattr(self.processor, name, None) for name in ("image_token", "video_token"))
+        placeholders = {self.tokenizer.convert_ids_to_tokens(self.image_token_id), *marks} - {None}
+        for placeholder in placeholders:
+            if placeholder in prompt:
+                raise InterpError(
+                    f"The prompt contains {placeholder!r}, the mark that stands for the picture. The picture is put in by itself: take it out."
+                )
+        text = self._in_template(prompt)
+        tensors = self._tokenize(text, picture)
+        layout = LAYOUTS[self.model.config.model_type](self.model.config, self.processor, picture, tensors)
+        self.check_length(tensors["input_ids"].shape[1], 0)
+        return Inputs(
+            tensors={
+                key: value.to(self.model.device, self.model.dtype if value.is_floating_point() else value.dtype)
+                for key, value in tensors.items()
+            },
+            image=picture,
+            prompt=prompt,
+            text=text,
+            layout=layout,
+            notes=tuple(notes if notes is not None else found),
+        )
+
+    def _in_template(self, prompt: str) -> str:
+        """The prompt with the picture's placeholder in front, in the checkpoint's own chat template."""
+        template = self.processor.chat_template or self.tokenizer.chat_template
+        if template is None:
+            raise InterpError(f"The processor of {self.name!r} has no chat template; set processor.chat_template first.")
+        mark = self.processor.image_token
+        # Older checkpoints have a template of text alone, in which the picture is a word.
+        for content in ([{"type": "image"}, {"type": "text", "text": prompt}], f"{mark}\n{prompt}"):
+            turn = {"role": "user", "content": content}
+            with contextlib.suppress(TemplateError):
+                text = self.processor.apply_chat_template([turn], chat_template=template, add_generation_prompt=True, tokenize=False)
+                if text.count(mark) == 1 and prompt.strip() in text:
+                    return text
+        raise InterpError(
+            f"The chat template of {self.name!r} does not put in one picture ({mark}) and the prompt as it is. "
+            "Set processor.chat_template to one that does."
+        )
+
+    def _tokenize(self, text: str, picture: Image.Image) -> dict[str, torch.Tensor]:
+        begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+        try:
+            inputs = self.processor(images=picture, text=text, return_tensors="pt", add_special_tokens=not begins)
+        except (ValueError, ArithmeticError) as error:  # such as a picture 200 times as long as wide, or of one pixel
+            size = f"{picture.width} x {picture.height} pixels"
+            raise InterpError(
+                f"The processor of {self.name!r} refuses this picture of {size}: {error}. Crop or scale it, and try again."
+            ) from error
+        return {name: tensor for name, tensor in inputs.items() if isinstance(tensor, torch.Tensor)}
+
+    def answer_ids(self, inputs: Inputs, answer: str) -> torch.Tensor:
+        """The ids of a forced answer, ended as the model would end it, so that every word of it enters the model."""
+        if not answer.strip():
+            raise InterpError("The forced answer is empty; leave `answer` out to let the model answer.")
+        glue = "" if inputs.text[-1:].isspace() or inputs.text.endswith(tuple(self.tokenizer.all_special_tokens)) else " "
+        # In the text before it is expanded: the picture's placeholder may be a word of the answer, where it stands for no picture.
+        before, whole = (
+            self.tokenizer(text, add_special_tokens=False).input_ids for text in (inputs.text, inputs.text + glue + answer.strip())
+        )
+        ids = whole[len(before) :]
+        if whole[: len(before)] != before:  # the answer's first letters merged into the prompt's last token
+            ids = self.tokenizer(answer.strip(), add_special_tokens=False).input_ids
+        return torch.tensor([*ids, *sorted(self.end_ids)[:1]])
+
+    def read(self, tensors: Mapping[str, torch.Tensor], ids: Sequence[int], *, keep: int = 0) -> torch.Tensor:
+        """Logits behind prepared inputs (of one or several rows) and behind each of the `ids` that follow: [rows, 1 + ids, vocabulary].
+
+        `keep`: only so many of them. The answer goes in by itself, as it does when it is generated: the picture's placeholder may be one of
+        its words, and there it stands for no picture; and a family whose prompt is read in both directions reads its answer in one.
+        """
+        first = self.model(**tensors, use_cache=True, logits_to_keep=1)
+        then = self.read_on(first.logits, first.past_key_values, ids, keep=keep)
+        return then[:, -keep:]
+
+    def read_on(self, first: torch.Tensor, cache: Any, ids: Sequence[int], *, keep: int = 0) -> torch.Tensor:
+        """As `read` behind a prompt that lies in `cache` already; `first`: the logits [rows, 1, vocabulary] behind it."""
+        if not ids:
+            return first
+        answer = torch.tensor([list(ids)] * len(first), device=self.model.device)
+        # No mask: nothing is padded, and Qwen2-VL would count positions by it from the start.
+        then = self.model(input_ids=answer, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+        return torch.cat([first.to(then.logits), then.logits], dim=1)
+
+    def check_length(self, prompt: int, new: int) -> None:
+        """Raise InterpError unless a prompt of so many tokens and so many new ones fit into the context."""
+        if prompt + new > self.context:
+            asked = f"{prompt} tokens with the picture" + (f" and {new} new ones" if new else "")
+            raise InterpError(
+                f"The prompt has {asked}; {self.name} has room for {self.context}. "
+                f"Shorten the prompt by about {prompt + new - self.context} tokens{' or ask for fewer new ones' if new else ''}."
+            )
+
+    def trace(
+        self,
+        image: Any,
+        prompt: str,
+        *,
+        max_new_tokens: int = 32,
+        answer: str | None = None,
+        on_text: Callable[[str], None] | None = None,
+        notes: list[str] | None = None,
+    ) -> Trace:
+        """One greedy generation with the residual stream of every layer and position, in one pass with a key-value cache.
+
+        `answer` forces an answer (teacher forcing) instead of generating one. `on_text` gets the growing answer after every token.
+
+        Raises InterpError for what `prepare` refuses, for `max_new_tokens` below 1 or beyond the context, and where the memory does not suffice.
+        """
+        if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
+            raise InterpError(f"max_new_tokens is {max_new_tokens!r}; it must be a whole number of at least 1.")
+        inputs = self.prepare(image, prompt, notes=notes)
+
+        def run(_less: int) -> Trace:
+            return record(self, inputs, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
+
+        return with_less(run, LOWER)

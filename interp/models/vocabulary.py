@@ -1,0 +1,94 @@
+"""What single token ids look like to a reader, and which ids spell a word. Knows tokenizers, not models."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InterpError
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The texts of all ids of a model's output layer.
+
+    A text is what the token adds in the middle of a sentence, leading space included ("▁dog" and "Ġdog" are both " dog"). Bytes that are no
+    text by themselves are shown as "<0xE2>".
+    """
+
+    texts: tuple[str, ...]
+    """The text of each id; "" where the tokenizer has none."""
+    undecodable: tuple[int, ...]
+    """Ids of the output layer that the tokenizer does not know (padding of the vocabulary). They count in a softmax, but are never listed."""
+
+    @classmethod
+    def of(cls, tokenizer: Any, size: int) -> "Vocabulary":
+        """The vocabulary of an output layer with `size` rows."""
+        pieces = dict.fromkeys(range(size), "")
+        known = {i: piece for piece, i in tokenizer.get_vocab().items() if i < size}
+        pieces |= known
+        special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
+        # Counted: a large vocabulary of the one kind also has pieces that begin with the other's mark for a space.
+        byte_level = sum(piece.startswith("Ġ") for piece in known.values()) > sum(piece.startswith("▁") for piece in known.values())
+        read = functools.partial(_byte_level_text, _byte_alphabet()) if byte_level else _sentencepiece_text
+        texts = tuple(piece if i in special else read(piece) for i, piece in pieces.items())
+        return cls(texts, tuple(i for i in range(size) if i not in known))
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, list[int]]:
+        ids: dict[str, list[int]] = {}
+        for i, text in enumerate(self.texts):
+            if text:
+                ids.setdefault(text, []).append(i)
+        return ids
+
+    def resolve(self, word: str, tokenizer: Any, *, first_piece: bool = False) -> dict[str, int]:
+        """Every single-token spelling of a word (with and without the leading space, as given and capitalised) and its id.
+
+        Raises InterpError for a word of several tokens, naming them; with `first_piece` its first token stands for it instead.
+        """
+        word = word.strip()
+        if not word:
+            raise InterpError("Type a word to look for: an empty one cannot be found.")
+        spellings: dict[str, int] = {}
+        for text in dict.fromkeys([f" {word}", word, f" {word.capitalize()}", word.capitalize()]):
+            for i in self._ids.get(text, []):
+                spellings.setdefault(text, i)
+        if spellings:
+            return spellings
+        ids = [i for i in tokenizer(f" {word}", add_special_tokens=False).input_ids if i < len(self.texts) and self.texts[i].strip()]
+        if not ids:
+            raise InterpError(f"The tokenizer knows no piece of {word!r}.")
+        pieces = [self.texts[i] for i in ids]
+        if first_piece:
+            return {pieces[0]: ids[0]}
+        raise InterpError(
+            f"{word!r} is {len(ids)} tokens for this model ({', '.join(map(repr, pieces[:8]))}{', …' if len(ids) > 8 else ''}), and a lens reads "
+            f"one token at a time. Try a shorter or more common word, or look for its first piece, {pieces[0]!r}."
+        )
+
+
+@functools.cache
+def _byte_alphabet() -> dict[str, int]:
+    """The printable stand-ins that byte-level BPE (GPT-2) uses for the 256 bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(rest)}
+
+
+def _byte_level_text(alphabet: dict[str, int], piece: str) -> str:
+    if any(character not in alphabet for character in piece):
+        return piece  # an added token, stored as plain text
+    return _utf8_or_hex(bytes(alphabet[character] for character in piece))
+
+
+def _sentencepiece_text(piece: str) -> str:
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return _utf8_or_hex(bytes([int(piece[3:5], 16)]))
+    return piece.replace("▁", " ")
+
+
+def _utf8_or_hex(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "".join(f"<0x{byte:02X}>" for byte in data)

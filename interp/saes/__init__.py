@@ -1,0 +1,1 @@
+"""Sparse autoencoders: loaded, applied to a trace, and named."""

@@ -1,0 +1,310 @@
+"""Which SAE features a trace lights up: rankings over some of its tokens, and each feature's map on the picture.
+
+Activations are thresholded (ReLU, TopK, JumpReLU) before anything is averaged. BOS and attention sinks, whose norms drown everything else,
+are left out unless asked for. Knows traces and SAEs; knows nothing of where either came from, or of pages.
+"""
+
+import csv
+import functools
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ..errors import InterpError
+from ..lens.directions import Words, listed, promoted_words
+from ..tracing.select import grid_of, select, sinks
+from ..tracing.trace import Trace
+from .fit import Quality, measure
+from .labels.labels import neuronpedia_link
+from .sae import Codes, Sae
+
+RankBy = Literal["mean", "max", "frequency"]
+RANKINGS: tuple[RankBy, ...] = ("mean", "max", "frequency")
+_DENSE_REFERENCE, _DENSE_HERE = 0.5, 0.9  # share of tokens above which a feature says little about any of them
+_COLUMNS = ("feature", "label", "label_source", "label_score", "score", "mean", "max", "frequency", "density", "dense", "link")
+_FORMULA = ("=", "+", "-", "@")
+_NAMED_BY = 3  # promoted words
+
+
+@dataclass(frozen=True, eq=False)
+class Feature:
+    """One feature on one trace."""
+
+    feature: int
+    label: str
+    """Its name, or the words it promotes where it has none."""
+    label_source: str
+    """How the label was found."""
+    label_score: float | None
+    score: float
+    """What it was ranked by: `mean`, `max` or `frequency`."""
+    mean: float
+    """Over the tokens looked at, inactive ones counted as 0."""
+    max: float
+    frequency: float
+    """Share of the tokens looked at on which it is active."""
+    density: float | None
+    """Share of a reference set's tokens on which it is active."""
+    dense: str
+    """Why it says little (it fires on nearly everything), or ""."""
+    top_tokens: tuple[str, ...]
+    """Words that its decoder direction promotes, read by the model's own norm and head."""
+    bottom_tokens: tuple[str, ...]
+    """Words that it suppresses most."""
+    link: str | None
+    """Its page on Neuronpedia."""
+    activations: torch.Tensor
+    """At every position of the trace: float32 [T], 0 where inactive."""
+    trace: Trace
+
+    def map(self, grid: int = 0) -> torch.Tensor:
+        """Its activation on each patch: float32 [rows, cols]."""
+        return self.activations[grid_of(self.trace, grid).positions]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, with its map over every grid and its activation on every token off the grids."""
+        values = {column: getattr(self, column) for column in _COLUMNS}
+        on_grids = {i for grid in self.trace.grids for i in grid.positions.flatten().tolist()}
+        active = self.activations.nonzero().flatten().tolist()
+        return {
+            **{column: _short(value) if isinstance(value, float) else value for column, value in values.items()},
+            "top_tokens": list(self.top_tokens),
+            "bottom_tokens": list(self.bottom_tokens),
+            "map": [[[_short(x) for x in row] for row in self.map(g).tolist()] for g in range(len(self.trace.grids))],
+            "activations": {str(i): _short(float(self.activations[i])) for i in active if i not in on_grids},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The features that rank highest over some tokens of a trace."""
+
+    where: str
+    """The tokens looked at, in words."""
+    rank_by: RankBy
+    positions: tuple[int, ...]
+    """The positions looked at."""
+    active: int
+    """Features that are active on at least one of them; `features` holds at most k of these."""
+    features: tuple[Feature, ...]
+    """The highest first."""
+    encoding: "Encoding"
+
+    @property
+    def quality(self) -> dict[str, Quality]:
+        """Whether to believe it: by kind of token, over the whole input."""
+        return self.encoding.quality
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain JSON types."""
+        encoding = self.encoding
+        trace, sae = encoding.trace, encoding.sae
+        return {
+            "schema": "llava-microscope/sae-features/1",
+            "model": trace.model_name,
+            "prompt": trace.prompt,
+            "answer": trace.answer,
+            "sae": {"name": sae.name, "layer": sae.layer, "features": sae.d_sae, "notes": encoding.notes, "labels": sae.labels.about},
+            "where": self.where,
+            "rank_by": self.rank_by,
+            "tokens_looked_at": len(self.positions),
+            "left_out": list(encoding.left_out),
+            "active": self.active,
+            "quality": {kind: quality.to_dict() for kind, quality in self.quality.items()},
+            "features": [feature.to_dict() for feature in self.features],
+            "tokens": [{"text": token.text, "kind": token.kind} for token in trace.tokens],
+        }
+
+    def to_csv(self) -> str:
+        """The table, without maps. Cells that a spreadsheet would take for a formula begin with an apostrophe."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([*_COLUMNS, "top_tokens", "bottom_tokens"])
+        for feature in self.features:
+            row = [getattr(feature, column) for column in _COLUMNS] + [listed(feature.top_tokens), listed(feature.bottom_tokens)]
+            writer.writerow([f"'{cell}" if isinstance(cell, str) and cell.lstrip().startswith(_FORMULA) else cell for cell in row])
+        return out.getvalue()
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_dict` into a file."""
+        Path(path).write_text(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """A trace as an SAE sees it: the active features of every position, which can be ranked in many ways without encoding again."""
+
+    trace: Trace
+    sae: Sae
+    codes: Codes
+    left_out: tuple[int, ...]
+    """Positions that rankings and averages pass over: BOS, and attention sinks (norm over five times the median of their kind)."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What warns the reader of these features. Positions left out are no warning: see `left_out`."""
+        return self.sae.notes_for((self.trace.model_name, *self.trace.vlm.names))
+
+    @functools.cached_property
+    def quality(self) -> dict[str, Quality]:
+        """How well the SAE rebuilds image tokens and text tokens (prompt and answer) of this input; positions left out are not counted."""
+        found = {"image": self.select("image")[1], "text": sorted(self.select("prompt")[1] + self.select("answer")[1])}
+        states = self.trace.residual(self.sae.layer)
+        return {kind: measure(kind, states[rows], self.codes.rows(torch.tensor(rows)), self.sae) for kind, rows in found.items() if rows}
+
+    def select(self, where: Any) -> tuple[str, list[int]]:
+        """The tokens at `where`, in words and as positions. See `positions.select`."""
+        return select(self.trace, where, self.left_out)
+
+    def top(self, k: int = 10, where: Any = "image", rank_by: RankBy = "mean") -> Features:
+        """The k features that rank highest over the tokens at `where` (see `select`). See `top_features`."""
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= self.sae.d_sae:
+            raise InterpError(
+                f"k is {k!r}; it must be a whole number from 1 to {self.sae.d_sae}, the number of features of {self.sae.name}."
+            )
+        column = _column(rank_by)
+        words, positions = self.select(where)
+        features, statistics = self._statistics(positions)
+        # A stable sort by mean first: features that are active equally often are told apart by how strongly, and then by number.
+        order = statistics[:, 0].argsort(descending=True, stable=True)
+        order = order[statistics[order, column].argsort(descending=True, stable=True)][:k]
+        chosen = dict(zip(features[order].tolist(), statistics[order].tolist(), strict=True))
+        return Features(words, rank_by, tuple(positions), len(features), self._described(chosen, column), self)
+
+    def some(self, features: Sequence[int], where: Any = "image", rank_by: RankBy = "mean") -> tuple[Feature, ...]:
+        """Chosen features, also such as are not active here, in the given order, each once."""
+        column = _column(rank_by)
+        active, statistics = self._statistics(self.select(where)[1])
+        row = {feature: i for i, feature in enumerate(active.tolist())}
+        chosen = {self.sae.check(f): statistics[row[f]].tolist() if f in row else [0.0] * len(RANKINGS) for f in features}
+        return self._described(chosen, column)
+
+    def label(self, feature: int) -> str:
+        """A feature's name, or the words it promotes."""
+        label = self.sae.labels.get(self.sae.check(feature))
+        return label.text if label else listed(self._words([feature])[feature][0][:_NAMED_BY])
+
+    def _statistics(self, positions: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The features that are active at these positions, by number, and their mean, max and share of tokens: float32 [features, 3]."""
+        codes = self.codes.rows(torch.tensor(positions, dtype=torch.long))
+        features, index = codes.features.unique(return_inverse=True)
+        total, peak = torch.zeros(2, len(features))
+        total.index_add_(0, index, codes.values)
+        peak.scatter_reduce_(0, index, codes.values, "amax")
+        count = torch.bincount(index, minlength=len(features))
+        return features, torch.stack([total / len(positions), peak, count / len(positions)], dim=1)
+
+    @functools.cached_property
+    def _here(self) -> dict[int, float]:
+        """Share of all tokens of this input, but those left out, on which each feature is active."""
+        features, statistics = self._statistics(self.select("all")[1])
+        return dict(zip(features.tolist(), statistics[:, RANKINGS.index("frequency")].tolist(), strict=True))
+
+    def _described(self, chosen: dict[int, list[float]], column: int) -> tuple[Feature, ...]:
+        """Features with these statistics, ranked by one column of them."""
+        sae, words, activations = self.sae, self._words([*chosen]), self._activations([*chosen])
+        out = []
+        for row, (feature, statistics) in enumerate(chosen.items()):
+            density = None if sae.density is None else float(sae.density[feature])
+            label = sae.labels.get(feature)
+            top, bottom = words[feature]
+            out.append(
+                Feature(
+                    feature=feature,
+                    label=label.text if label else listed(top[:_NAMED_BY]),
+                    label_source=label.source if label else "the words it promotes",
+                    label_score=label.score if label else None,
+                    score=statistics[column],
+                    mean=statistics[0],
+                    max=statistics[1],
+                    frequency=statistics[2],
+                    density=density,
+                    dense=_dense(density, self._here.get(feature, 0.0)),
+                    top_tokens=top,
+                    bottom_tokens=bottom,
+                    link=neuronpedia_link(sae.neuronpedia_id, feature) if sae.neuronpedia_id else None,
+                    activations=activations[row],
+                    trace=self.trace,
+                )
+            )
+        return tuple(out)
+
+    def _activations(self, features: list[int]) -> torch.Tensor:
+        """Activations of some features at every position: [features, T]."""
+        chosen = torch.tensor(features, dtype=torch.int32)
+        out = torch.zeros(len(features), len(self.codes.offsets) - 1)
+        if len(features):
+            order = chosen.argsort()
+            at = torch.searchsorted(chosen[order], self.codes.features).clamp(max=len(features) - 1)
+            hit = chosen[order][at] == self.codes.features
+            out[order[at[hit]], self.codes.tokens[hit]] = self.codes.values[hit]
+        return out
+
+    def _words(self, features: list[int]) -> dict[int, Words]:
+        """Words that each feature's direction promotes and suppresses most; read once."""
+        known = self._known_words
+        if new := [feature for feature in features if feature not in known]:
+            known.update(zip(new, promoted_words(self.trace.vlm, self.sae.W_dec[torch.tensor(new)]), strict=True))
+        return {feature: known[feature] for feature in features}
+
+    @functools.cached_property
+    def _known_words(self) -> dict[int, Words]:
+        return {}
+
+
+def encode(trace: Trace, sae: Sae) -> Encoding:
+    """Encode every position of a trace. Raises InterpError where the SAE does not belong to a model of this width and depth."""
+    width = trace.states.shape[-1]
+    if sae.d_in != width:
+        raise InterpError(
+            f"{sae.name} reads a residual stream of width {sae.d_in}; {trace.model_name} has width {width}. Choose an SAE made for this model."
+        )
+    if sae.layer >= trace.layers:
+        raise InterpError(f"{sae.name} reads layer {sae.layer}; {trace.model_name} has layers 0 to {trace.layers - 1}.")
+    states, vlm = trace.residual(sae.layer), trace.vlm
+    broken = (~states.isfinite().all(dim=-1)).nonzero().flatten().tolist()
+    if broken:
+        raise InterpError(
+            f"After layer {sae.layer} the residual stream of {trace.model_name} is not finite at position {broken[0]} and {len(broken) - 1} "
+            f"others: nothing can be said about its features. Load the model in a wider dtype."
+        )
+    with vlm.lock:
+        codes = sae.encode(states.to(vlm.model.device))
+    return Encoding(trace, sae, codes, sinks(trace, states))
+
+
+def top_features(trace: Trace, sae: Sae, k: int = 10, where: Any = "image", rank_by: RankBy = "mean") -> Features:
+    """The k features that a trace lights up most.
+
+    `where`: "image", "prompt", "answer", "all", or chosen tokens (see `positions.select`). `rank_by`: the "mean" or "max" activation over these
+    tokens, or the "frequency", the share of them on which the feature is active (ties by mean). Features that fire on nearly everything are
+    marked (`Feature.dense`), not dropped.
+
+    Raises InterpError for k below 1 or above the number of features, tokens that do not exist, and an SAE of another width or depth.
+    To rank the same trace in several ways, keep `encode(trace, sae)` and call its `top`.
+    """
+    return encode(trace, sae).top(k, where, rank_by)
+
+
+def _dense(density: float | None, here: float) -> str:
+    if density is not None and density > _DENSE_REFERENCE:
+        return f"fires on {density:.0%} of the reference tokens"
+    if here > _DENSE_HERE:
+        return f"fires on {here:.0%} of the tokens of this input"
+    return ""
+
+
+def _column(rank_by: object) -> int:
+    if rank_by not in RANKINGS:
+        raise InterpError(f"rank_by is {rank_by!r}; it must be one of {', '.join(RANKINGS)}.")
+    return RANKINGS.index(rank_by)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")

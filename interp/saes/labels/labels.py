@@ -1,0 +1,160 @@
+"""Names for the features of a sparse autoencoder, and the file that holds them beside it.
+
+Names are a convenience: whatever is wrong with a file costs names and is told in `Labels.about`, it never costs the caller anything. Knows
+feature numbers and plain text, knows nothing of weights, models and pages, and cannot tell whether a name is true. Texts of strangers are
+brought to one line without control characters, not escaped.
+"""
+
+import json
+import math
+import os
+import re
+import threading
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import InterpError
+
+SCHEMA = "llava-microscope/labels/1"
+LONGEST = 300  # characters of a name, and of how it was found
+MAX_UNPACKED = 64 << 20  # bytes of one file
+NUMBER = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)
+ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]{0,99}/[A-Za-z0-9][\w.-]{0,199}", re.ASCII)  # owner/name
+INSTEAD = "features show their top words instead."
+
+
+@dataclass(frozen=True)
+class Label:
+    """The name of one feature."""
+
+    text: str
+    """One line of 1 to `LONGEST` characters."""
+    source: str
+    """How it was found, in words for the page."""
+    score: float | None = None
+    """The method's own score, if it has one."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The names of an SAE's features."""
+
+    names: Mapping[int, Label]
+    """By feature; those without a name are absent."""
+    about: str
+    """One line for the page: how many names, whose they are, and what is missing."""
+
+    def get(self, feature: int) -> Label | None:
+        """The name of a feature, if it has one."""
+        return self.names.get(feature)
+
+    def search(self, text: str, limit: int = 50) -> list[int]:
+        """Features whose names hold `text` in any case: as whole words, then as the start of a word, then anywhere; each by number."""
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise InterpError(f"limit is {limit!r}; it must be a whole number of at least 1.")
+        wanted = " ".join(text.casefold().split())
+        start = re.compile(rf"(?<!\w){re.escape(wanted)}(\w?)")
+        ranked = []
+        for feature, label in self.names.items():
+            name = label.text.casefold()
+            if wanted and wanted in name:
+                ranked.append((min((1 if found[1] else 0 for found in start.finditer(name)), default=2), feature))
+        return [feature for _, feature in sorted(ranked)[:limit]]
+
+
+class TroubleError(ValueError):
+    """Something about an answer or a file, in words for the page."""
+
+
+def labels_from_file(path: str | os.PathLike[str], features: int | None = None) -> Labels:
+    """The names in a labels.json as `write_labels` writes it; none at all from a missing or damaged one.
+
+    With `features`, the size of the dictionary, a file that names features beyond it is damaged too.
+    """
+    path = Path(path)
+    if not path.exists():
+        return Labels({}, "This SAE ships no names; features show their top words.")
+    try:
+        if path.stat().st_size > MAX_UNPACKED:
+            raise TroubleError(f"it has more than {MAX_UNPACKED >> 20} MB")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise TroubleError(f"its schema is not {SCHEMA}")
+        if not isinstance(data.get("method"), str) or not isinstance(data.get("labels"), dict):
+            raise TroubleError("it lacks a method or labels")
+        names = {}
+        for key, entry in data["labels"].items():
+            if not NUMBER.fullmatch(key) or (features is not None and int(key) >= features):
+                raise TroubleError(f"{clean(key)!r} is no feature of this SAE")
+            if not isinstance(entry, dict):
+                raise TroubleError(f"feature {key} has no text")
+            names[int(key)] = Label(entry.get("text", ""), entry.get("source", ""), entry.get("score"))
+            if flaw := _flaw(names[int(key)]):
+                raise TroubleError(f"feature {key}: {flaw}")
+    except (OSError, ValueError, RecursionError) as error:
+        why = str(error) if isinstance(error, TroubleError) else "it is no readable JSON"
+        return Labels({}, f"The names in {path.name} cannot be used ({why}); {INSTEAD}")
+    return Labels(names, f"Names: {count(names, features)}, {clean(data['method'])}")
+
+
+def write_labels(path: str | os.PathLike[str], names: Mapping[int, Label], method: str) -> None:
+    """Write names into a labels.json; the same names give the same bytes. `method` says in a sentence or two how they were found.
+
+    Raises InterpError for what `labels_from_file` would not take back.
+    """
+    if not isinstance(method, str) or not method.strip():
+        raise InterpError(f"method is {method!r}; it must say in a sentence or two how the names were found.")
+    for feature, label in names.items():
+        if isinstance(feature, bool) or not isinstance(feature, int) or not NUMBER.fullmatch(str(feature)):
+            raise InterpError(f"Feature {feature!r} cannot be named: features are whole numbers from 0 to 999 999 999.")
+        if flaw := _flaw(label):
+            raise InterpError(f"The name of feature {feature} cannot be written: {flaw}.")
+    entries = {str(i): {"text": names[i].text, "source": names[i].source, "score": names[i].score} for i in sorted(names)}
+    write_whole(Path(path), json.dumps({"schema": SCHEMA, "method": method, "labels": entries}, ensure_ascii=False, indent=1) + "\n")
+
+
+def neuronpedia_link(neuronpedia_id: str, feature: int) -> str:
+    """The page of a feature on Neuronpedia. Raises InterpError for what is no Neuronpedia id."""
+    if not is_neuronpedia_id(neuronpedia_id):
+        raise InterpError(f"{neuronpedia_id!r} is no Neuronpedia id; they look like gemma-2b/12-res-jb.")
+    return f"https://neuronpedia.org/{neuronpedia_id}/{int(feature)}"
+
+
+def is_neuronpedia_id(text: object) -> bool:
+    """Whether this can name a source of Neuronpedia, as "gemma-2b/12-res-jb" does."""
+    return isinstance(text, str) and ID.fullmatch(text) is not None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write all of a file or nothing."""
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def count(names: Mapping[int, Label], features: int | None) -> str:
+    """How many names there are, out of how many features if that is known."""
+    return (f"{len(names):,}" + (f" of {features:,}" if features is not None else "") + " features").replace(",", " ")
+
+
+def clean(text: str) -> str:
+    """One line without control, formatting and half characters, cut to `LONGEST`; "" if nothing is left. The joiner of emoji stays."""
+    seen = (c for c in text[: 8 * LONGEST] if c.isspace() or c == "\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    line = " ".join("".join(seen).split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1].rstrip() + "…"
+
+
+def _flaw(label: Label) -> str:
+    """What is wrong with a name, "" for nothing."""
+    for what, text in (("text", label.text), ("source", label.source)):
+        if not isinstance(text, str) or not text or text != clean(text):
+            return f"its {what} is not one line of 1 to {LONGEST} characters"
+    score = label.score
+    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score)):
+        return "its score is no number"
+    return ""

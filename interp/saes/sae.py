@@ -1,0 +1,297 @@
+"""Sparse autoencoder (SAE): a residual stream as a few active features out of many, and back.
+
+    z = activation((x - b_dec) W_enc + b_enc)        x_hat = z W_dec + b_dec
+
+after Cunningham et al. 2023 and Bricken et al. 2023; TopK after Gao et al. 2024, JumpReLU after Rajamanoharan et al. 2024. Everything is
+sparse from the start: features are computed block by block and only the active ones are kept, so that a dictionary of 131 072 features needs
+no [tokens, features] matrix. Knows rows of states; knows nothing of models, pictures and where a dictionary came from.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from ..devices import with_less
+from ..errors import InterpError
+from .labels.labels import Labels
+
+Activation = Literal["relu", "topk", "jumprelu", "gated"]
+Normalisation = Literal["none", "constant_norm_rescale", "layer_norm"]
+_BLOCK_BYTES = 64 << 20  # of activations, and of encoder weights where they must be converted
+_EPSILON = 1e-5  # of sae-lens' layer_norm
+_LOWER = "Choose an SAE with fewer features, a shorter answer, a smaller picture, or load the model with quantize='4bit'."
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The active features of T tokens: token t owns the entries from `offsets[t]` to `offsets[t + 1]`, by feature number."""
+
+    offsets: torch.Tensor
+    """int32 [T + 1]"""
+    features: torch.Tensor
+    """int32 [entries]"""
+    values: torch.Tensor
+    """Activations, all above 0: float32 [entries]."""
+    shift: torch.Tensor
+    """What the SAE's normalisation took away from each token, [T, 1]."""
+    scale: torch.Tensor
+    """What it then multiplied each token by, [T, 1]."""
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """The token of every entry: int64 [entries]."""
+        return torch.repeat_interleave(torch.arange(len(self.offsets) - 1), self.offsets.diff())
+
+    def rows(self, rows: torch.Tensor) -> "Codes":
+        """The codes of some tokens (whole numbers from 0 on, repeated or none at all), in that order."""
+        rows = rows.long()
+        counts = self.offsets.diff()[rows]
+        starts = self.offsets[:-1][rows]
+        offsets = F.pad(counts.cumsum(0), (1, 0)).int()
+        entries = torch.arange(int(offsets[-1])) + torch.repeat_interleave(starts - offsets[:-1], counts)
+        return Codes(offsets, self.features[entries], self.values[entries], self.shift[rows], self.scale[rows])
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How well an SAE rebuilds the kind of data it was made for, where that is known."""
+
+    explained_variance: float | None = None
+    """1 - sum|x - x_hat|^2 / sum|x - mean x|^2"""
+    l0: float | None = None
+    """Active features per token."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sae:
+    """One dictionary of `d_sae` features for the residual stream of width `d_in` after block `layer`."""
+
+    name: str
+    model_name: str
+    """The model it was trained on, "" where nobody said."""
+    layer: int
+    """-1 (`EMBED`) for what enters block 0."""
+    W_enc: torch.Tensor
+    """[d_in, d_sae], in any floating type and on any device: blocks of it are brought to float32 and to the states' device."""
+    b_enc: torch.Tensor
+    """[d_sae]"""
+    W_dec: torch.Tensor
+    """[d_sae, d_in]: row f is the direction that feature f writes."""
+    b_dec: torch.Tensor
+    """[d_in]"""
+    activation: Activation
+    k: int | None = None
+    """Features kept per token, for "topk"."""
+    threshold: torch.Tensor | None = None
+    """Pre-activations up to it become 0: [d_sae], for "jumprelu"."""
+    gate: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Bias of the gate and log of the magnitudes' rescaling, each [d_sae], for "gated"; `b_enc` is then the bias of the magnitudes."""
+    subtract_b_dec: bool = True
+    """Whether the encoder sees x - b_dec."""
+    normalisation: Normalisation = "none"
+    density: torch.Tensor | None = None
+    """Share of the tokens of a reference set on which each feature is active: float32 [d_sae]."""
+    trained: dict[str, Figures] = field(default_factory=dict)
+    """Its own figures, by kind of token ("image", "text") or for "all"."""
+    labels: Labels = field(default_factory=lambda: Labels({}, ""))
+    neuronpedia_id: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def d_in(self) -> int:
+        """Width of the residual stream it reads."""
+        return self.W_enc.shape[0]
+
+    @property
+    def d_sae(self) -> int:
+        """Number of features."""
+        return self.W_enc.shape[1]
+
+    def notes_for(self, names: Iterable[str]) -> list[str]:
+        """What warns the reader of its features on a model that is called by any of these names."""
+        foreign = self.model_name and plain_name(self.model_name) not in map(plain_name, names)
+        return [*self.notes, *([f"trained on another model: {self.model_name}"] if foreign else [])]
+
+    def check(self, feature: object) -> int:
+        """`feature` as an int, or an InterpError that says which features there are."""
+        if isinstance(feature, bool) or not isinstance(feature, int) or not 0 <= feature < self.d_sae:
+            raise InterpError(f"Feature {feature!r} does not exist: {self.name} has features 0 to {self.d_sae - 1}.")
+        return feature
+
+    @torch.inference_mode()
+    def encode(self, states: torch.Tensor) -> Codes:
+        """The active features of `states` [T, d_in], exact and sparse, on the CPU. Computed in float32 on the device of `states`.
+
+        Peak memory beyond the weights is about three times `_BLOCK_BYTES`, and what is active. Raises InterpError where that is not there.
+        """
+        return with_less(lambda less: self._encode(states, less), _LOWER)
+
+    def _encode(self, states: torch.Tensor, less: int) -> Codes:
+        x, shift, scale = self._normalised(states.float())
+        if self.subtract_b_dec:
+            x = x - self.b_dec.to(x)
+        keep = _TopK(len(x), self.k, x.device) if self.k is not None else _Positive(len(x))
+        width = max(1, self._block(len(x)) // less)
+        buffer = torch.empty(len(x) * width, device=x.device)
+        for start in range(0, self.d_sae, width):
+            block = slice(start, min(start + width, self.d_sae))
+            columns = block.stop - start
+            out = buffer[: len(x) * columns].view(len(x), columns)
+            keep.add(start, self._activate(torch.mm(x, self.W_enc[:, block].to(x), out=out), block))
+        return Codes(*keep.entries(), shift.cpu(), scale.cpu())
+
+    @torch.inference_mode()
+    def decode(self, codes: Codes) -> torch.Tensor:
+        """The states that these codes stand for: float32 [T, d_in] on the CPU."""
+        tokens, device = len(codes.offsets) - 1, self.W_dec.device
+        # Where the table cannot be read as it is, only the rows that are needed are converted, for a few tokens at a time.
+        exact = self.W_dec.dtype == torch.float32 and self.W_dec.is_contiguous()
+        most = int(codes.offsets.diff().max()) if tokens else 0
+        step = max(1, tokens if exact else _BLOCK_BYTES // (4 * self.d_in * max(1, most)))
+        summed = torch.empty(tokens, self.d_in)
+        for start in range(0, tokens, step):
+            offsets = codes.offsets[start : start + step + 1]
+            entries = slice(int(offsets[0]), int(offsets[-1]))
+            features, values = codes.features[entries].to(device), codes.values[entries].to(device)
+            if exact:
+                table = self.W_dec
+            else:
+                needed, features = features.unique(return_inverse=True)
+                table, features = self.W_dec[needed.long()].float(), features.int()
+            bags = (offsets[:-1] - offsets[0]).to(device)
+            summed[start : start + step] = F.embedding_bag(features, table, bags, mode="sum", per_sample_weights=values)
+        return (summed + self.b_dec.float().cpu()) / codes.scale + codes.shift
+
+    def only(self, feature: int, device: torch.device) -> "Sae":
+        """This one feature by itself, in float32 on `device`: all that steering needs to read and to write it.
+
+        A TopK SAE becomes a ReLU one: whether the feature is among a token's k largest cannot be told without all the others.
+        """
+        column = slice(self.check(feature), feature + 1)
+
+        def part(values: torch.Tensor) -> torch.Tensor:
+            return values[column].to(device, torch.float32)
+
+        return replace(
+            self,
+            W_enc=self.W_enc[:, column].to(device, torch.float32),
+            b_enc=part(self.b_enc),
+            W_dec=part(self.W_dec),
+            b_dec=self.b_dec.to(device, torch.float32),
+            activation="relu" if self.activation == "topk" else self.activation,
+            k=None,
+            threshold=None if self.threshold is None else part(self.threshold),
+            gate=None if self.gate is None else (part(self.gate[0]), part(self.gate[1])),
+            density=None,
+            labels=Labels({}, ""),
+        )
+
+    def read(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Activations [N, d_sae] of `states` [N, d_in] in full, without a TopK's choice, and the scale [N, 1] of their normalisation."""
+        x, _, scale = self._normalised(states)
+        if self.subtract_b_dec:
+            x = x - self.b_dec
+        return self._activate(x @ self.W_enc, slice(None)), scale
+
+    def neighbours(self, feature: int, k: int = 5) -> list[tuple[int, float]]:
+        """The features whose decoder directions are nearest: (feature, cosine), the nearest first."""
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise InterpError(f"k is {k!r}; it must be a whole number of at least 1.")
+        direction = F.normalize(self.W_dec[self.check(feature)].float(), dim=0)
+        step = max(1, _BLOCK_BYTES // (4 * self.d_in))
+        cosines = [F.normalize(self.W_dec[at : at + step].float(), dim=1) @ direction for at in range(0, self.d_sae, step)]
+        cosine = torch.cat(cosines).cpu()
+        cosine[feature] = -torch.inf
+        values, found = cosine.topk(min(k, self.d_sae - 1))
+        return list(zip(found.tolist(), values.tolist(), strict=True))
+
+    def _normalised(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The states as the SAE was trained to see it, with the shift [T, 1] and the scale [T, 1] that made it so."""
+        shift, scale = torch.zeros(len(x), 1, device=x.device), torch.ones(len(x), 1, device=x.device)
+        if self.normalisation == "none":
+            return x, shift, scale
+        if self.normalisation == "constant_norm_rescale":
+            scale = self.d_in**0.5 / x.norm(dim=-1, keepdim=True).clamp(min=_EPSILON)  # a state of nothing but zeros stays one
+        else:
+            shift = x.mean(-1, keepdim=True)
+            scale = 1 / ((x - shift).std(-1, keepdim=True) + _EPSILON)
+        return (x - shift) * scale, shift, scale
+
+    def _block(self, tokens: int) -> int:
+        """Features that are computed together."""
+        row = max(4, 4 * tokens, 4 * self.d_in if self.W_enc.dtype != torch.float32 or self.W_enc.device.type != "cpu" else 0)
+        return min(self.d_sae, max(256, _BLOCK_BYTES // row))
+
+    def _activate(self, products: torch.Tensor, block: slice) -> torch.Tensor:
+        """Activations of a block of features, in place of x W_enc."""
+        bias = self.b_enc[block].to(products)
+        if self.activation == "gated":
+            assert self.gate is not None
+            gate, log_rescale = (part[block].to(products) for part in self.gate)
+            closed = products + gate <= 0
+            return products.mul_(log_rescale.exp()).add_(bias).relu_().masked_fill_(closed, 0)
+        products.add_(bias)
+        if self.activation == "jumprelu":
+            assert self.threshold is not None
+            products.masked_fill_(products <= self.threshold[block].to(products), 0)
+        return products.relu_()
+
+
+def plain_name(model: str) -> str:
+    """A model's name without its owner or folder."""
+    return model.rstrip("/").rsplit("/", 1)[-1].lower()
+
+
+class _Positive:
+    """Collects everything above 0, block by block."""
+
+    def __init__(self, tokens: int) -> None:
+        self._counts = torch.zeros(tokens, dtype=torch.int64)
+        self._blocks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def add(self, start: int, activations: torch.Tensor) -> None:
+        """Take the activations [T, block] of the features from `start` on."""
+        tokens, features = activations.nonzero(as_tuple=True)
+        counts = torch.bincount(tokens, minlength=len(activations)).cpu()
+        self._counts += counts
+        self._blocks.append((counts, (features + start).int().cpu(), activations[tokens, features].cpu()))
+
+    def entries(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(offsets, features, values) in order of tokens, then features."""
+        offsets = F.pad(self._counts.cumsum(0), (1, 0))
+        features = torch.empty(int(offsets[-1]), dtype=torch.int32)
+        values = torch.empty(len(features))
+        filled = offsets[:-1].clone()
+        for counts, block_features, block_values in self._blocks:
+            # Entries of a block lie in order of tokens: each moves from its place in the block to its token's next free place.
+            at = torch.repeat_interleave(filled - (counts.cumsum(0) - counts), counts) + torch.arange(len(block_features))
+            features[at], values[at] = block_features, block_values
+            filled += counts
+        return offsets.int(), features, values
+
+
+class _TopK:
+    """Keeps the k largest activations of each token over all blocks: an exact running top-k."""
+
+    def __init__(self, tokens: int, k: int, device: torch.device) -> None:
+        self._k = k
+        self._values = torch.zeros(tokens, 0, device=device)
+        self._features = torch.zeros(tokens, 0, dtype=torch.int64, device=device)
+
+    def add(self, start: int, activations: torch.Tensor) -> None:
+        """Take the activations [T, block] of the features from `start` on."""
+        values, features = activations.topk(min(self._k, activations.shape[1]), sorted=False)
+        values, features = torch.cat([self._values, values], 1), torch.cat([self._features, features + start], 1)
+        self._values, best = values.topk(min(self._k, values.shape[1]), sorted=False)
+        self._features = features.gather(1, best)
+
+    def entries(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(offsets, features, values) in order of tokens, then features."""
+        features, order = self._features.cpu().sort(dim=1)
+        values = self._values.cpu().gather(1, order)
+        active = values > 0
+        offsets = F.pad(active.sum(1).cumsum(0), (1, 0))
+        return offsets.int(), features[active].int(), values[active]

@@ -1,0 +1,1 @@
+"""Answers with directions of the residual stream turned up or down."""

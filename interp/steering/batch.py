@@ -1,0 +1,169 @@
+"""One picture and prompt, answered with many sets of edits in one batch, each row then reading the plain answer.
+
+The prompt is read once: the cache that answering filled is cut back to it. Knows edits and models; knows nothing of what is asked of `steering`.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import LogitsProcessorList, StoppingCriteriaList
+
+from ..devices import with_less
+from ..errors import InterpError
+from ..tracing.record import plainly, tokens_of
+from ..tracing.trace import Prompt
+from .edit_hooks import Applied, Hooks
+from .edits import Edit, Scale, checked_value
+from .generation import Answer, Noise, Stop, Stream, answer_of, not_finite, repeated, rows_at_once
+from .results import Steered
+
+if TYPE_CHECKING:
+    from ..models.vlm import Inputs, Vlm
+
+_LOWER = "Lower max_new_tokens or the number of strengths, take a smaller picture, load the model with quantize='4bit', or choose a smaller model."
+
+
+class StoppedError(InterpError):
+    """A run that its caller stopped."""
+
+
+def prompt_of(vlm: "Vlm", inputs: "Inputs") -> Prompt:
+    """The positions of prepared inputs."""
+    ids = inputs["input_ids"][0].tolist()
+    return Prompt(tuple(tokens_of(vlm, ids, inputs.layout, len(ids))), inputs.layout.grids)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One picture and prompt, answered with many sets of edits."""
+
+    vlm: "Vlm"
+    image: Any
+    prompt: str
+    max_new_tokens: int
+    temperature: float
+    seed: int
+    words: Sequence[str]
+    on_text: Callable[[list[str]], None] | None
+    stop: threading.Event | None
+
+    def all(self, sets: Sequence[tuple[Edit, ...]]) -> list[Steered]:
+        """One plain row and one row for each set, in as few batches as the memory allows."""
+        vlm, new = self.vlm, self.max_new_tokens
+        if not isinstance(new, int) or isinstance(new, bool) or new < 1:
+            raise InterpError(f"max_new_tokens is {new!r}; it must be a whole number of at least 1.")
+        checked_value("temperature", self.temperature)
+        if self.temperature < 0:
+            raise InterpError(f"temperature is {self.temperature!r}; it must be 0 (greedy) or more.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise InterpError(f"seed is {self.seed!r}; it must be a whole number from 0 on.")
+        if isinstance(self.words, str) or not all(isinstance(word, str) for word in self.words):
+            raise InterpError(f"words is {self.words!r}; it must be a list of words.")
+        ids = {word: list(vlm.vocabulary.resolve(word, vlm.tokenizer).values()) for word in self.words}
+        with vlm.lock, torch.inference_mode():
+            return with_less(lambda less: self._run(sets, ids, less), _LOWER)
+
+    def _run(self, sets: Sequence[tuple[Edit, ...]], words: dict[str, list[int]], less: int) -> list[Steered]:
+        """All rows, in batches of `less` times fewer than the memory should allow."""
+        vlm = self.vlm
+        rows: list[tuple[Edit, ...]] = [(), *sets]
+        texts = [""] * len(rows)
+        answers: list[Answer] = []
+        applied: list[tuple[Applied, ...]] = []
+        found: list[_Reading] = []
+        reference: torch.Tensor | None = None
+        inputs = vlm.prepare(self.image, self.prompt)
+        prompt = prompt_of(vlm, inputs)
+        vlm.check_length(prompt.length, self.max_new_tokens)
+        step = max(1, min(len(rows), rows_at_once(vlm, prompt.length + self.max_new_tokens)) // less)
+        scales: dict[int, Scale | None] = dict.fromkeys(edit.at for edits in sets for edit in edits)
+        for start in range(0, len(rows), step):
+            batch = rows[start : start + step]
+
+            def show(written: list[str], start: int = start) -> None:
+                texts[start : start + len(written)] = written
+                if self.on_text:
+                    self.on_text(list(texts))
+
+            with Hooks(vlm, prompt, batch, scales) as hooks:
+                said, first, cache = self._generate(inputs, batch, show)
+            answers += said
+            applied += hooks.applied([len(answer.ids) for answer in said])
+            for row in self._read(inputs, prompt, batch, scales, answers[0].ids[:-1], first, cache):
+                logs = row.float().log_softmax(-1)
+                if reference is None:
+                    reference = logs
+                found.append(_Reading.of(logs, reference, words, rows[len(found)]))
+            del first, cache  # the next batch needs the room
+        notes = inputs.notes + _notes(sets[0], vlm)
+        plain, *others = found
+        return [
+            Steered(vlm.name, self.prompt, answers[0], answer, did, read.kl, {w: (plain.words[w], read.words[w]) for w in words}, notes)
+            for answer, did, read in zip(answers[1:], applied[1:], others, strict=True)
+        ]
+
+    def _generate(
+        self, inputs: "Inputs", rows: Sequence[tuple[Edit, ...]], show: Callable[[list[str]], None]
+    ) -> tuple[list[Answer], torch.Tensor, Any]:
+        """Answers, logits behind the prompt [rows, 1, vocabulary], and the cache of all that was read."""
+        vlm = self.vlm
+        noise = Noise(self.temperature, self.seed, rows)
+        with plainly(vlm):
+            out: Any = vlm.model.generate(
+                **repeated(inputs.tensors, len(rows)),
+                max_new_tokens=self.max_new_tokens,
+                do_sample=False,
+                logits_processor=LogitsProcessorList([noise]),
+                stopping_criteria=StoppingCriteriaList([Stop(self.stop)]),
+                streamer=Stream(vlm, len(rows), show) if self.on_text else None,
+                return_dict_in_generate=True,
+            )
+        if self.stop is not None and self.stop.is_set():
+            raise StoppedError("The run was stopped.")
+        new: torch.Tensor = out.sequences[:, inputs["input_ids"].shape[1] :]
+        assert noise.first is not None
+        return [answer_of(vlm, ids) for ids in new.tolist()], noise.first[:, None], out.past_key_values
+
+    def _read(
+        self,
+        inputs: "Inputs",
+        prompt: Prompt,
+        rows: Sequence[tuple[Edit, ...]],
+        scales: dict[int, Scale | None],
+        plain: Sequence[int],
+        first: torch.Tensor,
+        cache: Any,
+    ) -> torch.Tensor:
+        """Logits of every row, all reading the plain answer: [rows, positions, vocabulary]. The prompt is read once, to answer it."""
+        vlm = self.vlm
+        try:
+            cache.crop(prompt.length - cache.get_seq_length())
+        except RuntimeError:  # a sliding window has forgotten its beginning
+            with Hooks(vlm, prompt, rows, scales):
+                return vlm.read(repeated(inputs.tensors, len(rows)), plain)
+        with Hooks(vlm, prompt, rows, scales, begin=prompt.length):
+            return vlm.read_on(first, cache, plain)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What one row says of the plain answer, at each of its positions."""
+
+    kl: tuple[float, ...]
+    words: dict[str, tuple[float, ...]]
+
+    @classmethod
+    def of(cls, logs: torch.Tensor, plain: torch.Tensor, words: dict[str, list[int]], edits: tuple[Edit, ...]) -> "_Reading":
+        """From log probabilities [positions, vocabulary] of the row and of the plain one."""
+        kl = (plain.exp() * (plain - logs)).sum(-1).clamp(min=0)  # rounding can leave a KL of nothing a hair below 0
+        if not kl.isfinite().all():
+            raise not_finite(edits, "where it reads the plain answer")
+        return cls(tuple(kl.tolist()), {word: tuple(logs[:, ids].exp().sum(-1).tolist()) for word, ids in words.items()})
+
+
+def _notes(edits: Sequence[Edit], vlm: "Vlm") -> tuple[str, ...]:
+    saes = {id(edit.sae): edit.sae for edit in edits if edit.sae is not None}.values()
+    return tuple(dict.fromkeys(note for sae in saes for note in sae.notes_for(vlm.names)))

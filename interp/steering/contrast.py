@@ -1,0 +1,78 @@
+"""Contrast vectors: a direction to steer along, without an SAE, from two sets of pictures with prompts.
+
+Mean difference of residuals, as Turner et al. 2023 (activation addition), Rimsky et al. 2024 (contrastive activation addition) and
+Parekh et al. 2024 (concepts of vision-language models) use it.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import InterpError
+from ..tracing.select import select, sinks
+from ..tracing.trace import Trace
+from .edits import Contrast
+
+if TYPE_CHECKING:
+    from ..models.vlm import Vlm
+
+FOLDS = 5
+Example = tuple[Any, str]
+
+
+def contrast_vector(
+    vlm: "Vlm", positives: Sequence[Example], negatives: Sequence[Example], layer: int, *, where: Any = "image"
+) -> Contrast:
+    """Mean residual after `layer` of the positives minus that of the negatives, each a (picture, prompt).
+
+    `where`: the tokens that are averaged in each, as in `positions.select`; "answer" is the last prompt position, which predicts the answer's
+    first token. BOS and attention sinks are left out.
+
+    Its `auroc` says whether the direction means anything: every example is scored along the direction that the others give (five folds), so that no
+    score is of an example its direction was made of.
+
+    Raises InterpError for fewer than two examples on either side, an example that is no pair, and a layer that does not exist.
+    """
+    means = [_means(vlm, name, examples, layer, where) for name, examples in (("positives", positives), ("negatives", negatives))]
+    up, down = (states for states, _ in means)
+    scores = [torch.empty(len(states)) for states in (up, down)]
+    folds = min(FOLDS, len(up), len(down))
+    for fold in range(folds):
+        held = [torch.arange(len(states)) % folds == fold for states in (up, down)]
+        direction = up[~held[0]].mean(0) - down[~held[1]].mean(0)
+        # Scores of different folds are compared with each other, so each is counted from the middle between its own means.
+        middle = (up[~held[0]].mean(0) + down[~held[1]].mean(0)) / 2
+        length = direction.norm().clamp(min=torch.finfo(torch.float32).tiny)
+        for kept, states, rows in zip(scores, (up, down), held, strict=True):
+            kept[rows] = (states[rows] - middle) @ direction / length
+    above, level = scores[0][:, None] > scores[1], scores[0][:, None] == scores[1]
+    auroc = float((above.float() + level.float() / 2).mean())
+    return Contrast(up.mean(0) - down.mean(0), layer, vlm.name, means[0][1], auroc, (len(up), len(down)))
+
+
+def _means(vlm: "Vlm", name: str, examples: Sequence[Example], layer: int, where: Any) -> tuple[torch.Tensor, str]:
+    """The mean residual of each example [N, d], and the tokens that were averaged, in words."""
+    if not isinstance(examples, Sequence) or len(examples) < 2:
+        count = len(examples) if isinstance(examples, Sequence) else repr(examples)
+        raise InterpError(
+            f"There are {count} {name}; give at least two pairs (picture, prompt), ten or more for a direction worth steering with."
+        )
+    rows, words = [], ""
+    for example in examples:
+        if not isinstance(example, tuple | list) or len(example) != 2:
+            raise InterpError(f"One of the {name} is {example!r}; each must be a pair (picture, prompt).")
+        trace = vlm.trace(*example, max_new_tokens=1)
+        states = trace.residual(layer).float()
+        words, positions = _averaged(trace, states, where)
+        rows.append(states[positions].mean(0))
+    return torch.stack(rows), words
+
+
+def _averaged(trace: Trace, states: torch.Tensor, where: Any) -> tuple[str, list[int]]:
+    if isinstance(where, str) and where == "answer":
+        return "the last prompt position", [trace.length - 1]
+    words, positions = select(trace, where, sinks(trace, states))
+    if not positions:
+        raise InterpError(f"There are no {words} to average but BOS and attention sinks; choose another `where`.")
+    return words, positions

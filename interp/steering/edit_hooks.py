@@ -1,0 +1,183 @@
+"""The edits of a batch as hooks: which rows, which positions, how far each was pushed.
+
+Knows edits and the layers of a model; knows nothing of generation.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from ..errors import InterpError
+from ..tracing.trace import Prompt
+from .edits import Edit, Push, Scale, positions_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..models.vlm import Vlm
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What one edit did while the steered answer was generated."""
+
+    edit: Edit
+    fired: int
+    """How many positions it changed, prompt and answer steps together."""
+    absolute: float
+    """Mean length of the change, |dh|."""
+    relative: float
+    """Mean of |dh| / |h|, h before the change."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        edit = self.edit
+        return {
+            **({"sae": edit.sae.name, "feature": edit.feature} if edit.sae is not None else {"vector": edit.name}),
+            "layer": edit.at,
+            edit.unit: edit.value,
+            "where": edit.where,
+            "fired": self.fired,
+            "absolute": self.absolute,
+            "relative": self.relative,
+        }
+
+
+class Hooks:
+    """The edits of every row of a batch, as hooks on the layers they belong to; gone afterwards, whatever happens.
+
+    `scales` holds, for each layer that any batch edits, the sizes of the unedited run. Where it holds None the layer is measured now, on
+    row 0, which then must be plain. `begin`: the first position that will pass, where those before it lie in a cache.
+    """
+
+    def __init__(
+        self, vlm: "Vlm", prompt: Prompt, rows: Sequence[tuple[Edit, ...]], scales: dict[int, Scale | None], *, begin: int = 0
+    ) -> None:
+        self._layers = vlm.layers
+        self._prompt, self._rows, self._scales = prompt, rows, scales
+        self._begin = begin
+        self._seen = dict.fromkeys(scales, begin)
+        grouped: dict[tuple[Any, ...], _Move] = {}
+        self._of_row: list[list[tuple[_Move, int]]] = []
+        for row, edits in enumerate(rows):
+            self._of_row.append([])
+            for edit in edits:
+                # Rows that push the same direction in the same way are computed together.
+                key = (id(edit.sae), id(edit.vector), edit.feature, edit.at, edit.unit, repr(edit.where))
+                move = grouped.setdefault(key, _Move(edit, _device_of(vlm.layers[edit.at], vlm.model.device)))
+                self._of_row[-1].append((move, len(move.rows)))
+                move.add(row, edit.value)
+        self._moves = [*grouped.values()]
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Self:
+        for layer in self._seen:
+
+            def leave(_module: Any, _args: Any, output: Any, layer: int = layer) -> Any:
+                if isinstance(output, torch.Tensor):
+                    return self._edited(layer, output)
+                return (self._edited(layer, output[0]), *output[1:])
+
+            self._handles.append(self._layers[layer].register_forward_hook(leave))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None") -> None:
+        for handle in self._handles:
+            handle.remove()
+        if error is None and not self._begin and (idle := [move.edit for move in self._moves if not move.fired]):
+            raise InterpError(f"The edit of {idle[0].name} never acted: layer {idle[0].at} did not run as a module of its own.")
+
+    def _edited(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        start, length = self._seen[layer], hidden.shape[1]
+        self._seen[layer] = start + length
+        scale = self._scales[layer]
+        if scale is None:
+            scale = self._scales[layer] = Scale.of(self._prompt, hidden[0, : self._prompt.length])
+        change: torch.Tensor | None = None
+        for move in self._moves:
+            if move.edit.at == layer:
+                columns = move.columns(self._prompt, scale, start, length)
+                if len(columns):
+                    change = torch.zeros(hidden.shape, device=hidden.device) if change is None else change
+                    move.apply(hidden, change, columns, scale, start)
+        return hidden if change is None else (hidden + change).to(hidden.dtype)  # summed in float32 at least
+
+    def applied(self, lengths: Sequence[int]) -> list[tuple[Applied, ...]]:
+        """For every row what its edits did while it generated an answer of so many tokens."""
+        return [
+            tuple(move.applied(index, edit, length) for (move, index), edit in zip(moves, edits, strict=True))
+            for moves, edits, length in zip(self._of_row, self._rows, lengths, strict=True)
+        ]
+
+
+def _device_of(layer: Any, otherwise: torch.device) -> torch.device:
+    """Where a block computes: a model may be spread over several devices."""
+    return next((parameter.device for parameter in layer.parameters()), otherwise)
+
+
+class _Move:
+    """One direction pushed in one way at one place, over those rows of a batch that do so, each by its own value."""
+
+    def __init__(self, edit: Edit, device: torch.device) -> None:
+        self.edit = edit
+        self.rows: list[int] = []
+        self._values: list[float] = []
+        self._device = device
+        self._push = Push(edit, device)
+        self._place: tuple[list[int], bool] | None = None
+        self._calls: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+
+    def add(self, row: int, value: float) -> None:
+        """One more row."""
+        self.rows.append(row)
+        self._values.append(value)
+
+    @functools.cached_property
+    def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Its rows [rows, 1] and their values [rows]; asked for once all are there."""
+        return torch.tensor(self.rows, device=self._device)[:, None], torch.tensor(self._values, device=self._device)
+
+    @property
+    def fired(self) -> bool:
+        """Whether it changed anything yet."""
+        return bool(self._calls)
+
+    def columns(self, prompt: Prompt, scale: Scale, start: int, length: int) -> list[int]:
+        """Where it acts within the positions `start` to `start + length`, counted from `start`."""
+        if self._place is None:
+            self._place = positions_of(self.edit, prompt, scale)
+        inside, on_answer = self._place
+        out = [position - start for position in inside if start <= position < start + length]
+        return [*out, *range(max(prompt.length - start, 0), length)] if on_answer else out
+
+    def apply(self, hidden: torch.Tensor, change: torch.Tensor, columns: list[int], scale: Scale, start: int) -> None:
+        """Add to `change` what it does to `hidden`, both [rows of the batch, length, d]."""
+        device = hidden.device
+        rows, values = self._batch
+        at = torch.tensor(columns, device=device)
+        states = hidden[rows, at].float()
+        known = len(scale.norms)
+        norms = torch.tensor([float(scale.norms[start + c]) if start + c < known else scale.text for c in columns], device=device)
+        delta = self._push.delta(states, values, norms)
+        change.index_put_((rows, at), delta, accumulate=True)  # the same edit may stand twice in one row
+        length = delta.norm(dim=-1)
+        self._calls.append((len(columns), length.sum(1), (length / states.norm(dim=-1).clamp(min=_TINY)).sum(1)))
+
+    def applied(self, index: int, edit: Edit, steps: int) -> Applied:
+        """What it did in its `index`-th row, whose answer has so many tokens; the batch may have gone on for others."""
+        calls = self._calls[:steps]  # the first is the prompt, and the last token of an answer never enters the model
+        fired = sum(count for count, _, _ in calls)
+        absolute = float(torch.stack([lengths[index] for _, lengths, _ in calls]).sum())
+        relative = float(torch.stack([shares[index] for _, _, shares in calls]).sum())
+        if not math.isfinite(absolute):  # a norm takes squares of such states, and finds nothing left of them
+            raise InterpError(
+                f"With {edit.unit} {edit.value:g} on {edit.name} the states are too large for the model to compute with. "
+                "Push less: a strength of 1 is already as long as the usual residual."
+            )
+        return Applied(edit, fired, absolute / fired, relative / fired)

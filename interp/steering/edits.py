@@ -1,0 +1,212 @@
+"""Edit: one direction, pushed by so much, at some positions after one block; and the arithmetic of a push.
+
+The SAE's error stays in the state: an edit adds a multiple of one direction to it and never replaces it by a reconstruction. Knows states and
+directions; knows nothing of models and generation.
+"""
+
+import sys
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+
+from ..errors import InterpError
+from ..saes.sae import Sae
+from ..tracing.select import select, sinks
+from ..tracing.trace import EMBED, Prompt
+
+Unit = Literal["strength", "amount", "target"]
+UNITS: tuple[Unit, ...] = ("strength", "amount", "target")
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """A direction between two sets of pictures with prompts. See `interp.contrast_vector`."""
+
+    vector: torch.Tensor
+    """Mean of the positives minus mean of the negatives: float32 [d]."""
+    layer: int
+    model_name: str
+    where: str
+    """The tokens that were averaged in each picture, in words."""
+    auroc: float
+    """How well the direction, found on other pictures, tells held-out positives from negatives: 0.5 is chance, 1 is always right."""
+    examples: tuple[int, int]
+    """How many positives and negatives."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Edit:
+    """One SAE feature (`sae` and `feature`), or any direction (`vector`, with its `layer`), turned up or down.
+
+    Exactly one of:
+
+    - `strength`: adds this fraction of the layer's median residual norm in this very prompt (image and text tokens apart, BOS and sinks not
+      counted, answer steps as text) along the normalised direction.
+    - `amount`: adds this much activation, that is `amount * W_dec[feature]`; for a vector, `amount * vector`.
+    - `target`: sets the activation, h + (target - z) * W_dec[feature]; 0 ablates. For a vector, the projection onto its unit direction.
+
+    `where`: "all", "image", "prompt", "answer", or chosen tokens of the prompt as in `positions.select`: {"patches": [[row, column], ...]},
+    {"box": [top, left, bottom, right]}, {"positions": [i, ...]}. "answer" acts on the last prompt position, which predicts the first answer token,
+    and on every token of the answer; "all" acts on it and on everything else but BOS and attention sinks; the others act on the prompt only.
+
+    Raises InterpError for none or two of the three, numbers that are not finite, a vector that is none, and the embed layer.
+    """
+
+    sae: Sae | None = field(default=None, repr=False)
+    feature: int | None = None
+    vector: torch.Tensor | Contrast | None = field(default=None, repr=False)
+    layer: int | None = None
+    """Of a `vector`; an SAE and a `Contrast` bring their own."""
+    strength: float | None = None
+    amount: float | None = None
+    target: float | None = None
+    where: Any = "all"
+
+    def __post_init__(self) -> None:
+        given = [unit for unit in UNITS if getattr(self, unit) is not None]
+        if len(given) != 1:
+            raise InterpError(
+                f"An edit takes exactly one of strength, amount and target; {' and '.join(given) if given else 'none'} was given. "
+                "strength -0.3 pushes down by 30 % of the usual residual norm, target 0 switches a feature off."
+            )
+        checked_value(self.unit, self.value)
+        if self.sae is not None:
+            if not isinstance(self.sae, Sae):
+                raise InterpError(f"sae is a {type(self.sae).__name__}; it must be an SAE, such as interp.load_sae(...) gives.")
+            if self.feature is None or self.vector is not None or self.layer is not None:
+                raise InterpError("An edit of an SAE takes `sae` and `feature`; leave out vector and layer, for the SAE has its layer.")
+            self.sae.check(self.feature)
+        elif isinstance(self.vector, Contrast):
+            if self.feature is not None or self.layer not in {None, self.vector.layer}:
+                raise InterpError(f"A contrast vector belongs to its own layer, {self.vector.layer}; leave out layer and feature.")
+        elif self.vector is None or self.layer is None or self.feature is not None:
+            raise InterpError("An edit needs a direction: `sae` and `feature`, or `vector` and `layer`.")
+        if not isinstance(self.at, int) or isinstance(self.at, bool):
+            raise InterpError(f"layer is {self.at!r}; it must be a whole number.")
+        if self.at == EMBED:
+            raise InterpError(f"The embed layer ({EMBED}) can be looked at, not edited. Choose a layer from 0 on.")
+        _checked_direction(self.name, self.direction)
+
+    @property
+    def unit(self) -> Unit:
+        """Which of strength, amount and target it has."""
+        return next(unit for unit in UNITS if getattr(self, unit) is not None)
+
+    @property
+    def value(self) -> float:
+        """Of its unit."""
+        return getattr(self, self.unit)
+
+    def with_value(self, value: float) -> "Edit":
+        """The same edit with another value of its unit."""
+        changed: dict[str, Any] = {self.unit: value}
+        return replace(self, **changed)
+
+    @property
+    def at(self) -> int:
+        """The layer it acts after."""
+        if self.sae is not None:
+            return self.sae.layer
+        return self.vector.layer if isinstance(self.vector, Contrast) else self.layer  # type: ignore[return-value]
+
+    @property
+    def direction(self) -> torch.Tensor:
+        """What it pushes along, not normalised: [d]."""
+        if self.sae is not None:
+            return self.sae.W_dec[self.feature]
+        return self.vector.vector if isinstance(self.vector, Contrast) else self.vector  # type: ignore[return-value]
+
+    @property
+    def model_name(self) -> str:
+        """The model that its direction was made for, "" where nobody said."""
+        made = self.sae if self.sae is not None else self.vector
+        return made.model_name if isinstance(made, Sae | Contrast) else ""
+
+    @property
+    def name(self) -> str:
+        """What is edited, in words."""
+        return f"feature {self.feature} of {self.sae.name}" if self.sae is not None else f"a vector at layer {self.at}"
+
+
+def checked_value(unit: str, value: object) -> None:
+    """Raise InterpError unless `value` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise InterpError(f"{unit} is {value!r}; it must be a finite number.")
+
+
+def _checked_direction(name: str, direction: object) -> None:
+    if not isinstance(direction, torch.Tensor):
+        raise InterpError(f"vector is a {type(direction).__name__}; it must be a tensor, or what interp.contrast_vector gives.")
+    row = direction.float()  # what it is computed with
+    if direction.ndim != 1 or not direction.is_floating_point() or not row.isfinite().all() or not row.any():
+        raise InterpError(
+            f"{name} has no direction to push along: it must be one row of finite numbers that are not all zero; "
+            f"it is {direction.dtype} of shape {list(direction.shape)}."
+        )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large residuals are after one layer for one prompt: what a strength is a fraction of, and which positions are left out."""
+
+    norms: torch.Tensor
+    """float32 [P]: at each position the median norm of its kind (image or text), sinks not counted."""
+    text: float
+    """The median of the text, for what the answer adds."""
+    left_out: tuple[int, ...]
+
+    @classmethod
+    def of(cls, prompt: Prompt, states: torch.Tensor) -> "Scale":
+        """From the states [P, d] of an unedited run."""
+        states = states.float()
+        left_out = sinks(prompt, states)
+        each = states.norm(dim=-1).cpu()
+        norms = torch.zeros(prompt.length)
+        medians = {}
+        for kinds in (("image", "separator"), ("prompt", "special")):
+            every = prompt.positions(*kinds)
+            medians[kinds[0]] = float(each[[i for i in every if i not in left_out] or every].median()) if every else 0.0
+            norms[every] = medians[kinds[0]]
+        return cls(norms, medians["prompt"], left_out)
+
+
+def positions_of(edit: Edit, prompt: Prompt, scale: Scale) -> tuple[list[int], bool]:
+    """Where in the prompt an edit acts, and whether it acts on the answer too."""
+    last = prompt.length - 1
+    if isinstance(edit.where, str) and edit.where == "answer":
+        return [last], True
+    _, found = select(prompt, edit.where, scale.left_out)
+    if isinstance(edit.where, str) and edit.where == "all":
+        return sorted({*found, last}), True
+    if not found:
+        raise InterpError(
+            f"The edit of {edit.name} would never act: there are no {edit.where} tokens but BOS and attention sinks. Choose another place."
+        )
+    return found, False
+
+
+class Push:
+    """One direction at one layer, on the model's device, ready to be added to states. `read` is its feature's encoder, if it has one."""
+
+    def __init__(self, edit: Edit, device: torch.device) -> None:
+        self._unit = edit.unit
+        self._only = edit.sae.only(edit.feature, device) if edit.sae is not None and edit.feature is not None else None
+        direction = edit.direction.to(device, torch.float64)  # whose squares have room
+        if edit.unit == "strength" or (self._only is None and edit.unit == "target"):
+            direction = direction / direction.norm()
+        self._direction = direction.float()
+
+    def delta(self, states: torch.Tensor, values: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+        """What to add to `states` (float32 [rows, n, d]) for `values` [rows], where the usual norm is `norms` [n]."""
+        by = values[:, None, None]
+        if self._unit == "strength":
+            return by * norms[:, None] * self._direction
+        if self._only is None:
+            if self._unit == "amount":
+                return (by * self._direction).expand_as(states)
+            return (by - (states @ self._direction)[..., None]) * self._direction
+        if self._unit == "amount" and self._only.normalisation == "none":
+            return (by * self._direction).expand_as(states)
+        activation, scale = (x.view(*states.shape[:2], 1) for x in self._only.read(states.flatten(0, 1)))
+        return (by if self._unit == "amount" else by - activation) / scale * self._direction

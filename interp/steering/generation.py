@@ -1,0 +1,126 @@
+"""How a batch of rows generates: shared noise, stopping, streaming, and how many rows fit.
+
+Knows models and edits' names for its errors; knows nothing of how edits act.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import LogitsProcessor, StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
+
+from ..devices import free_bytes
+from ..errors import InterpError
+from ..tracing.record import tokens_of
+from .edits import Edit
+
+if TYPE_CHECKING:
+    from ..models.vlm import Vlm
+
+_SHARE = 0.5  # of the free memory that a batch may fill
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One generated answer."""
+
+    text: str
+    """Without special tokens."""
+    ids: tuple[int, ...]
+    """The end included, where it came to one."""
+    tokens: tuple[str, ...]
+    finished: bool
+    """Whether it came to its end by itself; false where `max_new_tokens` cut it."""
+
+
+def not_finite(edits: Sequence[Edit], place: str) -> InterpError:
+    """The error for a row whose edits broke the model's arithmetic."""
+    pushed = ", ".join(f"{edit.unit} {edit.value:g} on {edit.name}" for edit in edits) or "no edit at all"
+    return InterpError(
+        f"With {pushed} the model's output is not finite {place}. "
+        + ("Push less: a strength of 1 is already as long as the usual residual." if edits else "Load the model in a wider dtype.")
+    )
+
+
+class Noise(LogitsProcessor):
+    """Gumbel noise over the temperature, the same for every row: the largest sum is then a sample (Gumbel-max trick)."""
+
+    def __init__(self, temperature: float, seed: int, rows: Sequence[tuple[Edit, ...]]) -> None:
+        self._temperature, self._rows, self._step = temperature, rows, 0
+        self.first: torch.Tensor | None = None
+        """What the model says behind the prompt, without noise: [rows, vocabulary]."""
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002 - the signature of transformers
+        """The scores with their noise; an InterpError where they are not finite."""
+        broken = (~scores.amax(-1).isfinite()).nonzero().flatten().tolist()
+        if broken:
+            raise not_finite(self._rows[broken[0]], f"at token {self._step} of the answer")
+        if self.first is None:
+            self.first = scores
+        self._step += 1
+        if self._temperature == 0:
+            return scores
+        # In float64, and counted from the largest, no temperature is too small or too large to divide by.
+        noise = -torch.empty(scores.shape[-1], dtype=torch.float64).exponential_(generator=self._generator).log()
+        return (scores - scores.amax(-1, keepdim=True)).double() / self._temperature + noise.to(scores.device)
+
+
+class Stop(StoppingCriteria):
+    """Ends the generation of all rows when its event is set."""
+
+    def __init__(self, event: threading.Event | None) -> None:
+        self._event = event
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_kwargs: Any) -> torch.Tensor:  # noqa: ARG002 - the signature of transformers
+        """For every row whether it is to end."""
+        stopped = self._event is not None and self._event.is_set()
+        return torch.full((len(input_ids),), stopped, device=input_ids.device)
+
+
+class Stream(BaseStreamer):
+    """Hands the growing answers of all rows to `show` after each token. The streamers of transformers refuse a batch."""
+
+    def __init__(self, vlm: "Vlm", rows: int, show: Callable[[list[str]], None]) -> None:
+        self._vlm, self._show = vlm, show
+        self._ids: list[list[int]] = [[] for _ in range(rows)]
+        self._begun = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """The prompts at first, then one id for each row."""
+        if self._begun:
+            for ids, new in zip(self._ids, value.tolist(), strict=True):
+                ids.append(new)
+            self._show([answer_of(self._vlm, ids).text for ids in self._ids])
+        self._begun = True
+
+    def end(self) -> None:
+        """Nothing is left to hand over."""
+
+
+def answer_of(vlm: "Vlm", ids: list[int]) -> Answer:
+    """The ids up to the first that ends an answer; what follows it is the padding of a row that others outlast."""
+    end = next((i for i, token in enumerate(ids) if token in vlm.end_ids), None)
+    if end is not None:
+        ids = ids[: end + 1]
+    text = vlm.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    return Answer(text, tuple(ids), tuple(token.text for token in tokens_of(vlm, ids)), end is not None)
+
+
+def repeated(tensors: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor]:
+    """One prompt's inputs for a batch of so many rows."""
+    return {name: tensor.repeat(rows, *[1] * (tensor.ndim - 1)) for name, tensor in tensors.items()}
+
+
+def rows_at_once(vlm: "Vlm", length: int) -> int:
+    """Rows of so many positions that the free memory holds, from a rough count of the largest tensors of a row."""
+    config = vlm.model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    cache = 2 * vlm.depth * heads * head * vlm.model.dtype.itemsize
+    working = 4 * (8 * config.hidden_size + 3 * config.intermediate_size)
+    logits = 4 * 3 * len(vlm.vocabulary.texts)
+    return max(1, int(_SHARE * free_bytes(vlm.model.device)) // (length * (cache + working) + min(length, 256) * logits))

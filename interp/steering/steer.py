@@ -1,0 +1,125 @@
+"""Steering: answer with features turned up or down, beside the plain answer, in one batched generation.
+
+Row 0 of the batch is the plain run; every other row has its own edits, added by hooks after their blocks. A sweep is one such batch. What the
+edits do to the model is then read from a second pass over the plain answer. Knows what may be asked for; how a batch runs is `runs`' affair.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..devices import with_less
+from ..errors import InterpError
+from ..saes.sae import plain_name
+from ..tracing.record import LOWER, record
+from ..tracing.trace import Trace
+from .batch import Run, prompt_of
+from .edit_hooks import Hooks
+from .edits import Edit, Scale, checked_value
+from .generation import Answer
+from .results import Steered, Sweep
+
+if TYPE_CHECKING:
+    from ..models.vlm import Vlm
+
+STRENGTHS = (-0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5)
+
+
+def steer(
+    vlm: "Vlm",
+    image: Any,
+    prompt: str,
+    edits: Sequence[Edit],
+    *,
+    max_new_tokens: int = 32,
+    temperature: float = 0,
+    seed: int = 0,
+    words: Sequence[str] = (),
+    on_text: Callable[[list[str]], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Steered:
+    """Answer plainly and with all `edits` together, in one batch.
+
+    Edits of one layer all read the same state and their changes are added: their order means nothing. `temperature` 0 is greedy; above it,
+    both answers are sampled with the same noise at every step, drawn from `seed`. `words`: words whose probability is wanted at every
+    position of the plain answer. `on_text` gets [plain, steered] so far after every token; setting `stop` ends the run with `StoppedError`.
+
+    Raises InterpError for what `Vlm.prepare` refuses, no edits, edits that do not fit the model or each other, an edit that would never act,
+    an answer that is not finite, and words of several tokens.
+    """
+    _check(vlm, edits)
+    run = Run(vlm, image, prompt, max_new_tokens, temperature, seed, words, on_text, stop)
+    return run.all([tuple(edits)])[0]
+
+
+def steer_sweep(
+    vlm: "Vlm",
+    image: Any,
+    prompt: str,
+    edit: Edit,
+    strengths: Sequence[float] = STRENGTHS,
+    *,
+    others: Sequence[Edit] = (),
+    max_new_tokens: int = 32,
+    temperature: float = 0,
+    seed: int = 0,
+    words: Sequence[str] = (),
+    on_text: Callable[[list[str]], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Sweep:
+    """One edit at several values, each with its own answer, in one batch beside the plain one.
+
+    Each of `strengths` takes the place of the edit's own strength, amount or target, whichever it has. `others` are applied, unchanged, with
+    every value. `on_text` gets the plain answer and one for each value. The rest is as for `steer`.
+    """
+    if not isinstance(strengths, Sequence) or isinstance(strengths, str) or not strengths:
+        raise InterpError(f"strengths is {strengths!r}; it must be a list of numbers, such as {list(STRENGTHS)}.")
+    _check(vlm, [edit, *others])
+    for value in strengths:
+        checked_value(edit.unit, value)
+    run = Run(vlm, image, prompt, max_new_tokens, temperature, seed, words, on_text, stop)
+    runs = run.all([(edit.with_value(value), *others) for value in strengths])
+    return Sweep(tuple(strengths), edit, tuple(runs))
+
+
+def steered_trace(trace: Trace, edits: Sequence[Edit], answer: Answer) -> Trace:
+    """Every layer of a steered run: `answer`, made by `steer` with these edits on the picture and prompt of the plain `trace`.
+
+    For a lens of the steered run beside the plain one. The states are those after the edits.
+    """
+    vlm = trace.vlm
+    _check(vlm, edits)
+    with vlm.lock:
+        inputs = vlm.prepare(trace.image, trace.prompt, notes=list(trace.notes))
+        prompt = prompt_of(vlm, inputs)
+        layers = {edit.at for edit in edits}
+        scales: dict[int, Scale | None] = {layer: Scale.of(prompt, trace.residual(layer)[: prompt.length]) for layer in layers}
+
+        def run(_less: int) -> Trace:
+            with Hooks(vlm, prompt, [tuple(edits)], scales):
+                return record(vlm, inputs, max_new_tokens=0, answer=torch.tensor(answer.ids))
+
+        return with_less(run, LOWER)
+
+
+def _check(vlm: "Vlm", edits: Sequence[Edit]) -> None:
+    if not isinstance(edits, Sequence):
+        raise InterpError(f"edits is one {type(edits).__name__}; it must be a list of Edits.")
+    if not edits:
+        raise InterpError("There are no edits: name at least one feature or vector and how far to push it.")
+    for edit in edits:
+        if not isinstance(edit, Edit):
+            raise InterpError(f"A {type(edit).__name__} is no Edit; make one with interp.Edit(sae=..., feature=..., strength=...).")
+        if len(edit.direction) != vlm.width:
+            raise InterpError(
+                f"{edit.name} has width {len(edit.direction)}; the residual stream of {vlm.name} has width {vlm.width}. "
+                f"Choose a direction made for this model."
+            )
+        if not 0 <= edit.at < vlm.depth:
+            raise InterpError(f"{edit.name} acts after layer {edit.at}; {vlm.name} has layers 0 to {vlm.depth - 1}.")
+    own = {plain_name(name) for name in vlm.names}  # it may be called one thing by an SAE and another by a contrast
+    models = {vlm.name if plain_name(edit.model_name) in own else plain_name(edit.model_name) for edit in edits if edit.model_name}
+    if len(models) > 1:
+        raise InterpError(f"The edits belong to different models ({', '.join(sorted(models))}); choose directions of one model.")

@@ -1,0 +1,165 @@
+"""One run of a model with everything kept: a generation, or a forced answer, as a `Trace`.
+
+Runs the model once with a key-value cache and keeps the residual stream of every position that entered it. Knows where the decoder's layers are
+from `Vlm`; knows nothing of lenses and pages.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from transformers import GenerationConfig
+from transformers.generation.streamers import BaseStreamer
+
+from ..vision.grids import Layout
+from .trace import Kind, Token, Trace
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..models.vlm import Inputs, Vlm
+
+LOWER = "Lower max_new_tokens, take a smaller picture, load the model with quantize='4bit', or choose a smaller model."
+"""What helps where the memory does not suffice for a trace."""
+
+
+class _Recorder:
+    """Hooks that write each layer's residual stream into one tensor, step by step, and are gone afterwards."""
+
+    def __init__(self, vlm: "Vlm", capacity: int) -> None:
+        self._layers = vlm.layers
+        self._capacity = capacity
+        self._states: torch.Tensor | None = None
+        self._filled = [0] * (len(vlm.layers) + 1)
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Self:
+        def enter(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._write(0, args[0] if args else kwargs["hidden_states"])
+
+        self._handles.append(self._layers[0].register_forward_pre_hook(enter, with_kwargs=True))
+        for index, layer in enumerate(self._layers, 1):
+
+            def leave(_module: Any, _args: Any, output: Any, index: int = index) -> None:
+                self._write(index, output if isinstance(output, torch.Tensor) else output[0])
+
+            self._handles.append(layer.register_forward_hook(leave))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None") -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _write(self, index: int, hidden: torch.Tensor) -> None:
+        if self._states is None:
+            self._states = torch.empty(len(self._filled), self._capacity, hidden.shape[-1], dtype=hidden.dtype)
+        start, count = self._filled[index], hidden.shape[1]
+        self._states[index, start : start + count].copy_(hidden[0])
+        self._filled[index] = start + count
+
+    def states(self, length: int) -> torch.Tensor:
+        """[layers + 1, length, d]; every layer must have been passed by exactly `length` positions."""
+        if self._states is None or set(self._filled) != {length}:
+            raise RuntimeError(f"hooks saw {sorted(set(self._filled))} positions where {length} entered the model")
+        # A copy lets go of the room that a shorter answer did not need.
+        return self._states if length == self._capacity else self._states[:, :length].clone()
+
+
+class _Stream(BaseStreamer):
+    """Hands the growing answer to `on_text` after each token."""
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
+        self._tokenizer, self._on_text = tokenizer, on_text
+        self._ids: list[int] | None = None
+
+    def put(self, value: torch.Tensor) -> None:
+        """The prompt at first, then one id at a time."""
+        if self._ids is None:
+            self._ids = []
+            return
+        self._ids.extend(value.flatten().tolist())
+        self._on_text(self._tokenizer.decode(self._ids, skip_special_tokens=True).strip())
+
+    def end(self) -> None:
+        """Nothing is left to hand over."""
+
+
+def record(
+    vlm: "Vlm",
+    inputs: "Inputs",
+    *,
+    max_new_tokens: int,
+    answer: str | torch.Tensor | None = None,
+    on_text: Callable[[str], None] | None = None,
+) -> Trace:
+    """Run the model once on prepared inputs and keep every layer. See `Vlm.trace`. A forced answer may be given as ids, its end included."""
+    prompt_ids = inputs.tensors["input_ids"]
+    length = prompt_ids.shape[1]
+    tokenizer = vlm.tokenizer
+    vlm.check_length(length, max_new_tokens if answer is None else 0)
+    with vlm.lock, plainly(vlm), torch.inference_mode():
+        if answer is None:
+            with _Recorder(vlm, length + max_new_tokens - 1) as recorder:
+                ids = vlm.model.generate(
+                    **inputs.tensors,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    streamer=_Stream(tokenizer, on_text) if on_text else None,
+                )[0]
+        else:
+            forced = vlm.answer_ids(inputs, answer) if isinstance(answer, str) else answer
+            ids = torch.cat([prompt_ids[0], forced.to(prompt_ids.device)])
+            vlm.check_length(len(ids) - 1, 0)
+            with _Recorder(vlm, len(ids) - 1) as recorder:
+                vlm.read(inputs.tensors, ids[length:-1].tolist(), keep=1)
+    states = recorder.states(len(ids) - 1)
+    answer_ids = ids[length:].tolist()
+    layout: Layout = inputs.layout
+    return Trace(
+        image=inputs.image,
+        prompt=inputs.prompt,
+        answer=tokenizer.decode(answer_ids, skip_special_tokens=True).strip(),
+        finished=answer_ids[-1] in vlm.end_ids,
+        tokens=tuple(tokens_of(vlm, ids.tolist(), layout, length)),
+        grids=layout.grids,
+        views=layout.views,
+        states=states,
+        model_name=vlm.name,
+        notes=inputs.notes,
+        regions=layout.regions,
+        _vlm=vlm,
+    )
+
+
+@contextlib.contextmanager
+def plainly(vlm: "Vlm") -> Iterator[None]:
+    """Greedy generation without the penalties and suppressed tokens a checkpoint may ask for: the answer is what the last layer reads."""
+    own = vlm.model.generation_config
+    ends = sorted(vlm.end_ids) or None
+    vlm.model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=own.pad_token_id, bos_token_id=own.bos_token_id)
+    try:
+        yield
+    finally:
+        vlm.model.generation_config = own
+
+
+def tokens_of(vlm: "Vlm", ids: list[int], layout: Layout | None = None, prompt_length: int = 0) -> list[Token]:
+    """What each id is and how it reads; those from `prompt_length` on are the answer.
+
+    Within the picture's run of tokens, special tokens and image tokens that show no part of it (the newline behind a row of tiles) are separators.
+    """
+    special, texts = vlm.special_ids, vlm.vocabulary.texts
+    placed = layout.placed if layout is not None else set()
+    first, last = min(placed, default=0), max(placed, default=-1)
+    out = []
+    for position, i in enumerate(ids):
+        kind: Kind = "prompt" if position < prompt_length else "answer"
+        if position in placed:
+            kind = "image"
+        elif position < prompt_length and i == vlm.image_token_id:
+            kind = "separator"
+        elif i in special:
+            kind = "separator" if first < position < last else "special"
+        out.append(Token(i, texts[i] if i < len(texts) else vlm.tokenizer.convert_ids_to_tokens(i), kind))
+    return out

@@ -1,0 +1,117 @@
+"""Which positions of a trace, or of a prompt, are meant: kinds of token, patches, boxes of patches; and which are left out of rankings by default.
+
+Knows traces; knows nothing of what is done with the positions.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from ..errors import InterpError
+from ..vision.grids import PatchGrid
+from .trace import Kind, Prompt, Trace
+
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "image": ("image",),
+    "prompt": ("prompt",),
+    "answer": ("answer",),
+    "all": ("image", "separator", "prompt", "answer", "special"),
+}
+# A short answer and a single special token have no median of their own worth the name: all text is judged together.
+_JUDGED_TOGETHER: tuple[tuple[Kind, ...], ...] = (("image",), ("separator",), ("prompt", "answer", "special"))
+_SINK = 5  # times the median norm of its kind
+_WAYS = ({"patches"}, {"patches", "grid"}, {"box"}, {"box", "grid"}, {"positions"})
+
+
+def select(trace: Trace | Prompt, where: Any, left_out: Collection[int] = ()) -> tuple[str, list[int]]:
+    """The tokens that `where` means, in words and as positions, each once.
+
+    `where` is "image", "prompt", "answer" or "all", or a mapping that names tokens: {"patches": [[row, col], ...]}, {"box": [top, left,
+    bottom, right]} with both ends included, each with an optional "grid", or {"positions": [i, ...]}. Positions that are `left_out` are passed
+    over where a kind is asked for, and kept where they are named.
+
+    Raises InterpError for anything else, and for patches and positions that do not exist.
+    """
+    if isinstance(where, str) and where in KINDS:
+        return f"{where} tokens", [i for i in trace.positions(*KINDS[where]) if i not in left_out]
+    if not isinstance(where, Mapping) or set(where) not in _WAYS:
+        raise InterpError(
+            f"where is {where!r}; it must be one of {', '.join(KINDS)}, or name tokens in one of three ways: "
+            '{"patches": [[row, col], ...]}, {"box": [top, left, bottom, right]} (either with "grid": 0) or {"positions": [i, ...]}.'
+        )
+    if "positions" in where:
+        return _named_tokens(trace, _whole_numbers(where["positions"], "positions"))
+    grid = grid_of(trace, where.get("grid", 0))
+    words, cells = _box(grid, where["box"]) if "box" in where else _patches(grid, where["patches"])
+    return words + (f" of {grid.name}" if len(trace.grids) > 1 else ""), [int(grid.positions[cell]) for cell in cells]
+
+
+def grid_of(trace: Trace | Prompt, grid: Any) -> PatchGrid:
+    """A patch grid by its number, or an InterpError that says how many there are."""
+    if not trace.grids:
+        raise InterpError(
+            "The image tokens of this model have no patches: each reads all of the picture, or of a part. Name positions instead."
+        )
+    if isinstance(grid, bool) or not isinstance(grid, int) or not 0 <= grid < len(trace.grids):
+        raise InterpError(f"Grid {grid!r} does not exist; there are {len(trace.grids)}, counted from 0.")
+    return trace.grids[grid]
+
+
+def sinks(trace: Trace | Prompt, states: torch.Tensor) -> tuple[int, ...]:
+    """BOS, and attention sinks: positions whose norm in `states` [T, d] is over five times the median of their kind (image or text)."""
+    norms = states.float().norm(dim=-1)
+    out = {0} if trace.tokens[0].kind == "special" else set()
+    for kinds in _JUDGED_TOGETHER:
+        if rows := trace.positions(*kinds):
+            of_kind = norms[rows]
+            median = of_kind.median()
+            if median > 0:  # else it measures nothing
+                out |= {rows[i] for i in (of_kind > _SINK * median).nonzero().flatten().tolist()}
+    return tuple(sorted(out))
+
+
+def _named_tokens(trace: Trace | Prompt, positions: list[int]) -> tuple[str, list[int]]:
+    length = trace.length
+    outside = [i for i in positions if not 0 <= i < length]
+    if outside:
+        raise InterpError(f"Position {outside[0]} does not exist: there are {length} positions, 0 to {length - 1}.")
+    positions = list(dict.fromkeys(positions))
+    texts = ", ".join(repr(trace.tokens[i].text) for i in positions[:4]) + (", …" if len(positions) > 4 else "")
+    return (f"token {texts}" if len(positions) == 1 else f"{len(positions)} tokens: {texts}"), positions
+
+
+def _box(grid: PatchGrid, box: Any) -> tuple[str, list[tuple[int, int]]]:
+    corners = _whole_numbers(box, "box")
+    if len(corners) != 4 or corners[0] > corners[2] or corners[1] > corners[3]:
+        raise InterpError(f"box is {box!r}; it must be [top, left, bottom, right], both ends included.")
+    top, left, bottom, right = corners
+    _check_cell(grid, top, left)
+    _check_cell(grid, bottom, right)
+    cells = [(row, col) for row in range(top, bottom + 1) for col in range(left, right + 1)]
+    return f"patches of rows {top} to {bottom}, columns {left} to {right}", cells
+
+
+def _patches(grid: PatchGrid, patches: Any) -> tuple[str, list[tuple[int, int]]]:
+    if not isinstance(patches, list | tuple) or not patches:
+        raise InterpError(f"patches is {patches!r}; it must be a list of [row, column] pairs.")
+    pairs = [_whole_numbers(pair, "a pair of patches") for pair in patches]
+    for pair in pairs:
+        if len(pair) != 2:
+            raise InterpError(f"patches has {pair!r}; each must be a pair [row, column].")
+        _check_cell(grid, *pair)
+    cells = list(dict.fromkeys((row, col) for row, col in pairs))
+    return (f"patch row {cells[0][0]}, column {cells[0][1]}" if len(cells) == 1 else f"{len(cells)} patches"), cells
+
+
+def _check_cell(grid: PatchGrid, row: int, col: int) -> None:
+    if not (0 <= row < grid.rows and 0 <= col < grid.cols):
+        raise InterpError(f"Patch row {row}, column {col} does not exist: the grid has {grid.rows} x {grid.cols} patches, counted from 0.")
+
+
+def _whole_numbers(values: Any, what: str) -> list[int]:
+    if not isinstance(values, list | tuple | range) or not values:
+        raise InterpError(f"{what} is {values!r}; it must be a list of whole numbers.")
+    if any(isinstance(value, bool) or not isinstance(value, int) for value in values):
+        raise InterpError(f"{what} is {values!r}; every entry must be a whole number.")
+    return list(values)

@@ -1,0 +1,1 @@
+"""Gradio components of this app."""

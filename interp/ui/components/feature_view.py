@@ -1,0 +1,49 @@
+"""The view of SAE features as a gradio component. Knows gradio; knows nothing of models, dictionaries or how a payload is made."""
+
+from ...web.payloads.features import SCHEMA
+from ...web.standalone import SHARED
+from .view import View
+
+# In this order, as in standalone.SCRIPTS: features.js, the last, uses them all.
+SCRIPTS = (
+    *SHARED,
+    "features_data.js",
+    "features_picture.js",
+    "features_stage.js",
+    "features_list.js",
+    "features_near.js",
+    "features_table.js",
+    "features_card.js",
+    "features.js",
+)
+
+# Runs once per component, after the scripts in its head. Each of the three is one of the creator's server functions or absent.
+_ON_LOAD = """
+const featuresAt = server && server.features_at ? (where, run) => server.features_at(run, where) : null;
+const findFeatures = server && server.find_features ? (text, run) => server.find_features(run, text) : null;
+const featureDetails = server && server.feature_details ? (feature, run) => server.feature_details(run, feature) : null;
+const { openSteer, steerTab } = LlavaLens;
+const view = LlavaLens.mountFeatures(element, { featuresAt, findFeatures, featureDetails, steer: openSteer, hasSteer: steerTab });
+"""
+
+
+class FeatureView(View):
+    """The interactive view of the features that a picture lights up. Its value is a feature payload (a dict), or None for "nothing yet".
+
+    Server functions, each optional; `run` is the payload's "run". Raising `InterpError` or returning {"error": str} shows the text in the view:
+
+    - `features_at(run, where)`: {"where", "looked_at", "active", "features"} of other tokens; `where` is {"patches": [[row, column]], "grid": g},
+      {"box": [row, column, row, column], "grid": g} with both corners inside, or {"positions": [row of T]}. Rows and columns count from 0.
+      Without it the view ranks the features it holds, and says so.
+    - `find_features(run, text)`: {"features", "note"} of the whole dictionary by label or number.
+    - `feature_details(run, feature)`: {"neighbours": [{"feature", "cosine", "label"}]}.
+
+    A DOM event "llava:patch" on the document, with {position: row of T} as its detail, locks that place and lists its features. With
+    {of: {image, prompt, answer}} beside it, a place of another picture than the one shown waits for the next payload.
+
+    On a page that has a tab "Steer", a button hands the selected feature over to it: a DOM event "llava:steer" on the document.
+    """
+
+    KIND, SCHEMA, LABEL = "feature", SCHEMA, "SAE features"
+    MARKUP, STYLES, SCRIPTS = "features.html", ("lens.css", "features.css"), SCRIPTS
+    ON_LOAD = _ON_LOAD

@@ -1,0 +1,26 @@
+"""The lens view as a gradio component. Knows gradio; knows nothing of models, traces or how a payload is made."""
+
+from ...web.payloads.lens import SCHEMA
+from ...web.standalone import SCRIPTS
+from .view import View
+
+# Runs once per component, after the scripts in its head. `find_word` is one of the creator's server functions or absent.
+_ON_LOAD = """
+const findWord = server && server.find_word ? (word, payload) => server.find_word(payload.run ?? null, word) : null;
+const view = LlavaLens.mount(element, { findWord, features: LlavaLens.openFeatures, hasFeatures: LlavaLens.featuresTab });
+"""
+
+
+class LensView(View):
+    """The interactive logit lens. Its value is a lens payload (a dict), or None for "nothing to look at yet".
+
+    A server function named `find_word`, called as `find_word(run, word)` with the payload's "run", answers searches with
+    {"spellings": [str], "values": base64 of uint8 [layers, T]} or {"error": str}; raising `InterpError` is the same as the latter.
+    Without it the view searches the words it holds, and says so.
+
+    On a page that has a tab of SAE features, a button hands the place that is read over to it: a DOM event "llava:patch" on the document.
+    """
+
+    KIND, SCHEMA, LABEL = "lens", SCHEMA, "Logit lens"
+    MARKUP, STYLES, SCRIPTS = "lens.html", ("lens.css",), SCRIPTS
+    ON_LOAD = _ON_LOAD

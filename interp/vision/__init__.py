@@ -1,0 +1,1 @@
+"""Pictures, and which token of a model is which piece of one."""

@@ -1,0 +1,159 @@
+"""Patch grids of families that look at a picture twice: as a whole, and at tiles of it. Knows nothing of prompts and residuals."""
+
+import itertools
+import math
+import re
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..errors import InterpError
+from .grids import Edges, Layout, PatchGrid, even
+from .pixels import Tensors, assembled, denormalise, expect, image_positions
+
+WHOLE, TILES = "whole picture", "tiles"
+
+
+def llava_next_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
+    """LLaVA-NeXT: the whole picture stretched to one square view, then tiles of it, whose padding is dropped and whose rows end in a newline."""
+    return _anyres(config, processor, image, inputs, most_tiles=None)
+
+
+def llava_onevision_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
+    """LLaVA-OneVision: as LLaVA-NeXT, and a grid over many tiles is shrunk to the size of `anyres_max_N` tiles."""
+    return _anyres(config, processor, image, inputs, most_tiles=int(config.vision_aspect_ratio.removeprefix("anyres_max_")))
+
+
+def _anyres(config: Any, processor: Any, image: Image.Image, inputs: Tensors, *, most_tiles: int | None) -> Layout:
+    """Both. The model's own functions decide which tiles there are; `pack_image_features` says which of their patches are kept."""
+    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape  # noqa: PLC0415 - seconds of import
+
+    width, height = image.size
+    pixels = inputs["pixel_values"][0]
+    side, patch = pixels.shape[-1], config.vision_config.patch_size
+    per_tile = side // patch
+    down, across = get_anyres_image_grid_shape((height, width), config.image_grid_pinpoints, side)
+    rows, cols = down * per_tile, across * per_tile
+    # The processor scales the picture into the tiles and centres it ...
+    scale_x, scale_y = across * side / width, down * side / height
+    if scale_x < scale_y:
+        shown_width, shown_height = across * side, min(math.ceil(height * scale_x), down * side)
+    else:
+        shown_width, shown_height = min(math.ceil(width * scale_y), across * side), down * side
+    left, top = (across * side - shown_width) // 2, (down * side - shown_height) // 2
+    # ... and the model drops as many whole patches of padding on both sides.
+    if width / height > cols / rows:
+        cut_rows, cut_cols = (rows - int(round(height * (cols / width), 7))) // 2, 0
+    else:
+        cut_rows, cut_cols = 0, (cols - int(round(width * (rows / height), 7))) // 2
+    kept_rows, kept_cols = rows - 2 * cut_rows, cols - 2 * cut_cols
+    shrink = math.sqrt(kept_rows * kept_cols / (most_tiles * per_tile**2)) if most_tiles else 1.0
+    shrunk = (int(kept_rows // shrink), int(kept_cols // shrink)) if shrink > 1.1 else (kept_rows, kept_cols)
+
+    positions = image_positions(config, inputs)
+    base = per_tile**2
+    expect(positions, base + shrunk[0] * (shrunk[1] + 1), f"{base} patches of the whole and {shrunk[0]} x {shrunk[1]} of the tiles")
+    whole = PatchGrid.of(
+        WHOLE,
+        positions[:base].view(per_tile, per_tile),
+        even(per_tile, per_tile * patch * height / side),  # where the view is no multiple of the patch, its last pixels have no token
+        even(per_tile, per_tile * patch * width / side),
+        image,
+    )
+
+    if 0 in shrunk:  # of a very long picture nothing is left: the model drops even the rows that show some of it
+        return Layout((whole,), (denormalise(pixels[0], processor.image_processor),))
+
+    def edges(count: int, kept: int, cut: int, start: int, scale: float) -> Edges:
+        cuts = [(cut + a, cut + b) for a, b in even(count, kept)]
+        return [((_begin(a, per_tile, side, patch) - start) / scale, (_end(b, per_tile, side, patch) - start) / scale) for a, b in cuts]
+
+    tiles = PatchGrid.of(
+        TILES,
+        positions[base:].view(shrunk[0], shrunk[1] + 1)[:, :-1],
+        edges(shrunk[0], kept_rows, cut_rows, top, shown_height / height),
+        edges(shrunk[1], kept_cols, cut_cols, left, shown_width / width),
+        image,
+    )
+    seen = assembled(pixels[1 : 1 + down * across, :, : per_tile * patch, : per_tile * patch], down, across)
+    seen = seen[:, cut_rows * patch : (rows - cut_rows) * patch, cut_cols * patch : (cols - cut_cols) * patch]
+    return Layout((whole, tiles), tuple(denormalise(view, processor.image_processor) for view in (pixels[0], seen)))
+
+
+def _begin(patches: float, per_tile: int, side: int, patch: int) -> float:
+    """The pixel of the canvas where the patch of this number (or a fraction of it) begins; tiles may be wider than their patches."""
+    tile = int(patches // per_tile)
+    return tile * side + (patches - tile * per_tile) * patch
+
+
+def _end(patches: float, per_tile: int, side: int, patch: int) -> float:
+    """The pixel of the canvas where the patch before this number ends."""
+    tile = math.ceil(patches / per_tile) - 1
+    return tile * side + (patches - tile * per_tile) * patch
+
+
+def idefics3_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
+    """Idefics3 and SmolVLM: the picture stretched over rows x columns of square tiles, then the whole of it in one; k x k tokens each."""
+    pixels = inputs["pixel_values"][0]
+    k = pixels.shape[-1] // config.vision_config.patch_size // config.scale_factor
+    positions = image_positions(config, inputs)
+    views = len(pixels)
+    expect(positions, views * k * k, f"{views} views of {k} x {k} patches")
+    down, across = _tile_rows_and_columns(processor.tokenizer, inputs["input_ids"][0], positions.view(views, -1)[:, 0])
+    if views != down * across + 1:
+        raise InterpError(f"{views} views do not fit {down} x {across} tiles and the whole picture.")
+    *tiles, whole = positions.view(views, k, k)
+    grids = [PatchGrid.of(WHOLE, whole, even(k, image.height), even(k, image.width), image)]
+    seen = [pixels[-1]]
+    if tiles:
+        in_place = torch.stack(tiles).view(down, across, k, k).transpose(1, 2).reshape(down * k, across * k)
+        grids.append(PatchGrid.of(TILES, in_place, even(down * k, image.height), even(across * k, image.width), image))
+        seen.append(assembled(pixels[:-1], down, across))
+    return Layout(tuple(grids), tuple(denormalise(view, processor.image_processor) for view in seen))
+
+
+def _tile_rows_and_columns(tokenizer: Any, ids: torch.Tensor, starts: torch.Tensor) -> tuple[int, int]:
+    """How many rows and columns of tiles there are, by the marks in front of them, for the processor does not say."""
+    marks = tokenizer.convert_ids_to_tokens(ids[starts - 1].tolist())
+    found = [match for mark in marks if (match := re.fullmatch(r"<row_(\d+)_col_(\d+)>", mark))]
+    return max((int(match[1]) for match in found), default=0), max((int(match[2]) for match in found), default=0)
+
+
+def molmo2_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
+    """Molmo 2: the picture stretched to one square view, and to a canvas that is cut into overlapping crops; 2 x 2 patches pooled to a token.
+
+    `image_token_pooling` names the patches of every image token; the canvas is put together from it.
+    """
+    low_rows, low_cols, high_rows, high_cols = inputs["image_grids"][0].tolist()
+    positions = image_positions(config, inputs)
+    low, high = low_rows * low_cols, high_rows * high_cols
+    expect(positions, low + high, f"grids of {low_rows} x {low_cols} and {high_rows} x {high_cols} pooled patches")
+    patch = processor.image_processor.patch_size
+    pieces = inputs["pixel_values"].flatten(0, 1).view(-1, patch, patch, 3).permute(0, 3, 1, 2)
+    pooled_high, pooled_wide = processor.image_processor.pooling_size
+    grids, views = [], []
+    for name, at, rows, cols in ((WHOLE, slice(0, low), low_rows, low_cols), (TILES, slice(low, None), high_rows, high_cols)):
+        pooling = inputs["image_token_pooling"][at].view(rows, cols, pooled_high, pooled_wide)
+        patches = pooling.transpose(1, 2).reshape(rows * pooled_high, cols * pooled_wide)
+        inside = patches >= 0  # an odd number of patches is padded on both sides
+        has_row, has_col = inside.any(1), inside.any(0)
+        canvas = patches[has_row][:, has_col]
+        grids.append(
+            PatchGrid.of(
+                name,
+                positions[at].view(rows, cols),
+                _pooled_edges(has_row, pooled_high, image.height),
+                _pooled_edges(has_col, pooled_wide, image.width),
+                image,
+            )
+        )
+        views.append(denormalise(assembled(pieces[canvas.flatten()], *canvas.shape), processor.image_processor))
+    return Layout(tuple(grids), tuple(views))
+
+
+def _pooled_edges(inside: torch.Tensor, pool: int, length: int) -> Edges:
+    """Edges of pooled rows (or columns) in a picture of this length, where some patches at the ends are padding."""
+    size = length / int(inside.sum())
+    before = [int(inside[: i * pool].sum()) for i in range(len(inside) // pool + 1)]
+    return [(a * size, b * size) for a, b in itertools.pairwise(before)]

@@ -1,0 +1,1 @@
+"""The views without gradio: payloads, static files, the standalone page."""

@@ -1,0 +1,1 @@
+"""What each view is given, as plain JSON."""
