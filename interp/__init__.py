@@ -21,7 +21,7 @@ from .saes.loading import load_sae
 from .saes.sae import Sae
 from .steering.contrast import contrast_vector
 from .steering.edits import Contrast, Edit
-from .steering.results import Steered, Sweep
+from .steering.results import SteeringResult, Sweep
 from .steering.steer import steer, steer_sweep, steered_trace
 from .tracing.cache import TraceCache
 from .tracing.trace import EMBED, Token, Trace
@@ -42,7 +42,7 @@ __all__ = [
     "Preset",
     "Region",
     "Sae",
-    "Steered",
+    "SteeringResult",
     "Sweep",
     "Token",
     "Trace",

@@ -63,7 +63,7 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def with_less(run: Callable[[int], Result], lower: str) -> Result:
+def retry_on_oom(run: Callable[[int], Result], lower: str) -> Result:
     """`run(1)`; where that runs out of memory, memory is freed and `run(2)` tries once more, in pieces half as large.
 
     Raises InterpError where that runs out too; `lower` says what its reader can lower.

@@ -97,10 +97,10 @@ def sparsify_answer(tensors: dict[str, torch.Tensor], x: torch.Tensor, k: int = 
     return z, z @ tensors["W_dec"] + tensors["b_dec"]
 
 
-def dense(codes: Any, features: int) -> torch.Tensor:
-    """Codes as a matrix [T, features]."""
-    out = torch.zeros(len(codes.offsets) - 1, features)
-    out[codes.tokens, codes.features.long()] = codes.values
+def dense(acts: Any, features: int) -> torch.Tensor:
+    """SparseActs as a matrix [T, features]."""
+    out = torch.zeros(len(acts.offsets) - 1, features)
+    out[acts.tokens, acts.features.long()] = acts.values
     return out
 
 

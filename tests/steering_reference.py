@@ -87,7 +87,7 @@ class Naive:
         """At the last position of the prompt and at every token of `ids`, which follow it: float32 [1 + ids, vocabulary]."""
         handles = [
             layer.register_forward_hook(lambda _module, _args, output, at=at: self._edited(at, output))
-            for at, layer in enumerate(self.vlm.layers)
+            for at, layer in enumerate(self.vlm.blocks)
         ]
         try:
             tensors = tiny.extend(self.inputs, torch.tensor(ids, dtype=torch.long))
@@ -126,7 +126,7 @@ class Naive:
 
 def _states(vlm: Any, inputs: Any, layer: int) -> torch.Tensor:
     caught = []
-    handle = vlm.layers[layer].register_forward_hook(lambda _module, _args, output: caught.append(output[0].float()))
+    handle = vlm.blocks[layer].register_forward_hook(lambda _module, _args, output: caught.append(output[0].float()))
     vlm.model(**inputs)
     handle.remove()
     return caught[0]

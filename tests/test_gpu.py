@@ -6,7 +6,7 @@ import torch
 import interp
 from interp import Edit
 from interp.service.service import Service
-from interp.steering import batch as runs
+from interp.steering import batch
 from tests import families, tiny
 from tests.conftest import PROMPT
 from tests.steering_reference import D, Naive, random_sae
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 def test_the_lens_on_a_gpu_ends_in_the_models_own_logits(quantize, picture):
     vlm = interp.load("emoji-llava", device="cuda", quantize=quantize)
     trace = vlm.trace(picture, "Describe the image.", max_new_tokens=4)
-    lens = interp.logit_lens(trace, layers=[trace.layers - 1])
+    lens = interp.logit_lens(trace, layers=[trace.n_layers - 1])
     ids = torch.tensor([[token.id for token in trace.tokens[:-1]]], device="cuda")
     inputs = {**vlm.prepare(picture, "Describe the image."), "input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with torch.inference_mode():
@@ -45,12 +45,12 @@ def test_features_on_a_gpu_are_those_of_the_cpu():
         on_cpu = interp.Sae("test", "test", 0, **weights, activation="topk", k=32)
         on_gpu = interp.Sae("test", "test", 0, **{key: value.cuda() for key, value in weights.items()}, activation="topk", k=32)
         states = torch.randn(40, d)
-        codes, other = on_cpu.encode(states), on_gpu.encode(states.cuda())
-        assert torch.equal(codes.features, other.features)
-        torch.testing.assert_close(codes.values, other.values, atol=1e-3, rtol=1e-3)
-        torch.testing.assert_close(on_cpu.decode(codes), on_gpu.decode(other), atol=1e-2, rtol=1e-3)
+        acts, other = on_cpu.encode(states), on_gpu.encode(states.cuda())
+        assert torch.equal(acts.features, other.features)
+        torch.testing.assert_close(acts.values, other.values, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(on_cpu.decode(acts), on_gpu.decode(other), atol=1e-2, rtol=1e-3)
         # The weights may also stay where they are while the states lie on the GPU.
-        assert torch.equal(on_cpu.encode(states.cuda()).features, codes.features)
+        assert torch.equal(on_cpu.encode(states.cuda()).features, acts.features)
 
 
 @pytest.fixture(scope="module", params=["none", "4bit"])
@@ -83,7 +83,7 @@ def test_a_steered_pair_on_a_gpu_is_what_the_definition_says(tiny_on_gpu, pictur
 
 def test_a_pair_on_a_gpu_is_two_single_runs(tiny_on_gpu, picture, monkeypatch):
     pair = interp.steer(tiny_on_gpu, picture, PROMPT, EDITS, max_new_tokens=1, words=["dog"])
-    monkeypatch.setattr(runs, "rows_at_once", lambda *_: 1)
+    monkeypatch.setattr(batch, "rows_at_once", lambda *_: 1)
     alone = interp.steer(tiny_on_gpu, picture, PROMPT, EDITS, max_new_tokens=1, words=["dog"])
     assert alone.fired == pair.fired
     for key in (0, 1):
@@ -124,7 +124,7 @@ def test_every_family_on_a_gpu(name, dtype, picture):
     torch.testing.assert_close(traces[0].states[0], traces[1].states[0].float(), atol=2e-3 * rough, rtol=2e-3 * rough)
     lenses = [interp.logit_lens(trace, top_k=1) for trace in traces]
     torch.testing.assert_close(lenses[0].log_z, lenses[1].log_z, atol=5e-3 * rough, rtol=5e-3 * rough)
-    nothing = interp.steer(there, picture, PROMPT, [Edit(vector=torch.ones(there.width), layer=1, strength=0)], max_new_tokens=4)
+    nothing = interp.steer(there, picture, PROMPT, [Edit(vector=torch.ones(there.d_model), layer=1, strength=0)], max_new_tokens=4)
     assert nothing.plain == nothing.steered
 
 

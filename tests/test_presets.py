@@ -16,14 +16,14 @@ REAL = [preset for preset in PRESETS.values() if preset.proved == "shape"]
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_a_preset_is_whole(preset):
     assert PRESETS[preset.name] is preset
-    assert preset.default_layer == round(0.75 * preset.layers) - 1
+    assert preset.default_layer == round(0.75 * preset.n_layers) - 1
     assert preset.memory_4bit_gb <= preset.memory_16bit_gb
     assert preset.memory_gb(cpu=True) == 2 * preset.memory_16bit_gb
     assert preset.licence
     assert preset.about.endswith(".")
     assert len({sae.name for sae in preset.saes}) == len(preset.saes)
     for sae in preset.saes:
-        assert 0 <= sae.layer < preset.layers
+        assert 0 <= sae.layer < preset.n_layers
         assert sae.labels
 
 

@@ -230,7 +230,7 @@ def exchanged(vlm: interp.Vlm, data: Sample) -> list[float]:
     traces = [vlm.trace(picture, QUESTIONS["describe"][0], max_new_tokens=1) for picture in data.pictures]
     rows = traces[0].positions("image")
     shares = []
-    for layer in range(vlm.depth):
+    for layer in range(vlm.n_layers):
         found = total = 0
         for i in range(len(traces)):
             own, other = set(data.scenes[i].nouns), set(data.scenes[i - 1].nouns)
@@ -243,7 +243,7 @@ def exchanged(vlm: interp.Vlm, data: Sample) -> list[float]:
                 changed[:, rows] = states
                 return changed
 
-            handle = vlm.layers[layer].register_forward_hook(exchange)
+            handle = vlm.blocks[layer].register_forward_hook(exchange)
             try:
                 said = vlm.trace(data.pictures[i], QUESTIONS["describe"][0]).answer
             finally:

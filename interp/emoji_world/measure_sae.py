@@ -103,19 +103,19 @@ def collect(vlm: interp.Vlm, layer: int, seed: str) -> Split:
 
 def dense(sae: Sae, states: torch.Tensor) -> torch.Tensor:
     """Activations of every feature: [tokens, features]. The dictionary is small enough here."""
-    codes = sae.encode(states)
+    acts = sae.encode(states)
     out = torch.zeros(len(states), sae.d_sae)
-    out[codes.tokens, codes.features.long()] = codes.values
+    out[acts.tokens, acts.features.long()] = acts.values
     return out
 
 
 def fit(sae: Sae, states: torch.Tensor) -> dict[str, float]:
     """Explained variance and L0."""
-    codes = sae.encode(states)
-    error = (states - sae.decode(codes)).pow(2).sum()
+    acts = sae.encode(states)
+    error = (states - sae.decode(acts)).pow(2).sum()
     return {
         "explained_variance": round(1 - (error / (states - states.mean(0)).pow(2).sum()).item(), 4),
-        "l0": round(len(codes.features) / len(states), 2),
+        "l0": round(len(acts.features) / len(states), 2),
     }
 
 
@@ -148,7 +148,7 @@ def noun_table(vlm: interp.Vlm, sae: Sae, choose: Split, score: Split) -> dict[s
             "MLP neuron": [torch.cat([x, -x], dim=1) for x in neurons],
         }
         table = {name: detectors(first, second, chosen_on, scored_on) for name, (first, second) in candidates.items()}
-        logits = vlm.readout.some_logits(states[1], ids)
+        logits = vlm.unembed.some_logits(states[1], ids)
     own = auroc(logits, scored_on).diagonal()
     table["unembedding row"] = [
         {"index": int(ids[c]), "auroc": own[c].item(), "average precision": average_precision(logits[:, c], scored_on[c])}

@@ -18,10 +18,10 @@ def promoted_words(vlm: "Vlm", directions: torch.Tensor, k: int = 8) -> list[Wor
     Ids that the tokenizer cannot decode are never listed.
     """
     texts, hidden = vlm.vocabulary.texts, set(vlm.vocabulary.undecodable)
-    ids = torch.tensor([i for i in range(len(texts)) if i not in hidden], device=vlm.readout.device)
+    ids = torch.tensor([i for i in range(len(texts)) if i not in hidden], device=vlm.unembed.device)
     out: list[Words] = []
     with vlm.lock, torch.inference_mode():
-        for _, logits in vlm.readout.chunks(directions.to(vlm.model.dtype), vlm.readout.buffers()[0]):
+        for _, logits in vlm.unembed.chunks(directions.to(vlm.model.dtype), vlm.unembed.buffers()[0]):
             known = logits[:, ids]
             best, worst = (ids[known.topk(min(k, len(ids)), largest=largest).indices].tolist() for largest in (True, False))
             out += [(tuple(texts[i] for i in up), tuple(texts[i] for i in down)) for up, down in zip(best, worst, strict=True)]

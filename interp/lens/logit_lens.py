@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..devices import with_less
+from ..devices import retry_on_oom
 from ..errors import InterpError
 from ..models.unembed import BLOCK, block_peaks
 from ..tracing.select import grid_of
@@ -60,32 +60,32 @@ class Lens:
     def probability(self, word: str, *, first_piece: bool = False) -> torch.Tensor:
         """Probability of a word, summed over its single-token spellings: float32 [layers, T]."""
         ids = torch.tensor(list(self.resolve(word, first_piece=first_piece).values()))
-        readout = self.trace.vlm.readout
+        unembed = self.trace.vlm.unembed
         out = torch.empty(self.log_z.shape)
 
         def read(_less: int) -> None:
             for axis, states in self._states():
-                out[axis] = (readout.some_logits(states, ids).cpu() - self.log_z[axis, :, None]).exp().sum(-1)
+                out[axis] = (unembed.some_logits(states, ids).cpu() - self.log_z[axis, :, None]).exp().sum(-1)
 
         with self.trace.vlm.lock, torch.inference_mode():
-            with_less(read, _LOWER)
+            retry_on_oom(read, _LOWER)
         return out
 
     def rank(self, word: str, *, first_piece: bool = False) -> torch.Tensor:
         """Rank of a word's best spelling in the full vocabulary, 0 for the most probable: int64 [layers, T]."""
         ids = torch.tensor(list(self.resolve(word, first_piece=first_piece).values()))
-        readout = self.trace.vlm.readout
+        unembed = self.trace.vlm.unembed
         out = torch.empty(self.log_z.shape, dtype=torch.int64)
 
         def read(less: int) -> None:
-            buffers = readout.buffers(less)
+            buffers = unembed.buffers(less)
             for axis, states in self._states():
-                for rows, logits in readout.chunks(states, buffers[0]):
+                for rows, logits in unembed.chunks(states, buffers[0]):
                     best = logits[:, ids].amax(-1, keepdim=True)
                     out[axis, rows] = (logits > best).sum(-1).cpu()
 
         with self.trace.vlm.lock, torch.inference_mode():
-            with_less(read, _LOWER)
+            retry_on_oom(read, _LOWER)
         return out
 
     def first_layer(self) -> torch.Tensor:
@@ -170,11 +170,11 @@ def logit_lens(trace: Trace, top_k: int = 5, layers: Sequence[int] | None = None
     Raises InterpError for a `top_k` below 1 or above the vocabulary, and for layers or positions that do not exist.
     """
     vlm = trace.vlm
-    readout = vlm.readout
+    unembed = vlm.unembed
     listed = len(vlm.vocabulary.texts) - len(vlm.vocabulary.undecodable)
     if not isinstance(top_k, int) or isinstance(top_k, bool) or not 1 <= top_k <= listed:
         raise InterpError(f"top_k is {top_k!r}; it must be a whole number from 1 to {listed}, the number of words {vlm.name} can say.")
-    chosen = tuple(range(EMBED, trace.layers)) if layers is None else tuple(layers)
+    chosen = tuple(range(EMBED, trace.n_layers)) if layers is None else tuple(layers)
     for layer in chosen:
         trace.residual(layer)
     length = trace.states.shape[1]
@@ -186,7 +186,7 @@ def logit_lens(trace: Trace, top_k: int = 5, layers: Sequence[int] | None = None
         raise InterpError(f"Position {outside[0]} does not exist: the trace has {length} positions, 0 to {length - 1}.")
     index = None if positions is None else torch.tensor(rows)
     with vlm.lock, torch.inference_mode():
-        read = with_less(lambda less: _read(trace, chosen, index, top_k, readout.buffers(less)), _LOWER)
+        read = retry_on_oom(lambda less: _read(trace, chosen, index, top_k, unembed.buffers(less)), _LOWER)
     return Lens(trace, chosen, rows, *read)
 
 
@@ -196,9 +196,9 @@ def affordable_layers(trace: Trace, tflop: float) -> tuple[int, ...]:
     One layer takes 2 x positions x width x vocabulary operations: 0.15 TFLOP for LLaVA-1.5 7B, 3 for LLaVA-NeXT 8B with its tiles.
     """
     vlm = trace.vlm
-    last = trace.layers - 1
-    one = 2e-12 * trace.length * vlm.width * len(vlm.vocabulary.texts)
-    count = min(trace.layers + 1, max(2, int(tflop / one)))
+    last = trace.n_layers - 1
+    one = 2e-12 * trace.length * vlm.d_model * len(vlm.vocabulary.texts)
+    count = min(trace.n_layers + 1, max(2, int(tflop / one)))
     spread = torch.linspace(EMBED, last, count).round().int().tolist()
     return tuple(sorted({EMBED, *spread, vlm.default_layer, last}))
 
@@ -207,14 +207,14 @@ def _read(
     trace: Trace, layers: Sequence[int], index: torch.Tensor | None, top_k: int, buffers: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(ids, probs, entropy, log_z) of a `Lens`; `index`: its positions, None for all."""
-    readout, (logits_buffer, weights_buffer) = trace.vlm.readout, buffers
+    unembed, (logits_buffer, weights_buffer) = trace.vlm.unembed, buffers
     shape = (len(layers), trace.states.shape[1] if index is None else len(index))
-    ids = torch.empty(*shape, top_k, dtype=torch.int64, device=readout.device)
-    probs = torch.empty(*shape, top_k, device=readout.device)
-    entropy, log_z = torch.empty(shape, device=readout.device), torch.empty(shape, device=readout.device)
+    ids = torch.empty(*shape, top_k, dtype=torch.int64, device=unembed.device)
+    probs = torch.empty(*shape, top_k, device=unembed.device)
+    entropy, log_z = torch.empty(shape, device=unembed.device), torch.empty(shape, device=unembed.device)
     for axis, layer in enumerate(layers):
         states = trace.residual(layer) if index is None else trace.residual(layer)[index]
-        for at, logits in readout.chunks(states, logits_buffer):
+        for at, logits in unembed.chunks(states, logits_buffer):
             peaks = block_peaks(logits)
             peak = peaks.amax(-1, keepdim=True)
             weights = torch.sub(logits, peak, out=weights_buffer[: len(logits)]).exp_()
@@ -223,7 +223,7 @@ def _read(
             # H = -sum p log p = log z - sum p x: no second pass for log p.
             entropy[axis, at] = (z - torch.linalg.vecdot(weights, logits) / total).clamp(min=0)
             log_z[axis, at] = z
-            readout.hide_undecodable(logits, peaks)
+            unembed.hide_undecodable(logits, peaks)
             values, found = _top_k(logits, peaks, top_k)
             ids[axis, at] = found
             probs[axis, at] = (values - z[:, None]).exp()

@@ -25,7 +25,7 @@ _LOWEST = torch.finfo(torch.float32).min  # for columns that must never win; fin
 Finish = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Readout:
+class Unembed:
     """The output side of one model."""
 
     def __init__(self, vlm: "Vlm") -> None:
@@ -94,7 +94,7 @@ def _find_finish(vlm: "Vlm") -> Finish:
     ids = vlm.tokenizer("The cat sat on the mat.", return_tensors="pt").input_ids.to(vlm.model.device)
     caught: list[torch.Tensor] = []
     with vlm.lock:  # before the hook: another thread's run must not be caught
-        handle = vlm.layers[-1].register_forward_hook(
+        handle = vlm.blocks[-1].register_forward_hook(
             lambda _module, _args, output: caught.append(output if isinstance(output, torch.Tensor) else output[0])
         )
         try:

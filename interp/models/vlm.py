@@ -17,7 +17,7 @@ from jinja2 import TemplateError
 from PIL import Image
 from torch import nn
 
-from ..devices import with_less
+from ..devices import retry_on_oom
 from ..errors import InterpError
 from ..presets import PRESETS
 from ..tracing.record import LOWER, record
@@ -25,7 +25,7 @@ from ..tracing.trace import Trace
 from ..vision.grids import Layout
 from ..vision.images import open_image
 from ..vision.layouts import LAYOUTS, REFUSED
-from .unembed import Readout
+from .unembed import Unembed
 from .vocabulary import Vocabulary
 
 _KEYS = itertools.count()
@@ -86,18 +86,18 @@ class Vlm:
         missing = [part for part, value in parts.items() if value is None]
         if missing:
             raise InterpError(f"{kind} has no {' and no '.join(missing)}: its layout is not understood.")
-        self.layers: nn.ModuleList = decoder.layers
+        self.blocks: nn.ModuleList = decoder.layers
         self.norm: Any = decoder.norm
         self.head: Any = model.get_output_embeddings()
         self.image_token_id: int = model.config.image_token_id
 
     @property
-    def depth(self) -> int:
+    def n_layers(self) -> int:
         """Number of decoder blocks."""
-        return len(self.layers)
+        return len(self.blocks)
 
     @property
-    def width(self) -> int:
+    def d_model(self) -> int:
         """Width of the residual stream."""
         return self.model.config.get_text_config().hidden_size
 
@@ -110,7 +110,7 @@ class Vlm:
     def default_layer(self) -> int:
         """Where a lens is read first: about three quarters deep. The last layer already speaks of the next token."""
         preset = PRESETS.get(self.name)
-        return preset.default_layer if preset else max(0, round(0.75 * self.depth) - 1)
+        return preset.default_layer if preset else max(0, round(0.75 * self.n_layers) - 1)
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
@@ -124,9 +124,9 @@ class Vlm:
         return frozenset(self.tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
 
     @functools.cached_property
-    def readout(self) -> Readout:
+    def unembed(self) -> Unembed:
         """The final norm and head, with what comes after it."""
-        return Readout(self)
+        return Unembed(self)
 
     @property
     def context(self) -> int:
@@ -267,4 +267,4 @@ class Vlm:
         def run(_less: int) -> Trace:
             return record(self, inputs, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
 
-        return with_less(run, LOWER)
+        return retry_on_oom(run, LOWER)

@@ -20,9 +20,9 @@ from ..errors import InterpError
 from ..lens.directions import Words, listed, promoted_words
 from ..tracing.select import grid_of, select, sinks
 from ..tracing.trace import Trace
-from .fit import Quality, measure
+from .fit import ReconstructionFit, measure
 from .labels.labels import neuronpedia_link
-from .sae import Codes, Sae
+from .sae import Sae, SparseActs
 
 RankBy = Literal["mean", "max", "frequency"]
 RANKINGS: tuple[RankBy, ...] = ("mean", "max", "frequency")
@@ -97,7 +97,7 @@ class Features:
     encoding: "Encoding"
 
     @property
-    def quality(self) -> dict[str, Quality]:
+    def quality(self) -> dict[str, ReconstructionFit]:
         """Whether to believe it: by kind of token, over the whole input."""
         return self.encoding.quality
 
@@ -142,7 +142,7 @@ class Encoding:
 
     trace: Trace
     sae: Sae
-    codes: Codes
+    acts: SparseActs
     left_out: tuple[int, ...]
     """Positions that rankings and averages pass over: BOS, and attention sinks (norm over five times the median of their kind)."""
 
@@ -152,11 +152,11 @@ class Encoding:
         return self.sae.notes_for((self.trace.model_name, *self.trace.vlm.names))
 
     @functools.cached_property
-    def quality(self) -> dict[str, Quality]:
+    def quality(self) -> dict[str, ReconstructionFit]:
         """How well the SAE rebuilds image tokens and text tokens (prompt and answer) of this input; positions left out are not counted."""
         found = {"image": self.select("image")[1], "text": sorted(self.select("prompt")[1] + self.select("answer")[1])}
         states = self.trace.residual(self.sae.layer)
-        return {kind: measure(kind, states[rows], self.codes.rows(torch.tensor(rows)), self.sae) for kind, rows in found.items() if rows}
+        return {kind: measure(kind, states[rows], self.acts.rows(torch.tensor(rows)), self.sae) for kind, rows in found.items() if rows}
 
     def select(self, where: Any) -> tuple[str, list[int]]:
         """The tokens at `where`, in words and as positions. See `positions.select`."""
@@ -192,11 +192,11 @@ class Encoding:
 
     def _statistics(self, positions: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """The features that are active at these positions, by number, and their mean, max and share of tokens: float32 [features, 3]."""
-        codes = self.codes.rows(torch.tensor(positions, dtype=torch.long))
-        features, index = codes.features.unique(return_inverse=True)
+        acts = self.acts.rows(torch.tensor(positions, dtype=torch.long))
+        features, index = acts.features.unique(return_inverse=True)
         total, peak = torch.zeros(2, len(features))
-        total.index_add_(0, index, codes.values)
-        peak.scatter_reduce_(0, index, codes.values, "amax")
+        total.index_add_(0, index, acts.values)
+        peak.scatter_reduce_(0, index, acts.values, "amax")
         count = torch.bincount(index, minlength=len(features))
         return features, torch.stack([total / len(positions), peak, count / len(positions)], dim=1)
 
@@ -238,12 +238,12 @@ class Encoding:
     def _activations(self, features: list[int]) -> torch.Tensor:
         """Activations of some features at every position: [features, T]."""
         chosen = torch.tensor(features, dtype=torch.int32)
-        out = torch.zeros(len(features), len(self.codes.offsets) - 1)
+        out = torch.zeros(len(features), len(self.acts.offsets) - 1)
         if len(features):
             order = chosen.argsort()
-            at = torch.searchsorted(chosen[order], self.codes.features).clamp(max=len(features) - 1)
-            hit = chosen[order][at] == self.codes.features
-            out[order[at[hit]], self.codes.tokens[hit]] = self.codes.values[hit]
+            at = torch.searchsorted(chosen[order], self.acts.features).clamp(max=len(features) - 1)
+            hit = chosen[order][at] == self.acts.features
+            out[order[at[hit]], self.acts.tokens[hit]] = self.acts.values[hit]
         return out
 
     def _words(self, features: list[int]) -> dict[int, Words]:
@@ -265,8 +265,8 @@ def encode(trace: Trace, sae: Sae) -> Encoding:
         raise InterpError(
             f"{sae.name} reads a residual stream of width {sae.d_in}; {trace.model_name} has width {width}. Choose an SAE made for this model."
         )
-    if sae.layer >= trace.layers:
-        raise InterpError(f"{sae.name} reads layer {sae.layer}; {trace.model_name} has layers 0 to {trace.layers - 1}.")
+    if sae.layer >= trace.n_layers:
+        raise InterpError(f"{sae.name} reads layer {sae.layer}; {trace.model_name} has layers 0 to {trace.n_layers - 1}.")
     states, vlm = trace.residual(sae.layer), trace.vlm
     broken = (~states.isfinite().all(dim=-1)).nonzero().flatten().tolist()
     if broken:
@@ -275,8 +275,8 @@ def encode(trace: Trace, sae: Sae) -> Encoding:
             f"others: nothing can be said about its features. Load the model in a wider dtype."
         )
     with vlm.lock:
-        codes = sae.encode(states.to(vlm.model.device))
-    return Encoding(trace, sae, codes, sinks(trace, states))
+        acts = sae.encode(states.to(vlm.model.device))
+    return Encoding(trace, sae, acts, sinks(trace, states))
 
 
 def top_features(trace: Trace, sae: Sae, k: int = 10, where: Any = "image", rank_by: RankBy = "mean") -> Features:

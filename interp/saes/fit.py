@@ -1,6 +1,6 @@
 """How far an SAE can be believed on some tokens: what it rebuilds of them and with how many features, beside its own figures.
 
-Knows rows of states and their codes; knows nothing of traces, pictures and pages.
+Knows rows of states and their acts; knows nothing of traces, pictures and pages.
 """
 
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from .sae import Codes, Figures, Sae
+from .sae import Sae, SaeMetrics, SparseActs
 
 _POOR, _UNLIKE = 0.5, 0.2  # explained variance below this; or that much below the SAE's own
 _ROUNDING = 1e-9  # share of the sum of squares that equal tokens may seem to differ by
 
 
 @dataclass(frozen=True)
-class Quality:
+class ReconstructionFit:
     """How well an SAE rebuilds the tokens of one kind of this input."""
 
     kind: str
@@ -27,7 +27,7 @@ class Quality:
     """Active features per token."""
     active_share: float
     """Share of all features that are active on at least one of these tokens."""
-    trained: Figures | None
+    trained: SaeMetrics | None
     """The SAE's own figures on the data it was trained for, where known."""
 
     @property
@@ -57,16 +57,16 @@ class Quality:
         }
 
 
-def measure(kind: str, states: torch.Tensor, codes: Codes, sae: Sae) -> Quality:
-    """The quality of `codes` as a description of `states` [tokens, d_in], one token at least."""
+def measure(kind: str, states: torch.Tensor, acts: SparseActs, sae: Sae) -> ReconstructionFit:
+    """The quality of `acts` as a description of `states` [tokens, d_in], one token at least."""
     x = states.float()
     spread = (x - x.mean(0)).pow(2).sum().item()
-    error = (x - sae.decode(codes)).pow(2).sum().item()
-    return Quality(
+    error = (x - sae.decode(acts)).pow(2).sum().item()
+    return ReconstructionFit(
         kind=kind,
         tokens=len(x),
         explained_variance=1 - error / spread if spread > _ROUNDING * x.pow(2).sum().item() else None,
-        l0=len(codes.features) / len(x),
-        active_share=len(codes.features.unique()) / sae.d_sae,
+        l0=len(acts.features) / len(x),
+        active_share=len(acts.features.unique()) / sae.d_sae,
         trained=sae.trained.get(kind) or sae.trained.get("all"),
     )

@@ -24,7 +24,7 @@ from ..errors import InterpError
 from ..tracing.trace import EMBED
 from .labels.labels import Labels, is_neuronpedia_id, labels_from_file
 from .labels.published import neuronpedia_labels
-from .sae import Activation, Figures, Sae
+from .sae import Activation, Sae, SaeMetrics
 
 SAE_LENS, SPARSIFY = "sae_weights.safetensors", "sae.safetensors"
 _ACTIVATIONS: dict[str, Activation] = {"standard": "relu", "topk": "topk", "jumprelu": "jumprelu", "gated": "gated"}
@@ -221,7 +221,7 @@ def densities(log_density: torch.Tensor | None, features: int) -> torch.Tensor |
     return 10.0 ** log_density.float().cpu()
 
 
-def _figures(trained: Any) -> dict[str, Figures]:
+def _figures(trained: Any) -> dict[str, SaeMetrics]:
     """What cfg.json says of an SAE's fit, by kind of token; whatever is no number is passed over."""
     kinds = {kind: said for kind, said in trained.items() if isinstance(said, dict)} if isinstance(trained, dict) else {}
     numbers = {
@@ -230,7 +230,7 @@ def _figures(trained: Any) -> dict[str, Figures]:
         }
         for kind, said in kinds.items()
     }
-    return {kind: Figures(**values) for kind, values in numbers.items() if values}
+    return {kind: SaeMetrics(**values) for kind, values in numbers.items() if values}
 
 
 def layer_read(metadata: dict[str, Any], name: str, place: str, layer: int | None) -> int:

@@ -35,7 +35,7 @@ from .formats import (
     told,
 )
 from .labels.published import LMMS_LAB, explanation_labels
-from .sae import Figures, Sae
+from .sae import Sae, SaeMetrics
 
 _PICKLES = (".pt", ".pth", ".pkl", ".bin", ".ckpt")
 # Loaders of sae-lens that unpickle what they download.
@@ -136,9 +136,9 @@ def _from_release(release: Any, sae_id: str, layer: int | None, device: str, dty
         )
     # sae-lens fills what its table leaves out with these.
     variance, l0 = release.expected_var_explained.get(sae_id, 1.0), release.expected_l0.get(sae_id, 0.0)
-    known = Figures(None if variance == 1.0 else variance, l0 or None)
+    known = SaeMetrics(None if variance == 1.0 else variance, l0 or None)
     found = converted(sae, name, at, release.neuronpedia_id.get(sae_id))
-    return dataclasses.replace(found, trained={"all": known} if known != Figures() else {}, density=densities(logdensities, found.d_sae))
+    return dataclasses.replace(found, trained={"all": known} if known != SaeMetrics() else {}, density=densities(logdensities, found.d_sae))
 
 
 def _from_hub(source: str, layer: int | None, device: str, dtype: str, revision: str | None) -> Sae:

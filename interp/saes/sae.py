@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from ..devices import with_less
+from ..devices import retry_on_oom
 from ..errors import InterpError
 from .labels.labels import Labels
 
@@ -26,7 +26,7 @@ _LOWER = "Choose an SAE with fewer features, a shorter answer, a smaller picture
 
 
 @dataclass(frozen=True)
-class Codes:
+class SparseActs:
     """The active features of T tokens: token t owns the entries from `offsets[t]` to `offsets[t + 1]`, by feature number."""
 
     offsets: torch.Tensor
@@ -45,18 +45,18 @@ class Codes:
         """The token of every entry: int64 [entries]."""
         return torch.repeat_interleave(torch.arange(len(self.offsets) - 1), self.offsets.diff())
 
-    def rows(self, rows: torch.Tensor) -> "Codes":
-        """The codes of some tokens (whole numbers from 0 on, repeated or none at all), in that order."""
+    def rows(self, rows: torch.Tensor) -> "SparseActs":
+        """The acts of some tokens (whole numbers from 0 on, repeated or none at all), in that order."""
         rows = rows.long()
         counts = self.offsets.diff()[rows]
         starts = self.offsets[:-1][rows]
         offsets = F.pad(counts.cumsum(0), (1, 0)).int()
         entries = torch.arange(int(offsets[-1])) + torch.repeat_interleave(starts - offsets[:-1], counts)
-        return Codes(offsets, self.features[entries], self.values[entries], self.shift[rows], self.scale[rows])
+        return SparseActs(offsets, self.features[entries], self.values[entries], self.shift[rows], self.scale[rows])
 
 
 @dataclass(frozen=True)
-class Figures:
+class SaeMetrics:
     """How well an SAE rebuilds the kind of data it was made for, where that is known."""
 
     explained_variance: float | None = None
@@ -94,7 +94,7 @@ class Sae:
     normalisation: Normalisation = "none"
     density: torch.Tensor | None = None
     """Share of the tokens of a reference set on which each feature is active: float32 [d_sae]."""
-    trained: dict[str, Figures] = field(default_factory=dict)
+    trained: dict[str, SaeMetrics] = field(default_factory=dict)
     """Its own figures, by kind of token ("image", "text") or for "all"."""
     labels: Labels = field(default_factory=lambda: Labels({}, ""))
     neuronpedia_id: str | None = None
@@ -122,14 +122,14 @@ class Sae:
         return feature
 
     @torch.inference_mode()
-    def encode(self, states: torch.Tensor) -> Codes:
+    def encode(self, states: torch.Tensor) -> SparseActs:
         """The active features of `states` [T, d_in], exact and sparse, on the CPU. Computed in float32 on the device of `states`.
 
         Peak memory beyond the weights is about three times `_BLOCK_BYTES`, and what is active. Raises InterpError where that is not there.
         """
-        return with_less(lambda less: self._encode(states, less), _LOWER)
+        return retry_on_oom(lambda less: self._encode(states, less), _LOWER)
 
-    def _encode(self, states: torch.Tensor, less: int) -> Codes:
+    def _encode(self, states: torch.Tensor, less: int) -> SparseActs:
         x, shift, scale = self._normalised(states.float())
         if self.subtract_b_dec:
             x = x - self.b_dec.to(x)
@@ -141,21 +141,21 @@ class Sae:
             columns = block.stop - start
             out = buffer[: len(x) * columns].view(len(x), columns)
             keep.add(start, self._activate(torch.mm(x, self.W_enc[:, block].to(x), out=out), block))
-        return Codes(*keep.entries(), shift.cpu(), scale.cpu())
+        return SparseActs(*keep.entries(), shift.cpu(), scale.cpu())
 
     @torch.inference_mode()
-    def decode(self, codes: Codes) -> torch.Tensor:
-        """The states that these codes stand for: float32 [T, d_in] on the CPU."""
-        tokens, device = len(codes.offsets) - 1, self.W_dec.device
+    def decode(self, acts: SparseActs) -> torch.Tensor:
+        """The states that these acts stand for: float32 [T, d_in] on the CPU."""
+        tokens, device = len(acts.offsets) - 1, self.W_dec.device
         # Where the table cannot be read as it is, only the rows that are needed are converted, for a few tokens at a time.
         exact = self.W_dec.dtype == torch.float32 and self.W_dec.is_contiguous()
-        most = int(codes.offsets.diff().max()) if tokens else 0
+        most = int(acts.offsets.diff().max()) if tokens else 0
         step = max(1, tokens if exact else _BLOCK_BYTES // (4 * self.d_in * max(1, most)))
         summed = torch.empty(tokens, self.d_in)
         for start in range(0, tokens, step):
-            offsets = codes.offsets[start : start + step + 1]
+            offsets = acts.offsets[start : start + step + 1]
             entries = slice(int(offsets[0]), int(offsets[-1]))
-            features, values = codes.features[entries].to(device), codes.values[entries].to(device)
+            features, values = acts.features[entries].to(device), acts.values[entries].to(device)
             if exact:
                 table = self.W_dec
             else:
@@ -163,7 +163,7 @@ class Sae:
                 table, features = self.W_dec[needed.long()].float(), features.int()
             bags = (offsets[:-1] - offsets[0]).to(device)
             summed[start : start + step] = F.embedding_bag(features, table, bags, mode="sum", per_sample_weights=values)
-        return (summed + self.b_dec.float().cpu()) / codes.scale + codes.shift
+        return (summed + self.b_dec.float().cpu()) / acts.scale + acts.shift
 
     def only(self, feature: int, device: torch.device) -> "Sae":
         """This one feature by itself, in float32 on `device`: all that steering needs to read and to write it.

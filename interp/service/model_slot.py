@@ -10,7 +10,7 @@ from ..models.loading import OnProgress, Quantize, Ready, fetch
 from ..models.vlm import Vlm
 
 
-class OneModel:
+class ModelSlot:
     """At most one model in memory.
 
     `forget(name)` is called before the loaded one is freed, with the name of the next: whatever else holds the model must let go of it.

@@ -26,7 +26,7 @@ from ..tracing.cache import TraceCache
 from ..tracing.trace import Trace
 from ..web.payloads import lens as payload
 from ..web.payloads.features import found_payload, one_feature
-from .model_slot import OneModel
+from .model_slot import ModelSlot
 from .zerogpu import on_gpu, seconds
 
 MAX_NEW_TOKENS = 256
@@ -65,7 +65,7 @@ class Service:
         self._device = device
         self.traces = TraceCache()
         self._fixed = shared and not any_model
-        self._model = OneModel(quantize=quantize, device=device, forget=self._forget)
+        self._model = ModelSlot(quantize=quantize, device=device, forget=self._forget)
         self._loading = threading.Lock()
         self._results: OrderedDict[str, object] = OrderedDict()
         self._saes: dict[str, Sae] = {}
@@ -80,7 +80,7 @@ class Service:
         return not self._fixed
 
     def vlm(self, name: str | None = None, on_progress: OnProgress | None = None) -> Vlm:
-        """The model of this name, in the place of any other (see `OneModel.get`). `on_progress` gets lines about what is done meanwhile."""
+        """The model of this name, in the place of any other (see `ModelSlot.get`). `on_progress` gets lines about what is done meanwhile."""
         name = (name or self.default_model).strip()
         if self._fixed and name != self.default_model:
             raise InterpError(
@@ -107,7 +107,7 @@ class Service:
             {
                 "name": preset.name,
                 "checkpoint": preset.checkpoint if "/" in preset.checkpoint and not preset.checkpoint.startswith("/") else preset.name,
-                "layers": preset.layers,
+                "layers": preset.n_layers,
                 "default_layer": preset.default_layer,
                 "saes": [{"name": sae.name, "layer": sae.layer, "labels": sae.labels, "note": sae.note} for sae in preset.saes],
                 "loaded": preset.name == loaded,

@@ -13,7 +13,7 @@ from ..errors import InterpError
 from ..lens.logit_lens import Lens
 from ..saes.features import Encoding
 from ..steering.edits import Edit
-from ..steering.results import Steered, Sweep
+from ..steering.results import SteeringResult, Sweep
 from ..steering.steer import steer, steer_sweep, steered_trace
 from ..tracing.trace import Trace
 from ..web.payloads.edits import Chip, edits_payload, found_chips, renewed
@@ -31,7 +31,7 @@ _WATCHED = 3  # words, where nobody says which
 class SteerRun:
     """A steered answer with the plain trace of the same input, which a lens of the steered run needs."""
 
-    steered: Steered
+    steered: SteeringResult
     trace: Callable[[], Trace]
 
 
@@ -60,7 +60,7 @@ class SteerService:
         words: str = "",
         on_text: OnText | None = None,
         stop: threading.Event | None = None,
-    ) -> Steered:
+    ) -> SteeringResult:
         """The plain and the steered answer. `words`: to watch, with commas between them."""
         sampling = _sampling(max_new_tokens, temperature, seed)
         how = {"words": _words(words), "on_text": on_text, "stop": stop, "allow": seconds(sampling["max_new_tokens"], rows=2), **sampling}

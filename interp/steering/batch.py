@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from ..devices import with_less
+from ..devices import retry_on_oom
 from ..errors import InterpError
-from ..tracing.record import plainly, tokens_of
+from ..tracing.record import greedy, tokens_of
 from ..tracing.trace import Prompt
-from .edit_hooks import Applied, Hooks
+from .edit_hooks import EditEffect, EditHooks
 from .edits import Edit, Scale, checked_value
 from .generation import Answer, Noise, Stop, Stream, answer_of, not_finite, repeated, rows_at_once
-from .results import Steered
+from .results import SteeringResult
 
 if TYPE_CHECKING:
     from ..models.vlm import Inputs, Vlm
@@ -37,7 +37,7 @@ def prompt_of(vlm: "Vlm", inputs: "Inputs") -> Prompt:
 
 
 @dataclass(frozen=True)
-class Run:
+class SteeringBatch:
     """One picture and prompt, answered with many sets of edits."""
 
     vlm: "Vlm"
@@ -50,7 +50,7 @@ class Run:
     on_text: Callable[[list[str]], None] | None
     stop: threading.Event | None
 
-    def all(self, sets: Sequence[tuple[Edit, ...]]) -> list[Steered]:
+    def all(self, sets: Sequence[tuple[Edit, ...]]) -> list[SteeringResult]:
         """One plain row and one row for each set, in as few batches as the memory allows."""
         vlm, new = self.vlm, self.max_new_tokens
         if not isinstance(new, int) or isinstance(new, bool) or new < 1:
@@ -64,15 +64,15 @@ class Run:
             raise InterpError(f"words is {self.words!r}; it must be a list of words.")
         ids = {word: list(vlm.vocabulary.resolve(word, vlm.tokenizer).values()) for word in self.words}
         with vlm.lock, torch.inference_mode():
-            return with_less(lambda less: self._run(sets, ids, less), _LOWER)
+            return retry_on_oom(lambda less: self._run(sets, ids, less), _LOWER)
 
-    def _run(self, sets: Sequence[tuple[Edit, ...]], words: dict[str, list[int]], less: int) -> list[Steered]:
+    def _run(self, sets: Sequence[tuple[Edit, ...]], words: dict[str, list[int]], less: int) -> list[SteeringResult]:
         """All rows, in batches of `less` times fewer than the memory should allow."""
         vlm = self.vlm
         rows: list[tuple[Edit, ...]] = [(), *sets]
         texts = [""] * len(rows)
         answers: list[Answer] = []
-        applied: list[tuple[Applied, ...]] = []
+        applied: list[tuple[EditEffect, ...]] = []
         found: list[_Reading] = []
         reference: torch.Tensor | None = None
         inputs = vlm.prepare(self.image, self.prompt)
@@ -88,7 +88,7 @@ class Run:
                 if self.on_text:
                     self.on_text(list(texts))
 
-            with Hooks(vlm, prompt, batch, scales) as hooks:
+            with EditHooks(vlm, prompt, batch, scales) as hooks:
                 said, first, cache = self._generate(inputs, batch, show)
             answers += said
             applied += hooks.applied([len(answer.ids) for answer in said])
@@ -101,7 +101,9 @@ class Run:
         notes = inputs.notes + _notes(sets[0], vlm)
         plain, *others = found
         return [
-            Steered(vlm.name, self.prompt, answers[0], answer, did, read.kl, {w: (plain.words[w], read.words[w]) for w in words}, notes)
+            SteeringResult(
+                vlm.name, self.prompt, answers[0], answer, did, read.kl, {w: (plain.words[w], read.words[w]) for w in words}, notes
+            )
             for answer, did, read in zip(answers[1:], applied[1:], others, strict=True)
         ]
 
@@ -111,7 +113,7 @@ class Run:
         """Answers, logits behind the prompt [rows, 1, vocabulary], and the cache of all that was read."""
         vlm = self.vlm
         noise = Noise(self.temperature, self.seed, rows)
-        with plainly(vlm):
+        with greedy(vlm):
             out: Any = vlm.model.generate(
                 **repeated(inputs.tensors, len(rows)),
                 max_new_tokens=self.max_new_tokens,
@@ -142,9 +144,9 @@ class Run:
         try:
             cache.crop(prompt.length - cache.get_seq_length())
         except RuntimeError:  # a sliding window has forgotten its beginning
-            with Hooks(vlm, prompt, rows, scales):
+            with EditHooks(vlm, prompt, rows, scales):
                 return vlm.read(repeated(inputs.tensors, len(rows)), plain)
-        with Hooks(vlm, prompt, rows, scales, begin=prompt.length):
+        with EditHooks(vlm, prompt, rows, scales, begin=prompt.length):
             return vlm.read_on(first, cache, plain)
 
 

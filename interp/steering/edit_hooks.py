@@ -24,7 +24,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Applied:
+class EditEffect:
     """What one edit did while the steered answer was generated."""
 
     edit: Edit
@@ -49,7 +49,7 @@ class Applied:
         }
 
 
-class Hooks:
+class EditHooks:
     """The edits of every row of a batch, as hooks on the layers they belong to; gone afterwards, whatever happens.
 
     `scales` holds, for each layer that any batch edits, the sizes of the unedited run. Where it holds None the layer is measured now, on
@@ -59,7 +59,7 @@ class Hooks:
     def __init__(
         self, vlm: "Vlm", prompt: Prompt, rows: Sequence[tuple[Edit, ...]], scales: dict[int, Scale | None], *, begin: int = 0
     ) -> None:
-        self._layers = vlm.layers
+        self._blocks = vlm.blocks
         self._prompt, self._rows, self._scales = prompt, rows, scales
         self._begin = begin
         self._seen = dict.fromkeys(scales, begin)
@@ -70,7 +70,7 @@ class Hooks:
             for edit in edits:
                 # Rows that push the same direction in the same way are computed together.
                 key = (id(edit.sae), id(edit.vector), edit.feature, edit.at, edit.unit, repr(edit.where))
-                move = grouped.setdefault(key, _Move(edit, _device_of(vlm.layers[edit.at], vlm.model.device)))
+                move = grouped.setdefault(key, _Move(edit, _device_of(vlm.blocks[edit.at], vlm.model.device)))
                 self._of_row[-1].append((move, len(move.rows)))
                 move.add(row, edit.value)
         self._moves = [*grouped.values()]
@@ -84,7 +84,7 @@ class Hooks:
                     return self._edited(layer, output)
                 return (self._edited(layer, output[0]), *output[1:])
 
-            self._handles.append(self._layers[layer].register_forward_hook(leave))
+            self._handles.append(self._blocks[layer].register_forward_hook(leave))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None") -> None:
@@ -108,7 +108,7 @@ class Hooks:
                     move.apply(hidden, change, columns, scale, start)
         return hidden if change is None else (hidden + change).to(hidden.dtype)  # summed in float32 at least
 
-    def applied(self, lengths: Sequence[int]) -> list[tuple[Applied, ...]]:
+    def applied(self, lengths: Sequence[int]) -> list[tuple[EditEffect, ...]]:
         """For every row what its edits did while it generated an answer of so many tokens."""
         return [
             tuple(move.applied(index, edit, length) for (move, index), edit in zip(moves, edits, strict=True))
@@ -169,7 +169,7 @@ class _Move:
         length = delta.norm(dim=-1)
         self._calls.append((len(columns), length.sum(1), (length / states.norm(dim=-1).clamp(min=_TINY)).sum(1)))
 
-    def applied(self, index: int, edit: Edit, steps: int) -> Applied:
+    def applied(self, index: int, edit: Edit, steps: int) -> EditEffect:
         """What it did in its `index`-th row, whose answer has so many tokens; the batch may have gone on for others."""
         calls = self._calls[:steps]  # the first is the prompt, and the last token of an answer never enters the model
         fired = sum(count for count, _, _ in calls)
@@ -180,4 +180,4 @@ class _Move:
                 f"With {edit.unit} {edit.value:g} on {edit.name} the states are too large for the model to compute with. "
                 "Push less: a strength of 1 is already as long as the usual residual."
             )
-        return Applied(edit, fired, absolute / fired, relative / fired)
+        return EditEffect(edit, fired, absolute / fired, relative / fired)

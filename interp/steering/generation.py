@@ -120,7 +120,7 @@ def rows_at_once(vlm: "Vlm", length: int) -> int:
     config = vlm.model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cache = 2 * vlm.depth * heads * head * vlm.model.dtype.itemsize
+    cache = 2 * vlm.n_layers * heads * head * vlm.model.dtype.itemsize
     working = 4 * (8 * config.hidden_size + 3 * config.intermediate_size)
     logits = 4 * 3 * len(vlm.vocabulary.texts)
     return max(1, int(_SHARE * free_bytes(vlm.model.device)) // (length * (cache + working) + min(length, 256) * logits))

@@ -4,20 +4,20 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
-from .edit_hooks import Applied
+from .edit_hooks import EditEffect
 from .edits import Edit
 from .generation import Answer
 
 
 @dataclass(frozen=True)
-class Steered:
+class SteeringResult:
     """A plain and a steered answer to one picture and prompt."""
 
     model_name: str
     prompt: str
     plain_answer: Answer
     steered_answer: Answer
-    applied: tuple[Applied, ...]
+    applied: tuple[EditEffect, ...]
     kl: tuple[float, ...]
     """KL(plain || steered) in nats at each position of the plain answer, both reading the plain answer; kl[0] is the first answer token."""
     words: dict[str, tuple[tuple[float, ...], tuple[float, ...]]]
@@ -75,7 +75,7 @@ class Sweep:
     values: tuple[float, ...]
     """Of `edit`'s unit."""
     edit: Edit
-    runs: tuple[Steered, ...]
+    runs: tuple[SteeringResult, ...]
     """One for each value."""
 
     def to_list(self) -> list[dict[str, Any]]:

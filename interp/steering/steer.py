@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..devices import with_less
+from ..devices import retry_on_oom
 from ..errors import InterpError
 from ..saes.sae import plain_name
 from ..tracing.record import LOWER, record
 from ..tracing.trace import Trace
-from .batch import Run, prompt_of
-from .edit_hooks import Hooks
+from .batch import SteeringBatch, prompt_of
+from .edit_hooks import EditHooks
 from .edits import Edit, Scale, checked_value
 from .generation import Answer
-from .results import Steered, Sweep
+from .results import SteeringResult, Sweep
 
 if TYPE_CHECKING:
     from ..models.vlm import Vlm
@@ -39,8 +39,8 @@ def steer(
     words: Sequence[str] = (),
     on_text: Callable[[list[str]], None] | None = None,
     stop: threading.Event | None = None,
-) -> Steered:
-    """Answer plainly and with all `edits` together, in one batch.
+) -> SteeringResult:
+    """Answer greedy and with all `edits` together, in one batch.
 
     Edits of one layer all read the same state and their changes are added: their order means nothing. `temperature` 0 is greedy; above it,
     both answers are sampled with the same noise at every step, drawn from `seed`. `words`: words whose probability is wanted at every
@@ -50,7 +50,7 @@ def steer(
     an answer that is not finite, and words of several tokens.
     """
     _check(vlm, edits)
-    run = Run(vlm, image, prompt, max_new_tokens, temperature, seed, words, on_text, stop)
+    run = SteeringBatch(vlm, image, prompt, max_new_tokens, temperature, seed, words, on_text, stop)
     return run.all([tuple(edits)])[0]
 
 
@@ -79,7 +79,7 @@ def steer_sweep(
     _check(vlm, [edit, *others])
     for value in strengths:
         checked_value(edit.unit, value)
-    run = Run(vlm, image, prompt, max_new_tokens, temperature, seed, words, on_text, stop)
+    run = SteeringBatch(vlm, image, prompt, max_new_tokens, temperature, seed, words, on_text, stop)
     runs = run.all([(edit.with_value(value), *others) for value in strengths])
     return Sweep(tuple(strengths), edit, tuple(runs))
 
@@ -98,10 +98,10 @@ def steered_trace(trace: Trace, edits: Sequence[Edit], answer: Answer) -> Trace:
         scales: dict[int, Scale | None] = {layer: Scale.of(prompt, trace.residual(layer)[: prompt.length]) for layer in layers}
 
         def run(_less: int) -> Trace:
-            with Hooks(vlm, prompt, [tuple(edits)], scales):
+            with EditHooks(vlm, prompt, [tuple(edits)], scales):
                 return record(vlm, inputs, max_new_tokens=0, answer=torch.tensor(answer.ids))
 
-        return with_less(run, LOWER)
+        return retry_on_oom(run, LOWER)
 
 
 def _check(vlm: "Vlm", edits: Sequence[Edit]) -> None:
@@ -112,13 +112,13 @@ def _check(vlm: "Vlm", edits: Sequence[Edit]) -> None:
     for edit in edits:
         if not isinstance(edit, Edit):
             raise InterpError(f"A {type(edit).__name__} is no Edit; make one with interp.Edit(sae=..., feature=..., strength=...).")
-        if len(edit.direction) != vlm.width:
+        if len(edit.direction) != vlm.d_model:
             raise InterpError(
-                f"{edit.name} has width {len(edit.direction)}; the residual stream of {vlm.name} has width {vlm.width}. "
+                f"{edit.name} has width {len(edit.direction)}; the residual stream of {vlm.name} has width {vlm.d_model}. "
                 f"Choose a direction made for this model."
             )
-        if not 0 <= edit.at < vlm.depth:
-            raise InterpError(f"{edit.name} acts after layer {edit.at}; {vlm.name} has layers 0 to {vlm.depth - 1}.")
+        if not 0 <= edit.at < vlm.n_layers:
+            raise InterpError(f"{edit.name} acts after layer {edit.at}; {vlm.name} has layers 0 to {vlm.n_layers - 1}.")
     own = {plain_name(name) for name in vlm.names}  # it may be called one thing by an SAE and another by a contrast
     models = {vlm.name if plain_name(edit.model_name) in own else plain_name(edit.model_name) for edit in edits if edit.model_name}
     if len(models) > 1:

@@ -25,21 +25,21 @@ LOWER = "Lower max_new_tokens, take a smaller picture, load the model with quant
 
 
 class _Recorder:
-    """Hooks that write each layer's residual stream into one tensor, step by step, and are gone afterwards."""
+    """EditHooks that write each layer's residual stream into one tensor, step by step, and are gone afterwards."""
 
     def __init__(self, vlm: "Vlm", capacity: int) -> None:
-        self._layers = vlm.layers
+        self._blocks = vlm.blocks
         self._capacity = capacity
         self._states: torch.Tensor | None = None
-        self._filled = [0] * (len(vlm.layers) + 1)
+        self._filled = [0] * (len(vlm.blocks) + 1)
         self._handles: list[Any] = []
 
     def __enter__(self) -> Self:
         def enter(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._write(0, args[0] if args else kwargs["hidden_states"])
 
-        self._handles.append(self._layers[0].register_forward_pre_hook(enter, with_kwargs=True))
-        for index, layer in enumerate(self._layers, 1):
+        self._handles.append(self._blocks[0].register_forward_pre_hook(enter, with_kwargs=True))
+        for index, layer in enumerate(self._blocks, 1):
 
             def leave(_module: Any, _args: Any, output: Any, index: int = index) -> None:
                 self._write(index, output if isinstance(output, torch.Tensor) else output[0])
@@ -98,7 +98,7 @@ def record(
     length = prompt_ids.shape[1]
     tokenizer = vlm.tokenizer
     vlm.check_length(length, max_new_tokens if answer is None else 0)
-    with vlm.lock, plainly(vlm), torch.inference_mode():
+    with vlm.lock, greedy(vlm), torch.inference_mode():
         if answer is None:
             with _Recorder(vlm, length + max_new_tokens - 1) as recorder:
                 ids = vlm.model.generate(
@@ -133,7 +133,7 @@ def record(
 
 
 @contextlib.contextmanager
-def plainly(vlm: "Vlm") -> Iterator[None]:
+def greedy(vlm: "Vlm") -> Iterator[None]:
     """Greedy generation without the penalties and suppressed tokens a checkpoint may ask for: the answer is what the last layer reads."""
     own = vlm.model.generation_config
     ends = sorted(vlm.end_ids) or None

@@ -85,7 +85,7 @@ class Trace:
     _vlm: "Vlm | None" = field(default=None, repr=False)
 
     @property
-    def layers(self) -> int:
+    def n_layers(self) -> int:
         """Number of decoder blocks."""
         return self.states.shape[0] - 1
 
@@ -105,9 +105,9 @@ class Trace:
 
     def residual(self, layer: int) -> torch.Tensor:
         """The residual stream [T, d] after block `layer` (counted from 0; `EMBED` for what enters block 0), in the model's dtype."""
-        if not EMBED <= layer < self.layers:
+        if not EMBED <= layer < self.n_layers:
             raise InterpError(
-                f"Layer {layer} does not exist: {self.model_name} has layers 0 to {self.layers - 1}, and {EMBED} for the input."
+                f"Layer {layer} does not exist: {self.model_name} has layers 0 to {self.n_layers - 1}, and {EMBED} for the input."
             )
         return self.states[layer + 1]
 
@@ -149,11 +149,11 @@ class Trace:
             raise InterpError(f"The trace at {path!s} cannot be read ({error}).") from error
         if about["schema"] != SCHEMA:
             raise InterpError(f"{path!s} holds {about['schema']!r}; this version reads {SCHEMA!r}.")
-        if vlm is not None and (vlm.depth, vlm.width) != (tensors["states"].shape[0] - 1, tensors["states"].shape[2]):
+        if vlm is not None and (vlm.n_layers, vlm.d_model) != (tensors["states"].shape[0] - 1, tensors["states"].shape[2]):
             raise InterpError(
                 f"The trace in {path!s} was made with {about['model_name']!r} "
                 f"({tensors['states'].shape[0] - 1} layers, width {tensors['states'].shape[2]}), not with {vlm.name!r} "
-                f"({vlm.depth} layers, width {vlm.width})."
+                f"({vlm.n_layers} layers, width {vlm.d_model})."
             )
         names = about["grids"]
         return cls(

@@ -14,7 +14,7 @@ from ..saes.features import Features
 from ..service.service import Service
 from ..service.steer_service import SteerService
 from ..steering.edits import UNITS
-from ..steering.results import Steered
+from ..steering.results import SteeringResult
 from ..steering.steer import STRENGTHS
 from ..web.payloads.lens import lens_payload
 from ..web.standalone import standalone_html
@@ -42,7 +42,7 @@ def write_features_csv(found: Features) -> str:
     return _write("sae-features", found.encoding.trace.model_name, "csv", found.to_csv())
 
 
-def write_steering_json(steered: Steered) -> str:
+def write_steering_json(steered: SteeringResult) -> str:
     """Everything as a file in gradio's cache."""
     return _write("steering", steered.model_name, "json", json.dumps(steered.to_dict(), ensure_ascii=False, allow_nan=False))
 

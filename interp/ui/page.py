@@ -213,7 +213,7 @@ def _looking(
             max_new_tokens=max_new_tokens,
             layers=layers,
             on_text=lambda text: show((text, "Answering …")),
-            on_trace=lambda trace: show((trace.answer, f"Reading {trace.layers} layers …")),
+            on_trace=lambda trace: show((trace.answer, f"Reading {trace.n_layers} layers …")),
         )
 
     given(image)  # before a model is loaded for it

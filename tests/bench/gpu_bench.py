@@ -1,7 +1,7 @@
 """Models of full size on a GPU: what memory they need, and what lens, trace, steering and features cost beside what they cannot do without.
 
 The weights are random (see full_size), and the product's own loader reads them. Every part runs for every model, and one table is printed at the
-end. Figures without a GPU would mean nothing: there, only `toy` runs, to show that all of this works.
+end. SaeMetrics without a GPU would mean nothing: there, only `toy` runs, to show that all of this works.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from PIL import Image
 
 import interp
 from interp.saes.features import encode
-from interp.tracing.record import plainly
+from interp.tracing.record import greedy
 
 from .full_size import SHAPES, write_checkpoint
 from .naive import hidden_states, lens_table
@@ -126,7 +126,7 @@ def memory(subject: Subject) -> None:
     alone = LIMIT_WITHOUT_SAE.get(subject.name, LIMIT)
     subject.fits("loaded in nf4", alone, lambda: subject.vlm)
     subject.fits("trace of the prompt", alone, lambda: subject.trace)
-    length, layers = subject.trace.length, subject.trace.layers
+    length, layers = subject.trace.length, subject.trace.n_layers
     subject.fits(
         f"trace of {length + subject.new - 1} positions",
         alone,
@@ -157,7 +157,7 @@ def lens(subject: Subject) -> None:
         with torch.inference_mode():
             lens_table(hidden_states(torch.stack(entries), norm), norm, head, vlm.tokenizer.decode)
 
-    what = f"full lens, {trace.layers + 1} states x {trace.length} positions x {head.weight.shape[0]} words, top 5"
+    what = f"full lens, {trace.n_layers + 1} states x {trace.length} positions x {head.weight.shape[0]} words, top 5"
     seconds = in_turns({"lens": lambda: interp.logit_lens(trace), "the bare head products": floor}, runs=subject.runs)
     subject.report(what, seconds, 1.3)
     slow = in_turns({"naive": naive}, runs=1)
@@ -254,7 +254,7 @@ def _machine(*, toy: bool) -> str:
 
 def plain(subject: Subject) -> None:
     """What anyone would call: the picture prepared and one answer generated."""
-    with plainly(subject.vlm), torch.inference_mode():
+    with greedy(subject.vlm), torch.inference_mode():
         subject.vlm.model.generate(**subject.vlm.prepare(subject.picture, PROMPT), max_new_tokens=subject.new, do_sample=False)
 
 

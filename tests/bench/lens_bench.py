@@ -27,7 +27,7 @@ from tests.bench.tools import peak_extra_mib
 from tests.bench.lens_bench import _noise_trace
 import interp
 trace = _noise_trace(256, 32)
-trace.vlm.readout
+trace.vlm.unembed
 print(peak_extra_mib(lambda: interp.logit_lens(trace)))
 """
 EXAMPLE = ROOT / "assets" / "examples" / "one-owl.webp"

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import interp
-from interp.saes.sae import Codes
+from interp.saes.sae import SparseActs
 from tests.browser.conftest import FLAGS
 
 from . import naive
@@ -26,7 +26,7 @@ from tests.bench.lens_bench import _noise_trace
 from tests.bench.peers_bench import {name}
 from tests.bench.tools import peak_extra_mib
 trace = _noise_trace({width}, {layers})
-trace.vlm.readout
+trace.vlm.unembed
 print(peak_extra_mib(lambda: {name}(trace)))
 """
 COUNT_LISTENERS = """
@@ -111,10 +111,10 @@ def sae(width: int = WIDTH, features: int = FEATURES, tokens: int = TOKENS, runs
     chosen = torch.rand(tokens, features, generator=make).topk(made.k).indices.sort().values
     values = torch.rand(tokens, made.k, generator=make) + 0.1
     one, offsets = torch.ones(tokens, 1), torch.arange(0, tokens * made.k + 1, made.k, dtype=torch.int32)
-    codes = Codes(offsets, chosen.flatten().int(), values.flatten(), 0 * one, one)
-    off = (made.decode(codes) - naive.dense_decode(made, chosen, values)).abs().max()
+    acts = SparseActs(offsets, chosen.flatten().int(), values.flatten(), 0 * one, one)
+    off = (made.decode(acts) - naive.dense_decode(made, chosen, values)).abs().max()
     assert off < 1e-3, f"the decoded states differ by {off:.1e}"
-    seconds = in_turns({"naive": lambda: naive.dense_decode(made, chosen, values), "ours": lambda: made.decode(codes)}, runs)
+    seconds = in_turns({"naive": lambda: naive.dense_decode(made, chosen, values), "ours": lambda: made.decode(acts)}, runs)
     rows.append(timed(f"decoding {made.k} features a token, largest difference {off:.0e}", "7.09 s multimodal-sae (measured)", seconds))
     show(rows)
 
@@ -122,15 +122,15 @@ def sae(width: int = WIDTH, features: int = FEATURES, tokens: int = TOKENS, runs
 def memory() -> None:
     """(d) Peak memory beside what is there before: of the full lens, and of encoding and ranking."""
     table = {name: peak(LENS_PEAK, name=f"{name}_lens", width=256, layers=32) for name in ("naive", "our")}
-    codes = {name: peak(PEAK, name=name, width=WIDTH, features=FEATURES, tokens=TOKENS) for name in ("reference", "ours")}
+    acts = {name: peak(PEAK, name=name, width=WIDTH, features=FEATURES, tokens=TOKENS) for name in ("reference", "ours")}
     lens_theirs = "232 MiB tlab_MultimodalLLM, 231 MiB llava-interp (measured)"
     rows = [
         mib("peak extra memory of the lens, 33 states x 589 positions, d = 256", lens_theirs, table["naive"], table["our"]),
         mib(
             f"of states to top features, {TOKENS} tokens, {FEATURES} features",
             "975 MiB multimodal-sae's cache (measured)",
-            codes["reference"],
-            codes["ours"],
+            acts["reference"],
+            acts["ours"],
         ),
     ]
     show(rows)
@@ -158,7 +158,7 @@ def steering(width: int = WIDTH, features: int = FEATURES, tokens: int = TOKENS,
 
     def without_cache() -> None:
         with torch.inference_mode():
-            naive.generate_without_cache(vlm.model, dict(inputs), vlm.layers[layers // 2], push, new)
+            naive.generate_without_cache(vlm.model, dict(inputs), vlm.blocks[layers // 2], push, new)
 
     functions = {"naive": without_cache, "ours": lambda: interp.steer(vlm, trace.image, "what", [edit], max_new_tokens=new)}
     length = inputs["input_ids"].shape[1]

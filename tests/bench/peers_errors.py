@@ -64,7 +64,7 @@ def lens_errors(pictures: int = 20, width: int = 256, layers: int = 32) -> None:
         (f"{first}, random weights, those of the final norm from 0.2 to 1.8", agree, f"{spread[0]:.1%}", f"{spread[1]:.1%}", ""),
         ("KL(model's own to the last column), emoji-llava, nats", falls, f"{lost[0] / total:.4f}", f"{lost[1] / total:.0e}", ""),
         (
-            f"blocks, counted from 1, whose output stands under their own number, {vlm.depth} blocks",
+            f"blocks, counted from 1, whose output stands under their own number, {vlm.n_layers} blocks",
             "0 of 32: Layer 1 is the embedding (arithmetic)",
             f"{labelled[0]:.0f}",
             f"{labelled[1]:.0f}, counted from 0",
@@ -81,7 +81,7 @@ def last_columns(trace: interp.Trace) -> dict[str, torch.Tensor]:
         own = full_forward(vlm, trace).logits[0].float()
         twice = vlm.head(vlm.norm(naive.hidden_states(trace.states, vlm.norm)[-1])).softmax(-1)
     listed = len(vlm.vocabulary.texts) - len(vlm.vocabulary.undecodable)
-    found = interp.logit_lens(trace, top_k=listed, layers=[trace.layers - 1])
+    found = interp.logit_lens(trace, top_k=listed, layers=[trace.n_layers - 1])
     return {"own": own, "naive": twice, "ours": torch.zeros_like(own).scatter_(1, found.ids[0], found.probs[0])}
 
 
@@ -144,7 +144,7 @@ def steering_errors(pictures: int = 20) -> None:
         states = trace.residual(trained.layer).float()[1:]
         moved[0] += float(((naive.replaced(trained, states) - states).norm(dim=-1) / states.norm(dim=-1)).mean()) / pictures
         plain = full_forward(vlm, trace).logits[0].float().log_softmax(-1)
-        handle = vlm.layers[trained.layer].register_forward_hook(lambda _module, _args, output: spare_bos(trained, output))
+        handle = vlm.blocks[trained.layer].register_forward_hook(lambda _module, _args, output: spare_bos(trained, output))
         try:
             replaced = full_forward(vlm, trace).logits[0].float().log_softmax(-1)
             changed[0] += vlm.trace(picture, PROMPT).answer != trace.answer
@@ -197,7 +197,7 @@ def block_outputs(vlm: interp.Vlm, trace: interp.Trace) -> dict[int, torch.Tenso
     def keep(_module: object, _args: object, output: torch.Tensor) -> None:
         outputs[len(outputs) + 1] = output[0]
 
-    hooks = [block.register_forward_hook(keep) for block in vlm.layers]
+    hooks = [block.register_forward_hook(keep) for block in vlm.blocks]
     try:
         full_forward(vlm, trace)
     finally:

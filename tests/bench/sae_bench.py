@@ -10,7 +10,7 @@ import time
 import torch
 
 from interp.saes.features import Encoding, encode
-from interp.saes.sae import Codes, Sae
+from interp.saes.sae import Sae, SparseActs
 
 from .tools import in_fresh_process, in_turns, random_llava, report
 
@@ -79,7 +79,7 @@ def memory(width: int = WIDTH, features: int = FEATURES) -> None:
 
 
 def decoding(width: int = WIDTH, features: int = FEATURES, tokens: int = TOKENS, runs: int = 3) -> None:
-    """(c) Sparse codes back into states against the dense product."""
+    """(c) Sparse acts back into states against the dense product."""
     sae = random_sae(width, features, decoder=True)
     kept = sae.k
     make = torch.Generator().manual_seed(2)
@@ -87,10 +87,10 @@ def decoding(width: int = WIDTH, features: int = FEATURES, tokens: int = TOKENS,
     values = torch.rand(tokens, kept, generator=make) + 0.1
     dense = torch.zeros(tokens, features).scatter_(1, chosen, values)
     one = torch.ones(tokens, 1)
-    codes = Codes(torch.arange(0, tokens * kept + 1, kept, dtype=torch.int32), chosen.flatten().int(), values.flatten(), 0 * one, one)
-    off = (sae.decode(codes) - dense @ sae.W_dec).abs().max().item()
+    acts = SparseActs(torch.arange(0, tokens * kept + 1, kept, dtype=torch.int32), chosen.flatten().int(), values.flatten(), 0 * one, one)
+    off = (sae.decode(acts) - dense @ sae.W_dec).abs().max().item()
     print(f"largest difference from the dense product: {off:.1e} (target 1e-3: {'met' if off <= 1e-3 else 'MISSED'})")
-    seconds = in_turns({"decode": lambda: sae.decode(codes), "dense product": lambda: dense @ sae.W_dec}, runs)
+    seconds = in_turns({"decode": lambda: sae.decode(acts), "dense product": lambda: dense @ sae.W_dec}, runs)
     report(f"{tokens} tokens, {kept} features each, d={width}", seconds)
     print(f"decode: {seconds['decode']:.3f} s (target 0.3: {'met' if seconds['decode'] <= 0.3 else 'MISSED'})")
 

@@ -8,8 +8,8 @@ import torch
 
 import interp
 from interp.steering.batch import prompt_of
-from interp.steering.edit_hooks import Hooks
-from interp.tracing.record import plainly
+from interp.steering.edit_hooks import EditHooks
+from interp.tracing.record import greedy
 
 from .sae_bench import FEATURES, WIDTH, random_sae, random_states
 from .tools import ROOT, in_turns, random_llava, report
@@ -36,7 +36,7 @@ def endless() -> interp.Vlm:
 
 def plain(vlm: interp.Vlm) -> None:
     """What anyone would call: the picture prepared and one answer generated."""
-    with plainly(vlm), torch.inference_mode():
+    with greedy(vlm), torch.inference_mode():
         vlm.model.generate(**vlm.prepare(EXAMPLE, PROMPT), max_new_tokens=NEW, do_sample=False)
 
 
@@ -74,7 +74,7 @@ def step(width: int = WIDTH, layers: int = 4, steps: int = 20) -> None:
     edit = interp.Edit(sae=sae, feature=7, target=0.0)
     spent: list[float] = []
 
-    class Timed(Hooks):
+    class Timed(EditHooks):
         def _edited(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
             start = time.perf_counter()
             out = super()._edited(layer, hidden)

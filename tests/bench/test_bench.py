@@ -100,19 +100,19 @@ def test_the_naive_formulas_are_right_but_for_their_known_errors(vlm, trace, len
     assert [[[word for word, _ in row] for row in rows] for rows in table[:-1]] == words[:-1]
     assert [float(p) for p in (cell[1] for cell in table[2][5])] == pytest.approx(lens.probs[2, 5].tolist(), abs=5e-5)
     sae, states = random_sae(32, 256), random_states(9, 32)
-    codes = sae.encode(states)
-    features, values = codes.features.view(9, -1), codes.values.view(9, -1)
-    torch.testing.assert_close(naive.dense_decode(sae, features.long(), values), sae.decode(codes), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(naive.replaced(sae, states), sae.decode(codes), atol=1e-5, rtol=1e-5)
+    acts = sae.encode(states)
+    features, values = acts.features.view(9, -1), acts.values.view(9, -1)
+    torch.testing.assert_close(naive.dense_decode(sae, features.long(), values), sae.decode(acts), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(naive.replaced(sae, states), sae.decode(acts), atol=1e-5, rtol=1e-5)
     assert naive.cached_features(1000, 10) == 990
 
 
 def test_the_naive_generation_says_what_the_steered_one_says(vlm, picture):
-    push = torch.linspace(-1, 1, vlm.width)
+    push = torch.linspace(-1, 1, vlm.d_model)
     edit = interp.Edit(vector=push, layer=1, amount=1.0)
     inputs = vlm.prepare(picture, "Describe the image.")
     with torch.inference_mode():
-        said = naive.generate_without_cache(vlm.model, dict(inputs), vlm.layers[1], push, 5)
+        said = naive.generate_without_cache(vlm.model, dict(inputs), vlm.blocks[1], push, 5)
     # "answer" begins at the last position of the prompt; all before it are named, for elsewhere BOS and attention sinks would be spared.
     before = replace(edit, where={"positions": [*range(inputs["input_ids"].shape[1] - 1)]})
     found = interp.steer(vlm, picture, "Describe the image.", [before, replace(edit, where="answer")], max_new_tokens=5)

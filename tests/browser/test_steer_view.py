@@ -683,7 +683,7 @@ def test_both_answers_are_copied_as_text(open_steer):
     steer.says("copy", "Copied")
     assert steer.page.evaluate("() => navigator.clipboard.readText()").replace("\r", "") == (
         "Prompt: Describe the image.\nWithout edits: a dog and a pizza on a blue background.\n"
-        f"Steered (strength {MINUS}0.25 on dog, layer 6; target 0 on feature 7, layer 6): a cat and a pizza on a background.\n"
+        f"SteeringResult (strength {MINUS}0.25 on dog, layer 6; target 0 on feature 7, layer 6): a cat and a pizza on a background.\n"
     )
     steer.says("copy", "Copy both answers")
     steer.set(running("a", "b"))

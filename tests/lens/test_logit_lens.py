@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import interp
 from interp import EMBED, InterpError
 from interp.lens.logit_lens import _top_k, affordable_layers
-from interp.models import unembed as readout
+from interp.models import unembed
 from interp.models.unembed import block_peaks
 from tests import tiny
 from tests.conftest import PROMPT
@@ -69,7 +69,7 @@ def check_readings(lens, logits):
 def test_the_last_layer_is_the_model_itself(case):
     trace, _ = case
     vlm = trace.vlm
-    lens = interp.logit_lens(trace, top_k=5, layers=[trace.layers - 1])
+    lens = interp.logit_lens(trace, top_k=5, layers=[trace.n_layers - 1])
     logits = tiny.full_forward(vlm, trace).logits[0].float()
     rough = rounding(vlm)
     torch.testing.assert_close(lens.log_z[0], logits.logsumexp(-1), atol=1e-5 * rough, rtol=1e-5 * rough)
@@ -81,7 +81,7 @@ def test_the_last_layer_is_the_model_itself(case):
 def test_every_layer_equals_a_naive_lens(case):
     trace, logits = case
     lens = interp.logit_lens(trace, top_k=4)
-    assert lens.layers == tuple(range(EMBED, trace.layers))
+    assert lens.layers == tuple(range(EMBED, trace.n_layers))
     check_readings(lens, logits)
 
 
@@ -265,9 +265,9 @@ def test_json_round_trip(case, tmp_path):
 
 
 def test_chunks_change_nothing(trace, lens, monkeypatch):
-    monkeypatch.setitem(readout._BUFFER_BYTES, "cpu", 7 * 320 * 4)  # 7 rows: chunks that end inside every layer
+    monkeypatch.setitem(unembed._BUFFER_BYTES, "cpu", 7 * 320 * 4)  # 7 rows: chunks that end inside every layer
     small = interp.logit_lens(trace, top_k=3)
-    assert trace.vlm.readout.buffers()[0].shape == (7, 320)
+    assert trace.vlm.unembed.buffers()[0].shape == (7, 320)
     for field in ("ids", "probs", "entropy", "log_z"):
         torch.testing.assert_close(getattr(small, field), getattr(lens, field))
     assert torch.equal(small.rank("dog"), lens.rank("dog"))
@@ -298,8 +298,8 @@ READS = {
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_layers_by_positions_by_vocabulary_never_exists(trace, lens, monkeypatch, read):
-    monkeypatch.setitem(readout._BUFFER_BYTES, "cpu", 7 * 320 * 4)
-    assert trace.vlm.readout  # found before, by a forward of its own
+    monkeypatch.setitem(unembed._BUFFER_BYTES, "cpu", 7 * 320 * 4)
+    assert trace.vlm.unembed  # found before, by a forward of its own
     with LargestTensor(trace.states, *trace.vlm.model.parameters()) as largest:
         read(lens)
     assert 0 < largest.elements <= 7 * 320  # one buffer; a single layer would be 32 x 287
@@ -320,7 +320,7 @@ def test_a_trace_without_its_model_has_no_lens(trace, tmp_path):
 
 def test_affordable_layers_are_spread_and_hold_the_ends_and_the_default(trace):
     vlm = trace.vlm
-    one = 2e-12 * trace.length * vlm.width * len(vlm.vocabulary.texts)
+    one = 2e-12 * trace.length * vlm.d_model * len(vlm.vocabulary.texts)
     assert affordable_layers(trace, 100 * one) == (EMBED, 0, 1, 2)
     assert affordable_layers(trace, 0) == (EMBED, vlm.default_layer, 2)
     deep = dataclasses.replace(trace, states=trace.states[:1].expand(33, -1, -1))

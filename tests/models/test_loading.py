@@ -120,7 +120,7 @@ def test_weights_that_are_cut_short_are_told_before_they_are_loaded(repo, model_
         loading.fetch(REPO, device="cpu")
     (repo / "model.safetensors").write_bytes(whole)
     Path(str(caught.value).partition("Delete ")[2].partition(" ")[0]).unlink()
-    assert interp.load(REPO, device="cpu").depth == 3
+    assert interp.load(REPO, device="cpu").n_layers == 3
 
 
 def test_a_missing_tokenizer_is_named(checkpoint_copy):
@@ -184,7 +184,7 @@ def test_what_is_no_name_is_refused(name):
 
 
 def test_a_path_object_is_a_folder_too(checkpoint):
-    assert interp.load(Path(checkpoint("crop")), device="cpu").depth == 3
+    assert interp.load(Path(checkpoint("crop")), device="cpu").n_layers == 3
 
 
 @pytest.mark.parametrize("quantize", ["8bit", "", None, True, 4, "4BIT"], ids=repr)
@@ -220,7 +220,7 @@ def test_a_folder_of_pickles_is_refused(checkpoint_copy):
 def test_a_known_family_that_brings_code_is_loaded_without_it(checkpoint_copy):
     edit_config(checkpoint_copy, auto_map={"AutoConfig": "evil.Config", "AutoModelForImageTextToText": "evil.Model"})
     (checkpoint_copy / "evil.py").write_text("raise SystemExit('code of the checkpoint was run')")
-    assert interp.load(checkpoint_copy, device="cpu").depth == 3
+    assert interp.load(checkpoint_copy, device="cpu").n_layers == 3
 
 
 def test_code_in_a_checkpoint_is_not_run(checkpoint_copy):
@@ -261,10 +261,10 @@ def test_weights_that_do_not_fit_are_refused(checkpoint_copy, change):
 def test_presets_say_what_is_true(emoji_vlm):
     for name, preset in PRESETS.items():
         assert preset.name == name
-        assert 0 <= preset.default_layer < preset.layers
+        assert 0 <= preset.default_layer < preset.n_layers
         assert preset.proved in {"real weights", "shape"}
     preset = PRESETS["emoji-llava"]
-    assert (emoji_vlm.depth, emoji_vlm.default_layer) == (preset.layers, preset.default_layer)
+    assert (emoji_vlm.n_layers, emoji_vlm.default_layer) == (preset.n_layers, preset.default_layer)
     assert emoji_vlm.name == "emoji-llava"
     bytes_held = sum(parameter.nbytes for parameter in emoji_vlm.model.parameters())
     assert bytes_held < preset.memory_gb(cpu=True) * 1e9

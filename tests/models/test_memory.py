@@ -8,12 +8,12 @@ import torch
 
 import interp
 from interp import InterpError, devices
-from interp.devices import with_less
+from interp.devices import retry_on_oom
 from interp.lens import logit_lens
-from interp.models.unembed import Readout
+from interp.models.unembed import Unembed
 from interp.saes.sae import Sae
 from interp.service.service import Service
-from interp.steering import batch as runs
+from interp.steering import batch
 from tests.conftest import PROMPT
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 14.56 GiB.")
@@ -64,8 +64,8 @@ def hooks_of(model):
 @pytest.fixture(scope="module")
 def sae(vlm):
     random = torch.Generator().manual_seed(0)
-    weights = torch.randn(vlm.width, 700, generator=random)
-    return Sae("some", "", 1, weights, torch.zeros(700), weights.T.contiguous(), torch.zeros(vlm.width), "topk", k=9)
+    weights = torch.randn(vlm.d_model, 700, generator=random)
+    return Sae("some", "", 1, weights, torch.zeros(700), weights.T.contiguous(), torch.zeros(vlm.d_model), "topk", k=9)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_every_way_to_say_that_memory_ran_out(error, monkeypatch):
             raise error
         return "done"
 
-    assert with_less(run, "Lower it.") == "done"
+    assert retry_on_oom(run, "Lower it.") == "done"
     assert tried == [1, 2]
     assert released == [True]
 
@@ -104,7 +104,7 @@ def test_other_errors_pass_and_are_not_tried_again():
             raise error
 
         with pytest.raises(type(error)) as caught:
-            with_less(run, "Lower it.")
+            retry_on_oom(run, "Lower it.")
         assert caught.value is error
         assert tried == [1]
 
@@ -119,15 +119,15 @@ def test_what_the_first_try_made_is_gone_at_the_second():
         made.append(weakref.ref(large))
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    assert with_less(run, "Lower it.") is None
+    assert retry_on_oom(run, "Lower it.") is None
     with pytest.raises(InterpError, match=r"^The memory does not suffice, not even in smaller pieces\. Lower it\.$"):
-        with_less(lambda _less: run(1), "Lower it.")
+        retry_on_oom(lambda _less: run(1), "Lower it.")
 
 
 def test_lens(trace, lens, failing, left_behind, monkeypatch):
     sizes = []
-    real = Readout.buffers
-    monkeypatch.setattr(Readout, "buffers", lambda self, less=1: sizes.append(len((made := real(self, less))[0])) or made)
+    real = Unembed.buffers
+    monkeypatch.setattr(Unembed, "buffers", lambda self, less=1: sizes.append(len((made := real(self, less))[0])) or made)
     failing(logit_lens, "_top_k", times=1, good=2)
     again = interp.logit_lens(trace, top_k=3)
     assert torch.equal(again.ids, lens.ids)
@@ -135,8 +135,8 @@ def test_lens(trace, lens, failing, left_behind, monkeypatch):
         torch.testing.assert_close(getattr(again, name), getattr(lens, name))
     assert sizes[1] == sizes[0] // 2
     ranks, chances = lens.rank("dog"), lens.probability("dog")
-    failing(Readout, "chunks", times=1)
-    failing(Readout, "some_logits", times=1)
+    failing(Unembed, "chunks", times=1)
+    failing(Unembed, "some_logits", times=1)
     assert torch.equal(lens.rank("dog"), ranks)
     assert torch.equal(lens.probability("dog"), chances)
     failing(logit_lens, "_top_k", times=BOTH)
@@ -147,9 +147,9 @@ def test_lens(trace, lens, failing, left_behind, monkeypatch):
 
 
 def test_sae(trace, sae, failing, left_behind):
-    before = interp.encode(trace, sae).codes
+    before = interp.encode(trace, sae).acts
     calls = failing(Sae, "_activate", times=1)
-    after = interp.encode(trace, sae).codes
+    after = interp.encode(trace, sae).acts
     assert len(calls) > 2  # the blocks of the second try are smaller
     assert torch.equal(after.features, before.features)
     torch.testing.assert_close(after.values, before.values)
@@ -157,7 +157,7 @@ def test_sae(trace, sae, failing, left_behind):
     with pytest.raises(InterpError, match=MESSAGE):
         interp.encode(trace, sae)
     assert left_behind() == (0, [True])
-    assert torch.equal(interp.encode(trace, sae).codes.features, before.features)
+    assert torch.equal(interp.encode(trace, sae).acts.features, before.features)
 
 
 @pytest.mark.parametrize("place", ["generate", "read_on"])
@@ -182,10 +182,10 @@ def test_steering(vlm, picture, sae, failing, left_behind, place):
 
 
 def test_a_batch_of_the_usual_size_is_halved_too(vlm, picture, sae, failing, monkeypatch):
-    monkeypatch.setattr(runs, "rows_at_once", lambda *_: 99)
+    monkeypatch.setattr(batch, "rows_at_once", lambda *_: 99)
     rows = []
-    real = runs.repeated
-    monkeypatch.setattr(runs, "repeated", lambda tensors, count: rows.append(count) or real(tensors, count))
+    real = batch.repeated
+    monkeypatch.setattr(batch, "repeated", lambda tensors, count: rows.append(count) or real(tensors, count))
     failing(vlm.model, "generate", times=1)
     interp.steer(vlm, picture, PROMPT, [interp.Edit(sae=sae, feature=5, strength=1)], max_new_tokens=2)
     assert rows == [2, 1, 1]

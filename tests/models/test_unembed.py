@@ -3,7 +3,7 @@ import torch
 
 import interp
 from interp import InterpError
-from interp.models import unembed as readout
+from interp.models import unembed
 from interp.models.unembed import BLOCK, _find_finish, _finishes
 from tests import tiny
 
@@ -33,8 +33,8 @@ def test_logits_that_are_not_head_of_norm_are_refused():
     model.register_forward_hook(lambda _module, _args, output: output.__setitem__("logits", output.logits + 1))
     vlm = interp.Vlm(model, processor)
     with pytest.raises(InterpError, match="not its head on its normed last state"):
-        _ = vlm.readout
-    assert not any(layer._forward_hooks for layer in vlm.layers)
+        _ = vlm.unembed
+    assert not any(layer._forward_hooks for layer in vlm.blocks)
 
 
 def test_plain_comes_first(vlm):
@@ -44,11 +44,11 @@ def test_plain_comes_first(vlm):
 def test_buffers_are_bounded_and_padded_with_what_never_wins(load, monkeypatch):
     vlm = load("padded")
     rows = vlm.head.weight.shape[0]
-    for free, expected in ((10**12, readout._BUFFER_BYTES["cpu"] // (320 * 4)), (8 * 5 * 320 * 4, 5), (0, 1)):
-        monkeypatch.setattr(readout, "free_bytes", lambda _device, free=free: free)
-        first, second = vlm.readout.buffers()
+    for free, expected in ((10**12, unembed._BUFFER_BYTES["cpu"] // (320 * 4)), (8 * 5 * 320 * 4, 5), (0, 1)):
+        monkeypatch.setattr(unembed, "free_bytes", lambda _device, free=free: free)
+        first, second = vlm.unembed.buffers()
         assert first.shape == (expected, 320)
-        assert second.shape == (min(expected, readout._SLICE_ROWS), 320)
+        assert second.shape == (min(expected, unembed._SLICE_ROWS), 320)
     assert first.shape[1] % BLOCK == 0
     assert (first[:, rows:] < -1e38).all()
     assert torch.isfinite(first[:, rows:]).all()  # minus infinity times a probability of zero is not a number
@@ -59,11 +59,11 @@ def test_some_logits_are_the_same_logits(load, picture, name):
     vlm = load(name)
     states = vlm.trace(picture, "Describe", max_new_tokens=2).residual(1)
     with torch.inference_mode():
-        pieces = [(rows, logits.clone()) for rows, logits in vlm.readout.chunks(states, vlm.readout.buffers()[0])]
+        pieces = [(rows, logits.clone()) for rows, logits in vlm.unembed.chunks(states, vlm.unembed.buffers()[0])]
         assert [i for rows, _ in pieces for i in range(rows.start, rows.stop)] == list(range(len(states)))
         logits = torch.cat([piece for _, piece in pieces])
         ids = torch.tensor([3, 280, 5])
-        torch.testing.assert_close(vlm.readout.some_logits(states, ids), logits[:, ids])
+        torch.testing.assert_close(vlm.unembed.some_logits(states, ids), logits[:, ids])
 
 
 def test_a_head_with_a_bias(picture):

@@ -81,7 +81,7 @@ def test_a_changed_model_is_traced_as_changed(picture, trace):
 @pytest.mark.parametrize("name", ["crop", "pad", "stretch", "interleave", "ignored cap", "padded"])
 def test_parts(load, name):
     vlm = load(name)
-    assert (vlm.depth, vlm.width, vlm.context, vlm.default_layer) == (3, 64, 192, 1)
+    assert (vlm.n_layers, vlm.d_model, vlm.context, vlm.default_layer) == (3, 64, 192, 1)
     assert len(vlm.vocabulary.texts) == vlm.head.weight.shape[0]
     assert vlm.end_ids == {vlm.tokenizer.eos_token_id}
     assert vlm.model.device.type == "cpu"
@@ -91,10 +91,10 @@ def test_parts(load, name):
 
 @pytest.mark.parametrize(("depth", "layer"), [(1, 0), (2, 1), (8, 5), (24, 17), (32, 23), (40, 29)])
 def test_the_default_layer_is_about_three_quarters_deep(vlm, monkeypatch, depth, layer):
-    monkeypatch.setattr(vlm, "layers", [None] * depth)
+    monkeypatch.setattr(vlm, "blocks", [None] * depth)
     assert vlm.default_layer == layer
     for preset in PRESETS.values():
-        if preset.layers == depth:
+        if preset.n_layers == depth:
             assert preset.default_layer == layer
 
 

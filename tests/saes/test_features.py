@@ -14,9 +14,9 @@ import interp
 from interp import EMBED, InterpError, PatchGrid, Sae
 from interp.lens.directions import listed, promoted_words
 from interp.saes.features import RANKINGS, encode, top_features
-from interp.saes.fit import Quality
+from interp.saes.fit import ReconstructionFit
 from interp.saes.labels.labels import Label, Labels
-from interp.saes.sae import Figures
+from interp.saes.sae import SaeMetrics
 from tests import tiny
 from tests.conftest import PROMPT
 
@@ -200,13 +200,13 @@ def test_ties_go_by_mean_and_then_by_number(trace):
 def test_equal_peaks_go_by_mean(trace):
     sae = basis()
     encoding = encode(planted(trace, sae, {}), sae)
-    codes = dataclasses.replace(
-        encoding.codes,
+    acts = dataclasses.replace(
+        encoding.acts,
         offsets=torch.tensor([0, 0, 0, 0, 0, 2, 3, *[3] * 26], dtype=torch.int32),
         features=torch.tensor([4, 9, 9], dtype=torch.int32),
         values=torch.tensor([2.0, 2.0, 1.0]),
     )
-    found = dataclasses.replace(encoding, codes=codes).top(rank_by="max")
+    found = dataclasses.replace(encoding, acts=acts).top(rank_by="max")
     assert statistics(found) == {9: (3 / 16, 2.0, 2 / 16), 4: (2 / 16, 2.0, 1 / 16)}
     assert ranked(found) == [9, 4]
 
@@ -319,7 +319,7 @@ def test_no_density_is_known(trace):
     assert (found.density, found.dense) == (None, "fires on 100% of the tokens of this input")
 
 
-# Quality
+# ReconstructionFit
 
 
 @pytest.mark.parametrize("kind", [{}, {"activation": "topk", "k": 12}], ids=["relu", "topk"])
@@ -342,12 +342,12 @@ def test_quality_equals_its_formula(trace, kind):
     ("scale", "own", "sentence"),
     [
         (1.0, {}, ""),
-        (1.0, {"all": Figures(0.99, 12.0)}, ""),
-        (0.0, {"image": Figures(0.9, 3.0), "text": Figures(0.9)}, "explains only"),
+        (1.0, {"all": SaeMetrics(0.99, 12.0)}, ""),
+        (0.0, {"image": SaeMetrics(0.9, 3.0), "text": SaeMetrics(0.9)}, "explains only"),
         (2.5, {}, "worse than their mean: do not believe"),
-        (0.4, {"all": Figures(None, 30.0)}, ""),
-        (0.4, {"all": Figures(0.8, 30.0)}, ""),
-        (0.4, {"all": Figures(0.95, 30.0)}, "well below the 95% of its own data: this input is unlike it."),
+        (0.4, {"all": SaeMetrics(None, 30.0)}, ""),
+        (0.4, {"all": SaeMetrics(0.8, 30.0)}, ""),
+        (0.4, {"all": SaeMetrics(0.95, 30.0)}, "well below the 95% of its own data: this input is unlike it."),
     ],
 )
 def test_a_poor_fit_is_said_in_words(trace, scale, own, sentence):
@@ -384,8 +384,8 @@ def test_a_poor_fit_is_said_in_words(trace, scale, own, sentence):
     ],
 )
 def test_verdicts(explained, own, verdict):
-    figures = None if own is None else Figures(own, 30.0)
-    quality = Quality("image", 9, explained, 12.0, 0.1, figures)
+    figures = None if own is None else SaeMetrics(own, 30.0)
+    quality = ReconstructionFit("image", 9, explained, 12.0, 0.1, figures)
     assert quality.verdict == verdict
     assert quality.to_dict() == {
         "tokens": 9,
@@ -398,10 +398,10 @@ def test_verdicts(explained, own, verdict):
 
 
 def test_own_figures_by_kind_before_those_for_all(trace):
-    sae = random_sae(trained={"image": Figures(0.8, 20.0), "all": Figures(0.9)})
+    sae = random_sae(trained={"image": SaeMetrics(0.8, 20.0), "all": SaeMetrics(0.9)})
     quality = encode(trace, sae).quality
-    assert quality["image"].trained == Figures(0.8, 20.0)
-    assert quality["text"].trained == Figures(0.9)
+    assert quality["image"].trained == SaeMetrics(0.8, 20.0)
+    assert quality["text"].trained == SaeMetrics(0.9)
 
 
 def test_variance_of_one_token_or_of_equal_ones_is_unknown(trace):
@@ -565,7 +565,7 @@ def test_a_trace_without_its_model(trace, tmp_path):
 
 
 def test_json_holds_what_was_found(trace, tmp_path):
-    sae = random_sae(activation="topk", k=12, density=torch.rand(200), trained={"all": Figures(0.9, None)}, notes=("a note",))
+    sae = random_sae(activation="topk", k=12, density=torch.rand(200), trained={"all": SaeMetrics(0.9, None)}, notes=("a note",))
     found = top_features(trace, sae, k=4, where="all", rank_by="max")
     found.to_json(tmp_path / "features.json")
     data = json.loads((tmp_path / "features.json").read_text(encoding="utf-8"))

@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from interp.errors import InterpError
-from interp.saes.labels import downloads, labels
-from interp.saes.labels import published as published_labels
+from interp.saes.labels import downloads, labels, published
 from interp.saes.labels.labels import Label, Labels, labels_from_file, neuronpedia_link, write_labels
 from interp.saes.labels.published import explanation_labels, neuronpedia_labels
 
@@ -418,13 +417,13 @@ def test_damaged_lines_cost_themselves(server, ask):
 
 
 def test_a_bomb_is_not_unpacked(server, ask, monkeypatch):
-    monkeypatch.setattr(published_labels, "MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr(published, "MAX_UNPACKED", 1 << 20)
     server.files[f"{FOLDER}/batch-0.jsonl.gz"] = gzip.compress(bytes(8 << 20))
     none_named(ask(), "batch-0.jsonl.gz unpacks to more than 1 MB")
 
 
 def test_too_much_is_not_even_begun(server, ask, monkeypatch):
-    monkeypatch.setattr(published_labels, "MAX_BYTES", 100)
+    monkeypatch.setattr(published, "MAX_BYTES", 100)
     server.files |= {f"{FOLDER}/batch-{i}.jsonl.gz": batch(row(i, "name")) for i in range(2)}
     none_named(ask(), "more than the 0 MB")
     assert server.asked == [""]

@@ -22,11 +22,10 @@ import interp
 from interp import presets
 from interp.errors import InterpError
 from interp.presets import PRESETS, KnownSae
-from interp.saes import formats as sae_format
-from interp.saes import loading as sae_loading
+from interp.saes import formats, loading
 from interp.saes.labels.labels import Label, Labels, write_labels
 from interp.saes.loading import load_sae
-from interp.saes.sae import Figures
+from interp.saes.sae import SaeMetrics
 from tests.sae_checkpoints import (
     D_IN,
     D_SAE,
@@ -71,12 +70,12 @@ def no_names_from_the_network(monkeypatch):
         asked.append((neuronpedia_id, features))
         return Labels({0: Label("from afar", "Neuronpedia")}, "from afar")
 
-    monkeypatch.setattr(sae_format, "neuronpedia_labels", names)
+    monkeypatch.setattr(formats, "neuronpedia_labels", names)
     return asked
 
 
 def theirs(folder, **options):
-    return sae_loading.import_sae_lens().SAE.load_from_disk(folder, device="cpu", **options)
+    return loading.import_sae_lens().SAE.load_from_disk(folder, device="cpu", **options)
 
 
 def agrees(ours, reference, x=None):
@@ -85,10 +84,10 @@ def agrees(ours, reference, x=None):
     with torch.no_grad():
         expected = reference.encode(x)
         rebuilt = reference.decode(expected)
-    codes = ours.encode(x)
-    torch.testing.assert_close(dense(codes, ours.d_sae), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(ours.decode(codes), rebuilt, rtol=1e-4, atol=1e-3)
-    assert 0 < len(codes.features) < expected.numel()
+    acts = ours.encode(x)
+    torch.testing.assert_close(dense(acts, ours.d_sae), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.decode(acts), rebuilt, rtol=1e-4, atol=1e-3)
+    assert 0 < len(acts.features) < expected.numel()
 
 
 # --- sae-lens' own format ---------------------------------------------------------------------------------------------------------------
@@ -107,7 +106,7 @@ def test_a_folder_of_every_architecture(kind, saved):
 @pytest.mark.parametrize("matryoshka", [False, True])
 @pytest.mark.parametrize("rescale", [False, True])
 def test_batchtopk_and_matryoshka_saved_for_inference(matryoshka, rescale, tmp_path):
-    lens = sae_loading.import_sae_lens()
+    lens = loading.import_sae_lens()
     options = {"d_in": D_IN, "d_sae": 64, "k": 4, "rescale_acts_by_decoder_norm": rescale}
     if matryoshka:
         sae = lens.MatryoshkaBatchTopKTrainingSAE(lens.MatryoshkaBatchTopKTrainingSAEConfig(**options, matryoshka_widths=[16, 64]))
@@ -131,7 +130,7 @@ def test_batchtopk_and_matryoshka_saved_for_inference(matryoshka, rescale, tmp_p
 
 
 def test_a_training_checkpoint_is_told_from_one_for_inference(tmp_path):
-    lens = sae_loading.import_sae_lens()
+    lens = loading.import_sae_lens()
     lens.BatchTopKTrainingSAE(lens.BatchTopKTrainingSAEConfig(d_in=4, d_sae=8, k=2)).save_model(tmp_path)
     with pytest.raises(InterpError, match="save_inference_model"):
         load_sae(tmp_path)
@@ -163,9 +162,9 @@ def test_norm_scaling_factor(kind, subtract, place, tmp_path):
         z = theirs(tmp_path).encode(x * 0.25)
         rebuilt = theirs(tmp_path).decode(z) / 0.25
         assert not torch.allclose(theirs(tmp_path).encode(x), z)
-    codes = sae.encode(x)
-    torch.testing.assert_close(dense(codes, D_SAE), z, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(sae.decode(codes), rebuilt, rtol=1e-4, atol=1e-3)
+    acts = sae.encode(x)
+    torch.testing.assert_close(dense(acts, D_SAE), z, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sae.decode(acts), rebuilt, rtol=1e-4, atol=1e-3)
 
 
 def test_norm_scaling_factor_with_decoder_norms(tmp_path):
@@ -175,10 +174,10 @@ def test_norm_scaling_factor_with_decoder_norms(tmp_path):
     with torch.no_grad():
         z = theirs(tmp_path).encode(x * 0.25)
         rebuilt = theirs(tmp_path).decode(z) / 0.25
-    codes = sae.encode(x)
+    acts = sae.encode(x)
     # As in sae-lens' releases, activations are then lengths in the model's own units.
-    torch.testing.assert_close(dense(codes, D_SAE), z / 0.25, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(sae.decode(codes), rebuilt, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(dense(acts, D_SAE), z / 0.25, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sae.decode(acts), rebuilt, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(D_SAE))
 
 
@@ -255,12 +254,12 @@ def test_sparsify(unit, latents, tmp_path):
     x = states()
     z, rebuilt = sparsify_answer(raw, x, k=5)
     sae = load_sae(folder)
-    codes = sae.encode(x)
-    torch.testing.assert_close(dense(codes, latents), z, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(sae.decode(codes), rebuilt, rtol=1e-4, atol=1e-4)
+    acts = sae.encode(x)
+    torch.testing.assert_close(dense(acts, latents), z, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sae.decode(acts), rebuilt, rtol=1e-4, atol=1e-4)
     assert (sae.layer, sae.k, sae.d_sae, sae.model_name, sae.subtract_b_dec) == (24, 5, latents, "some/vlm", True)
     # The corrections are needed: sae-lens' own reader transposes W_dec, and forgets b_dec where the decoder has unit norm.
-    loaders = sae_format.loaders()
+    loaders = formats.loaders()
     if latents != D_IN:
         with pytest.raises(RuntimeError, match="size mismatch for W_dec"):
             theirs(folder, dtype="float32", converter=loaders.sparsify_disk_loader)
@@ -429,7 +428,7 @@ def test_types(saved, monkeypatch):
     agrees(rounded, theirs(saved["jumprelu"], dtype="bfloat16").to(torch.float32), x)
     both = 2 * 4 * D_IN * D_SAE
     for limit, dtype in ((both, torch.float32), (both - 1, torch.bfloat16)):
-        monkeypatch.setattr(sae_format, "_LARGE", limit)
+        monkeypatch.setattr(formats, "_LARGE", limit)
         assert load_sae(saved["jumprelu"]).W_dec.dtype == dtype
         assert load_sae(saved["jumprelu"], dtype="float32").W_dec.dtype == torch.float32
     for wrong in ("float16", None, torch.float32):
@@ -464,7 +463,7 @@ def test_names_densities_and_figures_beside_the_weights(spoiled, no_names_from_t
     assert no_names_from_the_network == []
     assert sae.density.dtype == torch.float32
     assert sae.density.tolist() == pytest.approx(np.logspace(-4, 0, D_SAE).tolist(), rel=1e-4)
-    assert sae.trained == {"image": Figures(0.9, 16.0), "text": Figures(None, 3.0)}
+    assert sae.trained == {"image": SaeMetrics(0.9, 16.0), "text": SaeMetrics(None, 3.0)}
     assert sae.notes == ()
 
 
@@ -764,7 +763,7 @@ def test_lmms_labs_sae_gets_the_names_of_its_data_set(hub, monkeypatch):
         asked.append((repo, module, features))
         return Labels({7: Label("bread", "LMMs-Lab explanation")}, "from a data set")
 
-    monkeypatch.setattr(sae_loading, "explanation_labels", names)
+    monkeypatch.setattr(loading, "explanation_labels", names)
     sparsify(hub.repo("lmms-lab/llama3-llava-next-8b-hf-sae-131k") / "model.layers.24", num_latents=96)
     assert load_sae("lmms-lab/llama3-llava-next-8b-hf-sae-131k").labels.get(7).text == "bread"
     assert asked == [("lmms-lab/llava-sae-explanations-5k", "model.layers.24", 96)]
@@ -827,7 +826,7 @@ def test_without_the_hub_what_was_fetched_before_is_used(saved, tmp_path, monkey
 @pytest.fixture
 def release(monkeypatch):
     """Adds a release to sae-lens' own table."""
-    directory = sae_loading._directory()
+    directory = loading._directory()
     lookup = type(directory["gemma-2b-res-jb"])
 
     def add(ids, conversion_func=None, **options):
@@ -846,7 +845,7 @@ def test_a_release(hub, release, saved, no_names_from_the_network):
     for source, layer in (("our-release/blocks.3.hook_resid_post", None), ("our-release", 3), ("our-release/", 3)):
         sae = load_sae(source, layer=layer)
         assert (sae.name, sae.layer, sae.neuronpedia_id) == ("our-release/blocks.3.hook_resid_post", 3, "m/3-res")
-        assert sae.trained == {"all": Figures(0.75, None)}
+        assert sae.trained == {"all": SaeMetrics(0.75, None)}
         assert sae.density.tolist() == pytest.approx([0.01] * D_SAE)
         assert sae.labels.about == "from afar"
         agrees(sae, theirs(saved["jumprelu"]))
@@ -903,7 +902,7 @@ def test_a_release_in_the_format_of_sparsify(hub, release):
 def test_a_large_release_is_kept_in_bfloat16(hub, release, saved, monkeypatch):
     copy(saved["standard"], hub.repo("me/release") / "a")
     release({"a": "a"})
-    monkeypatch.setattr(sae_format, "_LARGE", 100)
+    monkeypatch.setattr(formats, "_LARGE", 100)
     assert load_sae("our-release/a").W_enc.dtype == torch.bfloat16
     assert load_sae("our-release/a", dtype="float32").W_enc.dtype == torch.float32
 
@@ -915,7 +914,7 @@ def test_a_release_of_numpy_archives(hub, release, monkeypatch):
     shapes = {"W_enc": (2304, 4096), "W_dec": (4096, 2304), "b_enc": 4096, "b_dec": 2304, "threshold": 4096}
     np.savez(folder / "params.npz", **{name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()})
     release({"four": "layer_4/width_4k"}, "gemma_2")
-    directory = sae_loading._directory()
+    directory = loading._directory()
     monkeypatch.setattr(directory["our-release"], "repo_id", "google/gemma-scope-2b-pt-res")
     sae = load_sae("our-release/four")
     assert (sae.layer, sae.activation, sae.subtract_b_dec, sae.d_sae) == (4, "jumprelu", False, 4096)
@@ -930,7 +929,7 @@ def test_pickled_releases_are_refused(loader, hub, release):
 
 
 def test_every_reader_of_sae_lens_that_unpickles_is_known():
-    loaders = sae_format.loaders()
+    loaders = formats.loaders()
 
     def unpickles(function, seen=()):
         called = [getattr(loaders, name, None) for name in function.__code__.co_names]
@@ -938,11 +937,11 @@ def test_every_reader_of_sae_lens_that_unpickles_is_known():
         return "torch.load(" in inspect.getsource(function) or any(unpickles(f, (*seen, function)) for f in inner)
 
     found = {name for name, reader in loaders.NAMED_PRETRAINED_SAE_LOADERS.items() if unpickles(reader)}
-    assert found == sae_loading._PICKLED_RELEASES
+    assert found == loading._PICKLED_RELEASES
 
 
 def test_sae_lens_is_the_same_module_each_time():
-    assert sae_loading.import_sae_lens() is sae_loading.import_sae_lens()
+    assert loading.import_sae_lens() is loading.import_sae_lens()
 
 
 def test_importing_interp_does_not_import_sae_lens():

@@ -40,8 +40,8 @@ def dense_topk(x, sae):
     return torch.where(keep & (pre > 0), pre, 0)
 
 
-def same(codes, other):
-    return all(torch.equal(getattr(codes, part), getattr(other, part)) for part in ("offsets", "features", "values", "shift", "scale"))
+def same(acts, other):
+    return all(torch.equal(getattr(acts, part), getattr(other, part)) for part in ("offsets", "features", "values", "shift", "scale"))
 
 
 @pytest.fixture(params=[64 << 20, 1], ids=["one block", "many blocks"])
@@ -60,12 +60,12 @@ def test_encodes_and_decodes_as_sae_lens_does(kind, norm, subtract, blocks):
     with torch.no_grad():
         expected = theirs.encode(x)
         rebuilt = theirs.decode(expected)
-    codes = ours.encode(x)
-    torch.testing.assert_close(dense(codes, D_SAE), expected, rtol=1e-4, atol=1e-5)
-    assert (codes.values > 0).all()
-    assert 0 < len(codes.features) < expected.numel()
+    acts = ours.encode(x)
+    torch.testing.assert_close(dense(acts, D_SAE), expected, rtol=1e-4, atol=1e-5)
+    assert (acts.values > 0).all()
+    assert 0 < len(acts.features) < expected.numel()
     # sae-lens adds an epsilon to the deviation on the way in and forgets it on the way out.
-    torch.testing.assert_close(ours.decode(codes), rebuilt, rtol=1e-4, atol=1e-3 if norm == "layer_norm" else 1e-4)
+    torch.testing.assert_close(ours.decode(acts), rebuilt, rtol=1e-4, atol=1e-3 if norm == "layer_norm" else 1e-4)
 
 
 def test_topk_scaled_by_decoder_norms(blocks):
@@ -75,10 +75,10 @@ def test_topk_scaled_by_decoder_norms(blocks):
         expected = theirs.encode(x)
         rebuilt = theirs.decode(expected)
     plain = converted(build("topk"), "it", 3, None).encode(x)
-    codes = ours.encode(x)
-    torch.testing.assert_close(dense(codes, D_SAE), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(ours.decode(codes), rebuilt, rtol=1e-4, atol=1e-4)
-    assert not torch.equal(codes.features, plain.features)
+    acts = ours.encode(x)
+    torch.testing.assert_close(dense(acts, D_SAE), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.decode(acts), rebuilt, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(acts.features, plain.features)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,15 +90,15 @@ def test_entries_are_in_order_whatever_the_blocks(kind, monkeypatch):
         monkeypatch.setattr(module, "_BLOCK_BYTES", size)
         found.append(sae.encode(x))
     # The product's order of summation may change with its width; nothing else may.
-    for codes in found[1:]:
-        assert torch.equal(codes.offsets, found[0].offsets)
-        assert torch.equal(codes.features, found[0].features)
-        torch.testing.assert_close(codes.values, found[0].values, rtol=1e-5, atol=1e-6)
-    codes = found[0]
-    assert codes.offsets.dtype == codes.features.dtype == torch.int32
-    assert codes.offsets[0] == 0
-    assert codes.offsets[-1] == len(codes.features) == len(codes.values)
-    keys = codes.tokens * D_SAE + codes.features
+    for acts in found[1:]:
+        assert torch.equal(acts.offsets, found[0].offsets)
+        assert torch.equal(acts.features, found[0].features)
+        torch.testing.assert_close(acts.values, found[0].values, rtol=1e-5, atol=1e-6)
+    acts = found[0]
+    assert acts.offsets.dtype == acts.features.dtype == torch.int32
+    assert acts.offsets[0] == 0
+    assert acts.offsets[-1] == len(acts.features) == len(acts.values)
+    keys = acts.tokens * D_SAE + acts.features
     assert (keys.diff() > 0).all()
 
 
@@ -106,9 +106,9 @@ def test_topk_keeps_the_k_largest_over_all_blocks(blocks):
     for k in (1, 5, 256, 257, 699, 700, 1000):
         sae = tensors(d_sae=700, activation="topk", k=k)
         x = states(9, 6)
-        codes = sae.encode(x)
-        torch.testing.assert_close(dense(codes, 700), dense_topk(x, sae), rtol=1e-4, atol=1e-5)
-        assert int(codes.offsets.diff().max()) <= k
+        acts = sae.encode(x)
+        torch.testing.assert_close(dense(acts, 700), dense_topk(x, sae), rtol=1e-4, atol=1e-5)
+        assert int(acts.offsets.diff().max()) <= k
 
 
 def test_topk_finds_them_wherever_they_lie(blocks):
@@ -117,9 +117,9 @@ def test_topk_finds_them_wherever_they_lie(blocks):
         bias = torch.linspace(0.1, 0.2, 700)
         bias[best] = torch.tensor([3.0, 5.0, 4.0])
         sae = dataclasses.replace(tensors(d_sae=700, activation="topk", k=3), b_enc=bias, W_enc=torch.zeros(6, 700))
-        codes = sae.encode(states(2, 6))
-        assert codes.features.tolist() == best * 2
-        assert codes.values.tolist() == [3.0, 5.0, 4.0] * 2
+        acts = sae.encode(states(2, 6))
+        assert acts.features.tolist() == best * 2
+        assert acts.values.tolist() == [3.0, 5.0, 4.0] * 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,10 +127,10 @@ def test_topk_finds_them_wherever_they_lie(blocks):
 def test_few_tokens(kind, tokens, blocks):
     _, sae = pair(kind)
     x = states()[:tokens]
-    codes = sae.encode(x)
-    assert len(codes.offsets) == tokens + 1
-    assert codes.shift.shape == codes.scale.shape == (tokens, 1)
-    rebuilt = sae.decode(codes)
+    acts = sae.encode(x)
+    assert len(acts.offsets) == tokens + 1
+    assert acts.shift.shape == acts.scale.shape == (tokens, 1)
+    rebuilt = sae.decode(acts)
     assert rebuilt.shape == (tokens, D_IN)
     torch.testing.assert_close(rebuilt, sae.decode(sae.encode(states()))[:tokens], rtol=1e-4, atol=1e-4)
 
@@ -140,10 +140,10 @@ def test_few_tokens(kind, tokens, blocks):
 def test_nothing_active(options, dtype, blocks):
     sae = tensors(dtype=dtype, **options)
     sae = dataclasses.replace(sae, b_enc=torch.full_like(sae.b_enc, -1000))
-    codes = sae.encode(states(3, 6))
-    assert codes.offsets.tolist() == [0, 0, 0, 0]
-    assert len(codes.features) == len(codes.values) == len(codes.tokens) == 0
-    torch.testing.assert_close(sae.decode(codes), sae.b_dec.float().expand(3, -1))
+    acts = sae.encode(states(3, 6))
+    assert acts.offsets.tolist() == [0, 0, 0, 0]
+    assert len(acts.features) == len(acts.values) == len(acts.tokens) == 0
+    torch.testing.assert_close(sae.decode(acts), sae.b_dec.float().expand(3, -1))
     none = sae.decode(sae.encode(states(0, 6)))
     assert none.shape == (0, 6)
 
@@ -169,9 +169,9 @@ def test_weights_in_bfloat16_are_computed_with_in_float32(kind, blocks):
     with torch.no_grad():
         expected = exact.encode(x)
         rebuilt = exact.decode(expected)
-    codes = sae.encode(x)
-    torch.testing.assert_close(dense(codes, D_SAE), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(sae.decode(codes), rebuilt, rtol=1e-4, atol=1e-3)
+    acts = sae.encode(x)
+    torch.testing.assert_close(dense(acts, D_SAE), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(sae.decode(acts), rebuilt, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -186,12 +186,12 @@ def test_states_in_half_precision_are_computed_with_in_float32(dtype):
 def test_decoding_is_the_dense_product(dtype, blocks):
     sae = tensors(dtype=dtype)
     some = dataclasses.replace(sae, b_enc=sae.b_enc - 4)  # some tokens have entries, some none
-    codes = some.encode(torch.cat([states(6, 6), sae.b_dec.float().expand(2, -1), states(6, 6, seed=3)]))
-    counts = codes.offsets.diff()
+    acts = some.encode(torch.cat([states(6, 6), sae.b_dec.float().expand(2, -1), states(6, 6, seed=3)]))
+    counts = acts.offsets.diff()
     assert counts.min() == 0
     assert counts.max() > 5
-    expected = dense(codes, sae.d_sae).double() @ sae.W_dec.double() + sae.b_dec.double()
-    torch.testing.assert_close(some.decode(codes), expected.float(), rtol=1e-5, atol=1e-5 if dtype == torch.float32 else 1e-3)
+    expected = dense(acts, sae.d_sae).double() @ sae.W_dec.double() + sae.b_dec.double()
+    torch.testing.assert_close(some.decode(acts), expected.float(), rtol=1e-5, atol=1e-5 if dtype == torch.float32 else 1e-3)
 
 
 @pytest.mark.parametrize("norm", NORMS[1:])
@@ -201,9 +201,9 @@ def test_decoding_undoes_the_normalisation(norm):
     both = torch.cat([eye, -eye])
     sae = Sae("mirror", "", 0, both.T.contiguous(), torch.zeros(12), both, torch.zeros(6), "relu", normalisation=norm)
     x = states(5, 6) * torch.tensor([[0.1], [1], [10], [100], [1000]])
-    codes = sae.encode(x)
-    torch.testing.assert_close(sae.decode(codes), x, rtol=1e-4, atol=1e-4)
-    normal = (x - codes.shift) * codes.scale
+    acts = sae.encode(x)
+    torch.testing.assert_close(sae.decode(acts), x, rtol=1e-4, atol=1e-4)
+    normal = (x - acts.shift) * acts.scale
     if norm == "layer_norm":
         torch.testing.assert_close(normal.mean(1), torch.zeros(5), atol=1e-5, rtol=0)
         torch.testing.assert_close(normal.std(1), torch.ones(5), atol=1e-3, rtol=0)
@@ -214,9 +214,9 @@ def test_decoding_undoes_the_normalisation(norm):
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_state_of_zeros_gives_no_nan(norm):
     sae = tensors(normalisation=norm)
-    codes = sae.encode(torch.zeros(2, 6))
-    assert codes.values.isfinite().all()
-    assert sae.decode(codes).isfinite().all()
+    acts = sae.encode(torch.zeros(2, 6))
+    assert acts.values.isfinite().all()
+    assert sae.decode(acts).isfinite().all()
 
 
 @pytest.mark.parametrize("rows", [[], [0], [4, 1, 1, 7], [7, 6, 5, 4, 3, 2, 1, 0], [2, 2, 2], list(range(8))])
@@ -224,14 +224,14 @@ def test_rows_of_codes(rows):
     sae = tensors(activation="jumprelu", threshold=torch.full((300,), 3.0), normalisation="layer_norm")
     x = states(8, 6)
     x[4] = 0  # no entries
-    codes = sae.encode(x)
-    some = codes.rows(torch.tensor(rows))
+    acts = sae.encode(x)
+    some = acts.rows(torch.tensor(rows))
     assert same(some, dataclasses.replace(some, offsets=some.offsets.int(), features=some.features.int()))
-    assert torch.equal(dense(some, 300), dense(codes, 300)[rows])
-    assert torch.equal(some.shift, codes.shift[rows])
-    assert torch.equal(some.scale, codes.scale[rows])
-    assert torch.equal(sae.decode(some), sae.decode(codes)[rows])
-    assert same(codes.rows(torch.arange(8)), codes)
+    assert torch.equal(dense(some, 300), dense(acts, 300)[rows])
+    assert torch.equal(some.shift, acts.shift[rows])
+    assert torch.equal(some.scale, acts.scale[rows])
+    assert torch.equal(sae.decode(some), sae.decode(acts)[rows])
+    assert same(acts.rows(torch.arange(8)), acts)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -261,13 +261,13 @@ def test_one_feature_by_itself_reads_what_it_reads_among_all(kind, norm, subtrac
     _, sae = pair(kind, normalize_activations=norm, apply_b_dec_to_input=subtract)
     x = states()
     # Which of a TopK's features are among the k largest cannot be told from one of them: as if it kept them all.
-    codes = (dataclasses.replace(sae, k=D_SAE) if kind == "topk" else sae).encode(x)
+    acts = (dataclasses.replace(sae, k=D_SAE) if kind == "topk" else sae).encode(x)
     on = 0
     for feature in (0, 5, 255, 256, 699):
         only = sae.only(feature, torch.device("cpu"))
         activation, scale = only.read(x)
-        torch.testing.assert_close(activation[:, 0], dense(codes, D_SAE)[:, feature], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(scale, codes.scale)
+        torch.testing.assert_close(activation[:, 0], dense(acts, D_SAE)[:, feature], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(scale, acts.scale)
         assert torch.equal(only.W_dec, sae.W_dec[feature : feature + 1])
         assert (only.d_in, only.d_sae, only.layer, only.name) == (D_IN, 1, sae.layer, sae.name)
         assert torch.equal(only.encode(x).values, activation[activation > 0])
@@ -332,17 +332,17 @@ def test_two_threads_at_once_get_what_each_gets_alone():
     def run(at):
         start.wait()
         for _ in range(20):
-            codes = sae.encode(inputs[at])
-            together[at].append((codes, sae.decode(codes)))
+            acts = sae.encode(inputs[at])
+            together[at].append((acts, sae.decode(acts)))
 
     threads = [threading.Thread(target=run, args=(at,)) for at in range(len(inputs))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for (codes, rebuilt), results in zip(alone, together, strict=True):
+    for (acts, rebuilt), results in zip(alone, together, strict=True):
         assert len(results) == 20
-        assert all(same(codes, other) and torch.equal(rebuilt, again) for other, again in results)
+        assert all(same(acts, other) and torch.equal(rebuilt, again) for other, again in results)
 
 
 def test_encoding_needs_no_dense_matrix(monkeypatch):

@@ -9,7 +9,7 @@ import torch
 
 from interp import InterpError, Lens
 from interp.models import loading
-from interp.service import model_slot as one_model
+from interp.service import model_slot
 from interp.service.service import Service
 from interp.service.streaming import Done
 from interp.ui import page
@@ -122,7 +122,7 @@ def test_all_who_wait_hear_what_is_done(checkpoint, monkeypatch):
 
 @pytest.mark.parametrize("name", ["llava-interleave-0.5b", "someone/vlm", ".", "/etc"])
 def test_a_shared_server_runs_its_own_model_only(name, monkeypatch):
-    monkeypatch.setattr(one_model, "fetch", lambda *_args, **_kwargs: pytest.fail("it was looked at"))
+    monkeypatch.setattr(model_slot, "fetch", lambda *_args, **_kwargs: pytest.fail("it was looked at"))
     shared = Service(shared=True)
     assert not shared.can_switch
     with pytest.raises(InterpError, match=r"This server runs 'emoji-llava' only; .* was asked for\. Leave `model` out"):

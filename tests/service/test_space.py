@@ -15,7 +15,7 @@ from gradio_client import Client, handle_file
 
 import app
 from interp import PRESETS, InterpError
-from interp.service import zerogpu as gpu
+from interp.service import zerogpu
 from interp.service.service import Service
 from interp.service.steer_service import SteerRun, SteerService
 from interp.service.streaming import stream
@@ -56,8 +56,8 @@ def zero(monkeypatch, both):
 
     vlm = both.service.vlm()
     handles = [module.register_forward_pre_hook(refuse) for module in (vlm.model, vlm.norm, vlm.head)]
-    monkeypatch.setattr(gpu, "_call", spaces.GPU(duration=lambda _asked, allow: allow)(gpu._work))
-    assert gpu.remote()
+    monkeypatch.setattr(zerogpu, "_call", spaces.GPU(duration=lambda _asked, allow: allow)(zerogpu._work))
+    assert zerogpu.remote()
     yield both
     for handle in handles:
         handle.remove()
@@ -89,11 +89,11 @@ def test_a_lens_from_the_worker(zero, picture):
 
 def here_of(zero, call):
     """What `call` returns without a worker."""
-    remote, gpu._call = gpu._call, gpu._work
+    remote, zerogpu._call = zerogpu._call, zerogpu._work
     try:
         return call()
     finally:
-        gpu._call = remote
+        zerogpu._call = remote
 
 
 def test_words_and_features_from_the_worker(zero, picture):
@@ -148,9 +148,9 @@ def test_steering_from_the_worker(zero, picture):
 def test_what_a_call_asks_for(zero, picture):
     zero.service.traces = type(zero.service.traces)()
     zero.service.lens(picture, PROMPT, max_new_tokens=100)
-    assert spaces.durations == [gpu.seconds(100), gpu.seconds()]
-    assert gpu.seconds() < gpu.seconds(100) < gpu.seconds(100, rows=8) <= 60
-    assert gpu.seconds(256, rows=17) == 60  # never more than what ZeroGPU gives by itself
+    assert spaces.durations == [zerogpu.seconds(100), zerogpu.seconds()]
+    assert zerogpu.seconds() < zerogpu.seconds(100) < zerogpu.seconds(100, rows=8) <= 60
+    assert zerogpu.seconds(256, rows=17) == 60  # never more than what ZeroGPU gives by itself
 
 
 def test_errors_keep_their_words(zero, picture):
@@ -158,8 +158,8 @@ def test_errors_keep_their_words(zero, picture):
         zero.service.lens(picture, "word " * 600)
     assert zero.service.lens(picture, PROMPT, max_new_tokens=3).trace.answer
     with pytest.raises(InterpError, match=r"ZeroGPU.*ZeroDivisionError"):
-        gpu.on_gpu(divmod, 1, 0, allow=1)
-    assert gpu.on_gpu(divmod, 7, 2, allow=1) == (3, 1)
+        zerogpu.on_gpu(divmod, 1, 0, allow=1)
+    assert zerogpu.on_gpu(divmod, 7, 2, allow=1) == (3, 1)
 
 
 def test_no_gpu_for_this_visitor(zero, picture, monkeypatch):
@@ -167,20 +167,20 @@ def test_no_gpu_for_this_visitor(zero, picture, monkeypatch):
         raise gr.Error("You have exceeded your quota (60s requested vs. 0s left).")
         yield
 
-    monkeypatch.setattr(gpu, "_call", refuse)
+    monkeypatch.setattr(zerogpu, "_call", refuse)
     with pytest.raises(InterpError, match="exceeded your quota"):
         zero.service.lens(picture, "What is on the left?", max_new_tokens=3)
 
 
 def test_an_sae_that_is_newer_than_the_worker(zero, picture):
     trace = zero.service.trace(picture, PROMPT, max_new_tokens=3)
-    gpu.on_gpu(divmod, 7, 2, allow=1)  # forks the worker
+    zerogpu.on_gpu(divmod, 7, 2, allow=1)  # forks the worker
     late = dataclasses.replace(zero.service.sae(None, "emoji-llava"), b_enc=zero.service.sae(None, "emoji-llava").b_enc + 0.1)
     calls = len(spaces.durations)
-    codes = gpu.on_gpu(late.encode, trace.residual(late.layer), allow=1)
-    assert torch.equal(codes.features, late.encode(trace.residual(late.layer)).features)
+    acts = zerogpu.on_gpu(late.encode, trace.residual(late.layer), allow=1)
+    assert torch.equal(acts.features, late.encode(trace.residual(late.layer)).features)
     assert len(spaces.durations) == calls + 2  # by its name, then whole
-    gpu.on_gpu(late.encode, trace.residual(late.layer), allow=1)
+    zerogpu.on_gpu(late.encode, trace.residual(late.layer), allow=1)
     assert len(spaces.durations) == calls + 3  # by its name
 
 
@@ -221,14 +221,14 @@ def test_stopping_ends_the_run_in_the_worker(zero, picture):
 )
 def test_tensors_cross_as_cpu_data(tensor):
     tensor = tensor() if callable(tensor) else tensor
-    again = gpu._loads(gpu._dumps(tensor, lambda _name, _new: False))
+    again = zerogpu._loads(zerogpu._dumps(tensor, lambda _name, _new: False))
     assert (again.dtype, again.shape, again.device.type) == (tensor.dtype, tensor.shape, "cpu")
     assert torch.equal(again, tensor.cpu())
 
 
 def test_a_row_does_not_take_its_table_along():
     table = torch.zeros(1000, 1000)
-    assert len(gpu._dumps(table[3], lambda _name, _new: False)) < 10_000
+    assert len(zerogpu._dumps(table[3], lambda _name, _new: False)) < 10_000
 
 
 def test_a_thread_knows_whose_request_it_is():
@@ -239,8 +239,8 @@ def test_a_thread_knows_whose_request_it_is():
 
 
 def test_without_zerogpu_nothing_is_wrapped():
-    assert not gpu.remote()
-    assert gpu.on_gpu(os.getpid, allow=1) == os.getpid()
+    assert not zerogpu.remote()
+    assert zerogpu.on_gpu(os.getpid, allow=1) == os.getpid()
 
 
 def test_the_app_on_zerogpu(checkpoint, monkeypatch):

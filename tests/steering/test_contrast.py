@@ -142,9 +142,9 @@ def test_it_can_be_steered_along(vlm, picture):
     found = contrast_vector(vlm, UP, DOWN, 1, where="answer")
     edit = Edit(vector=found, strength=0.7, where="answer")
     steered = steer(vlm, picture, PROMPT, [edit], max_new_tokens=3)
-    plainly = steer(vlm, picture, PROMPT, [Edit(vector=found.vector, layer=1, strength=0.7, where="answer")], max_new_tokens=3)
-    assert steered.steered_answer == plainly.steered_answer
-    assert steered.kl == plainly.kl
+    greedy = steer(vlm, picture, PROMPT, [Edit(vector=found.vector, layer=1, strength=0.7, where="answer")], max_new_tokens=3)
+    assert steered.steered_answer == greedy.steered_answer
+    assert steered.kl == greedy.kl
     assert max(steered.kl) > 1e-6
     # An amount of 1 takes the mean of the negatives to the mean of the positives.
     whole = steer(vlm, picture, PROMPT, [Edit(vector=found, amount=1, where="answer")], max_new_tokens=1)

@@ -1,4 +1,4 @@
-"""Steered generation against its definition (steering_reference), on tiny random models with random SAEs and vectors."""
+"""SteeringResult generation against its definition (steering_reference), on tiny random models with random SAEs and vectors."""
 
 import contextlib
 import dataclasses
@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 import interp
 from interp import Contrast, Edit, InterpError, steer, steer_sweep, steered_trace
-from interp.steering import batch as runs
-from interp.steering import generation
+from interp.steering import batch, generation
 from interp.steering import steer as steering
 from interp.steering.batch import StoppedError
 from interp.steering.generation import Noise
@@ -85,7 +84,7 @@ def agrees_with_the_definition(vlm, picture, edits, **options):
 
 
 def agree(one, other):
-    """Two `Steered` are the same but for the rounding of other batches."""
+    """Two `SteeringResult` are the same but for the rounding of other batches."""
     assert (one.plain_answer, one.steered_answer, one.fired) == (other.plain_answer, other.steered_answer, other.fired)
     for key in ("kl", "words"):
         torch.testing.assert_close(getattr(one, key), getattr(other, key), rtol=1e-3, atol=1e-5)
@@ -202,7 +201,7 @@ def trace_text(trace):
 def test_the_pair_is_two_single_runs(vlm, picture, trace, monkeypatch):
     pair = steer(vlm, picture, PROMPT, MANY, words=["dog"], max_new_tokens=6)
     assert [token.id for token in trace.tokens[PROMPT_LENGTH:]] == list(pair.plain_answer.ids)
-    monkeypatch.setattr(runs, "rows_at_once", lambda *_: 1)
+    monkeypatch.setattr(batch, "rows_at_once", lambda *_: 1)
     agree(steer(vlm, picture, PROMPT, MANY, words=["dog"], max_new_tokens=6), pair)
 
 
@@ -213,7 +212,7 @@ def test_a_sweep_is_its_single_runs_in_any_number_of_batches(vlm, picture, rows,
     options = {"max_new_tokens": NEW, "temperature": temperature, "seed": 2, "words": ["dog"]}
     values, others = [-4, 0, 0.4, 3], [Edit(vector=VECTOR, layer=0, strength=0.9)]
     alone = [steer(vlm, picture, PROMPT, [push(value), *others], **options) for value in values]
-    monkeypatch.setattr(runs, "rows_at_once", lambda *_: rows)
+    monkeypatch.setattr(batch, "rows_at_once", lambda *_: rows)
     shown = []
     sweep = steer_sweep(vlm, picture, PROMPT, push(9), values, others=others, on_text=shown.append, **options)
     assert sweep.values == (-4, 0, 0.4, 3)
@@ -262,7 +261,7 @@ def test_rows_by_the_memory_that_is_free(vlm, free, monkeypatch):
     assert (short > 1) == (free > 0)
     if free > 1 << 30:
         assert short > 10 * long
-    state = 4 * vlm.width * 50  # one row's states of one layer
+    state = 4 * vlm.d_model * 50  # one row's states of one layer
     assert short * state < max(free, 2 * state)
 
 
@@ -282,7 +281,7 @@ def ends(vlm, monkeypatch):
 
 @pytest.mark.parametrize(("padding", "rows"), [("none", 99), ("its own", 3), ("the end", 2)])
 def test_rows_that_end_before_the_others(vlm, picture, ends, monkeypatch, padding, rows):
-    monkeypatch.setattr(runs, "rows_at_once", lambda *_: rows)
+    monkeypatch.setattr(batch, "rows_at_once", lambda *_: rows)
     values = [-3, -1, 0.5, 1, 2, 4]
     free = steer_sweep(vlm, picture, PROMPT, push(), values, max_new_tokens=9)
     said = {i for run in free.runs for i in run.steered_answer.ids}
@@ -407,10 +406,10 @@ def test_the_lens_of_a_steered_trace_ends_in_the_steered_answer(model_of, pictur
     assert steered.answer == found.steered != found.plain
     start = len(steered.tokens) - len(found.steered_answer.ids)
     if name != "interleave":  # whose padded head says ids that a lens never lists
-        lens = interp.logit_lens(steered, top_k=1, layers=[vlm.depth - 1])
+        lens = interp.logit_lens(steered, top_k=1, layers=[vlm.n_layers - 1])
         assert tuple(lens.ids[0, start - 1 :, 0].tolist()) == found.steered_answer.ids
     with torch.inference_mode():
-        said = vlm.head(vlm.norm(steered.residual(vlm.depth - 1)[start - 1 :])).argmax(-1)
+        said = vlm.head(vlm.norm(steered.residual(vlm.n_layers - 1)[start - 1 :])).argmax(-1)
     assert tuple(said.tolist()) == found.steered_answer.ids
     assert tuple(token.id for token in steered.tokens[start:]) == found.steered_answer.ids
 
@@ -489,7 +488,7 @@ def test_nothing_is_left_behind(vlm, picture, trace, failure):
     before, own = hooks_of(vlm), vlm.model.generation_config
     options, edits, error = {"max_new_tokens": 6}, [push()], ZeroDivisionError
     if failure == "layer":
-        handle = vlm.layers[2].register_forward_pre_hook(fail)
+        handle = vlm.blocks[2].register_forward_pre_hook(fail)
     elif failure == "callback":
         options["on_text"] = fail
     elif failure == "not finite":
@@ -525,7 +524,7 @@ def test_nothing_is_left_behind_a_steered_trace(vlm, picture, trace):
 
 def test_an_edit_that_never_acts_is_an_error(vlm, picture, trace, monkeypatch):
     answer = steer(vlm, picture, PROMPT, [push()], max_new_tokens=3).steered_answer
-    monkeypatch.setattr(vlm, "layers", [*vlm.layers, torch.nn.Identity()])  # the model does not know of this one
+    monkeypatch.setattr(vlm, "blocks", [*vlm.blocks, torch.nn.Identity()])  # the model does not know of this one
     edits = [push(), Edit(vector=VECTOR, layer=3, amount=1)]
     for run in (lambda: steer(vlm, picture, PROMPT, edits), lambda: steer_sweep(vlm, picture, PROMPT, edits[1], [1, 2])):
         with pytest.raises(InterpError, match="The edit of a vector at layer 3 never acted: layer 3 did not run"):
@@ -539,7 +538,7 @@ def test_layers_that_return_tuples(vlm, picture):
     """As transformers before 5 did, and as other people's layers do."""
     expected = steer(vlm, picture, PROMPT, MANY, max_new_tokens=NEW)
     handles = []
-    for layer, after in zip(vlm.layers, [*vlm.layers[1:], vlm.norm], strict=True):
+    for layer, after in zip(vlm.blocks, [*vlm.blocks[1:], vlm.norm], strict=True):
         handles.append(
             after.register_forward_pre_hook(lambda _module, args: (args[0][0] if isinstance(args[0], tuple) else args[0], *args[1:]))
         )
@@ -589,7 +588,7 @@ def test_four_bit(load, picture, monkeypatch):
     assert vlm.model.is_loaded_in_4bit
     assert max(steer(vlm, picture, PROMPT, [push(0)], max_new_tokens=NEW).kl) < 1e-5
     pair = agrees_with_the_definition(vlm, picture, MANY)
-    monkeypatch.setattr(runs, "rows_at_once", lambda *_: 1)
+    monkeypatch.setattr(batch, "rows_at_once", lambda *_: 1)
     agree(steer(vlm, picture, PROMPT, MANY, max_new_tokens=NEW), pair)
 
 

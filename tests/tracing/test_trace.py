@@ -45,7 +45,7 @@ def test_one_generation_and_nothing_else(vlm, picture, new):
     with Forwards(vlm) as forwards:
         trace = vlm.trace(picture, PROMPT, max_new_tokens=new)
     assert forwards.lengths == [prompt] + [1] * (new - 1)  # prefill, then one for each further token
-    assert trace.states.shape == (vlm.depth + 1, prompt + new - 1, vlm.width)
+    assert trace.states.shape == (vlm.n_layers + 1, prompt + new - 1, vlm.d_model)
     assert len(trace.tokens) == prompt + new
     assert trace.states.device.type == "cpu"
 
@@ -55,14 +55,14 @@ def test_states_are_a_plain_forwards_hidden_states(load, picture, name):
     vlm = load(name)
     trace = vlm.trace(picture, PROMPT, max_new_tokens=5)
     output = tiny.full_forward(vlm, trace)
-    assert trace.layers == vlm.depth == 3
+    assert trace.n_layers == vlm.n_layers == 3
     torch.testing.assert_close(trace.residual(EMBED), output.hidden_states[0][0], atol=1e-4, rtol=1e-4)
-    for layer in range(vlm.depth - 1):  # layer l is what transformers calls hidden_states[l + 1] ...
+    for layer in range(vlm.n_layers - 1):  # layer l is what transformers calls hidden_states[l + 1] ...
         torch.testing.assert_close(trace.residual(layer), output.hidden_states[layer + 1][0], atol=1e-4, rtol=1e-4)
     with torch.inference_mode():  # ... but for the last, which it has normed
-        last = vlm.norm(trace.residual(vlm.depth - 1))
+        last = vlm.norm(trace.residual(vlm.n_layers - 1))
     torch.testing.assert_close(last, output.hidden_states[-1][0], atol=1e-4, rtol=1e-4)
-    assert (trace.residual(vlm.depth - 1) - output.hidden_states[-1][0]).abs().max() > 0.1
+    assert (trace.residual(vlm.n_layers - 1) - output.hidden_states[-1][0]).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -139,7 +139,7 @@ def test_a_forced_answer_gives_the_trace_that_generating_it_gave(load, picture, 
     torch.testing.assert_close(forced.states[:, : free.states.shape[1]], free.states, atol=1e-4, rtol=1e-4)
     assert forced.states.shape[1] == free.states.shape[1] + 1
     answer = next(i for i, token in enumerate(forced.tokens) if token.kind == "answer")
-    rows = interp.logit_lens(forced, top_k=1, layers=[vlm.depth - 1]).ids[0, :, 0]
+    rows = interp.logit_lens(forced, top_k=1, layers=[vlm.n_layers - 1]).ids[0, :, 0]
     assert rows[answer - 1 : -1].tolist() == [token.id for token in free.tokens[answer:]]
 
 
@@ -175,7 +175,7 @@ def test_no_hook_is_left_after_an_exception(vlm, picture, where, trace):
         raise ZeroDivisionError
 
     before = hooks_of(vlm)  # transformers leaves hooks of its own once hidden states have been asked for
-    handle = vlm.layers[1].register_forward_pre_hook(fail) if where == "layer" else None
+    handle = vlm.blocks[1].register_forward_pre_hook(fail) if where == "layer" else None
     with pytest.raises(ZeroDivisionError):
         vlm.trace(picture, PROMPT, on_text=fail)
     if handle:
@@ -188,7 +188,7 @@ def test_layers_that_return_tuples(vlm, picture, trace):
     """As transformers before 5 did, and as other people's layers do."""
     handles = []
     decoder = vlm.model.get_decoder()
-    for layer, after in zip(vlm.layers, [*vlm.layers[1:], decoder.norm], strict=True):
+    for layer, after in zip(vlm.blocks, [*vlm.blocks[1:], decoder.norm], strict=True):
         handles.append(
             after.register_forward_pre_hook(lambda _module, args: (args[0][0] if isinstance(args[0], tuple) else args[0], *args[1:]))
         )
@@ -201,7 +201,7 @@ def test_layers_that_return_tuples(vlm, picture, trace):
 
 
 def test_layers_called_by_keyword(vlm, picture, trace, monkeypatch):
-    first = vlm.layers[0]
+    first = vlm.blocks[0]
     forward = first.__class__.__call__
     monkeypatch.setattr(
         first.__class__, "__call__", lambda self, hidden_states, **kwargs: forward(self, hidden_states=hidden_states, **kwargs)
@@ -210,7 +210,7 @@ def test_layers_called_by_keyword(vlm, picture, trace, monkeypatch):
 
 
 def test_a_layer_that_is_passed_over_is_an_error(vlm, picture, monkeypatch):
-    monkeypatch.setattr(vlm, "layers", [*vlm.layers, torch.nn.Identity()])
+    monkeypatch.setattr(vlm, "blocks", [*vlm.blocks, torch.nn.Identity()])
     with pytest.raises(RuntimeError, match="hooks saw"):
         vlm.trace(picture, PROMPT, max_new_tokens=2)
 

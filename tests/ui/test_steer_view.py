@@ -12,7 +12,7 @@ import torch
 
 import interp
 from interp.errors import InterpError
-from interp.steering.edit_hooks import Applied
+from interp.steering.edit_hooks import EditEffect
 from interp.steering.generation import Answer
 from interp.ui.components import steer_view
 from interp.ui.components.feature_view import FeatureView
@@ -184,8 +184,8 @@ def answer(text, tokens, end="</s>"):
 
 
 def pair(plain, steered, kl=None, words=None):
-    applied = (Applied(NOTHING, 3, 1.0, 0.1),)
-    return interp.Steered("model", PROMPT, plain, steered, applied, kl or (0.1,) * len(plain.tokens), words or {})
+    applied = (EditEffect(NOTHING, 3, 1.0, 0.1),)
+    return interp.SteeringResult("model", PROMPT, plain, steered, applied, kl or (0.1,) * len(plain.tokens), words or {})
 
 
 def ops(diff):

@@ -220,7 +220,7 @@ def test_the_picture_s_mark_in_a_forced_answer_stands_for_no_picture(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_push_of_nothing_changes_nothing_and_a_push_does(name):
     vlm, image = family(name), picture(120, 200)
-    direction = torch.randn(vlm.width, generator=torch.Generator().manual_seed(0))
+    direction = torch.randn(vlm.d_model, generator=torch.Generator().manual_seed(0))
     trace = vlm.trace(image, PROMPT, max_new_tokens=4)
     nothing = interp.steer(vlm, image, PROMPT, [Edit(vector=direction, layer=1, strength=0)], max_new_tokens=4)
     assert nothing.plain == nothing.steered == trace.answer
@@ -234,7 +234,7 @@ def test_a_push_of_nothing_changes_nothing_and_a_push_does(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_reading_behind_the_cache_of_the_answer_is_reading_all_anew(name, monkeypatch):
     vlm, image = family(name), picture(120, 200)
-    direction = torch.randn(vlm.width, generator=torch.Generator().manual_seed(0))
+    direction = torch.randn(vlm.d_model, generator=torch.Generator().manual_seed(0))
     edits = [
         Edit(vector=direction, layer=layer, strength=0.5, where=where) for layer, where in ((0, "image"), (1, "answer"), (2, "prompt"))
     ]
@@ -290,7 +290,7 @@ def test_4_bit_is_for_the_decoder_alone(name, tmp_path):
     seen = here.positions("image")
     assert torch.equal(here.residual(interp.EMBED)[seen], there.residual(interp.EMBED)[seen])
     assert not torch.equal(here.residual(0)[seen], there.residual(0)[seen])
-    said = interp.logit_lens(there, top_k=1, layers=[vlm.depth - 1]).ids[0, :, 0].tolist()
+    said = interp.logit_lens(there, top_k=1, layers=[vlm.n_layers - 1]).ids[0, :, 0].tolist()
     start = next(i for i, token in enumerate(there.tokens) if token.kind == "answer")
     assert said[start - 1 :] == [token.id for token in there.tokens[start:]]
 

@@ -73,7 +73,7 @@ def features_tab(service: Service, run_key: gr.State, selected: gr.State, contro
         request: gr.Request,
     ) -> Any:
         """Yield what `outputs` become."""
-        named = _Asked(image, max_new_tokens, request)
+        named = _FeaturesRequest(image, max_new_tokens, request)
         yield from _look(service, named, [run, sae, where, rank_by, top_k], shown, downloads)
 
     def after_run(
@@ -106,7 +106,7 @@ def features_tab(service: Service, run_key: gr.State, selected: gr.State, contro
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _FeaturesRequest:
     """What the snippet says of the picture, beside what its trace knows."""
 
     image: str | None
@@ -115,7 +115,7 @@ class _Asked:
 
 
 def _look(
-    service: Service, picture: _Asked, wanted: list[Any], shown: list[Any] | None, buttons: list[gr.Button]
+    service: Service, picture: _FeaturesRequest, wanted: list[Any], shown: list[Any] | None, buttons: list[gr.Button]
 ) -> Iterator[tuple[Any, ...]]:
     """Rank what is `wanted` unless it is `shown` already: message, view, key, what is shown now, snippet, download buttons."""
     unchanged = [gr.skip()] * (4 + len(buttons))
@@ -143,7 +143,7 @@ def _look(
     yield ("", feature_payload(found, run=key), key, wanted, code, *switched(buttons, on=True))
 
 
-def _snippet(picture: _Asked, found: Features, sae: str | None, where: str, top_k: float) -> str:
+def _snippet(picture: _FeaturesRequest, found: Features, sae: str | None, where: str, top_k: float) -> str:
     """Python lines that get the same result from this server."""
     trace = found.encoding.trace
     return (

@@ -16,7 +16,7 @@ from ...service.steer_service import SteerRun, SteerService
 from ...service.streaming import Done, stream
 from ...steering.batch import StoppedError
 from ...steering.edits import Edit
-from ...steering.results import Steered, Sweep
+from ...steering.results import SteeringResult, Sweep
 from ...web.payloads.edits import requests
 from ...web.payloads.lens import lens_payload
 from ...web.payloads.steer import running_payload, running_sweep, steer_payload, sweep_payload
@@ -30,7 +30,7 @@ Editor = dict[str, Any] | None
 
 
 @dataclass(frozen=True)
-class Asked:
+class SteerRequest:
     """One press of the button: the editor and everything beside it."""
 
     editor: dict[str, Any]
@@ -44,7 +44,7 @@ class Asked:
     sweep: bool
 
     @classmethod
-    def of(cls, values: tuple[Any, ...]) -> "Asked":
+    def of(cls, values: tuple[Any, ...]) -> "SteerRequest":
         """From the values of the components, in the order of the fields."""
         editor, image, prompt, model, new, temperature, seed, words, sweep = values
         return cls(editor or {}, image, prompt, model, int(new), temperature, int(seed or 0), words or "", bool(sweep))
@@ -99,8 +99,8 @@ class SteerListeners:
             yield from self.look(run, sae, editor)
 
     def answer(self, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """The pair, then the sweep: message, view, key, snippet, download buttons. `values`: see `Asked`."""
-        ask = Asked.of(values)
+        """The pair, then the sweep: message, view, key, snippet, download buttons. `values`: see `SteerRequest`."""
+        ask = SteerRequest.of(values)
         unchanged = [gr.skip()] * (2 + len(self._buttons))
         if not requests(ask.chips):
             yield message("Nothing is pushed yet: add a feature, or choose a preset.", error=True), gr.skip(), *unchanged
@@ -119,7 +119,7 @@ class SteerListeners:
             yield FAILED, gr.skip(), *unchanged
             raise
 
-    def _answered(self, ask: Asked, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def _answered(self, ask: SteerRequest, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Message and view, and after the pair also key, snippet and buttons."""
         steering, edits = self._steering, requests(ask.chips)
         yield message("Steering …"), gr.skip()
@@ -129,13 +129,13 @@ class SteerListeners:
             sweep = self._sweep(ask) if ask.sweep else None
             waiting = sweep.shown([""] * len(sweep.values)) if sweep else None
 
-            def pair(show: Callable[[Any], None]) -> Steered:
+            def pair(show: Callable[[Any], None]) -> SteeringResult:
                 return steering.steer(ask.image, ask.prompt, ask.model, edits=made, words=words, on_text=show, stop=stop, **ask.sampling)
 
             for step in stream(pair):
                 if not isinstance(step, Done):
                     yield gr.skip(), running_payload(ask.model, ask.prompt, ask.sampling, *step, sweep=waiting)
-            steered: Steered = step.result
+            steered: SteeringResult = step.result
             key = self._service.remember(SteerRun(steered, lambda: self._trace(ask)))
             shown = steer_payload(steered, ask.sampling, ask.labels, run=key, sweep=waiting)
             ready = [key, _snippet(ask, edits, request), *switched(self._buttons, on=True)]
@@ -146,7 +146,7 @@ class SteerListeners:
                     part = sweep_payload(step.result, ask.labels, current=sweep.current) if done else sweep.shown(step[1:])
                     yield "" if done else gr.skip(), {**shown, "sweep": part}, *ready
 
-    def _sweep(self, ask: Asked) -> "_Sweeping":
+    def _sweep(self, ask: SteerRequest) -> "_Sweeping":
         """The sweep of the chosen chip, with the others beside it."""
         chip = ask.chips[ask.swept]
         others = requests(other for i, other in enumerate(ask.chips) if i != ask.swept)
@@ -155,10 +155,10 @@ class SteerListeners:
 
     def answer_if_open(self, request: gr.Request, selected: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         """As `answer`, for a visitor who is looking and has edits."""
-        if selected == TAB and requests(Asked.of(values).chips):
+        if selected == TAB and requests(SteerRequest.of(values).chips):
             yield from self.answer(request, *values)
 
-    def _trace(self, ask: Asked) -> Any:
+    def _trace(self, ask: SteerRequest) -> Any:
         return self._service.trace(ask.image, ask.prompt, ask.model, max_new_tokens=ask.max_new_tokens)
 
     def lenses(self, key: str | None) -> tuple[Any, Any, Any]:
@@ -173,8 +173,8 @@ class SteerListeners:
         return "", lens_payload(plain, run=remember(plain)), lens_payload(steered, run=remember(steered))
 
     def link(self, request: gr.Request, *values: Any) -> tuple[Any, Any]:
-        """Message and the box that shows a link to this state. `values`: see `Asked`."""
-        ask = Asked.of(values)
+        """Message and the box that shows a link to this state. `values`: see `SteerRequest`."""
+        ask = SteerRequest.of(values)
         kept = ("sae", "feature", "unit", "value", "where", "on")
         state = {
             "prompt": ask.prompt,
@@ -206,7 +206,7 @@ class _Sweeping:
     current: float
     labels: dict[tuple[str, int], str]
 
-    def run(self, steering: SteerService, ask: Asked, show: Callable[[Any], None], stop: threading.Event) -> Sweep:
+    def run(self, steering: SteerService, ask: SteerRequest, show: Callable[[Any], None], stop: threading.Event) -> Sweep:
         return steering.sweep(
             ask.image, ask.prompt, ask.model, self.edit, self.values, others=self.others, on_text=show, stop=stop, **ask.sampling
         )
@@ -239,7 +239,7 @@ def sweep_values(chip: dict[str, Any]) -> list[float]:
     return sorted({float(f"{v:.3g}") for v in values} | {value})
 
 
-def _snippet(ask: Asked, edits: list[dict[str, Any]], request: gr.Request) -> str:
+def _snippet(ask: SteerRequest, edits: list[dict[str, Any]], request: gr.Request) -> str:
     """Python lines that get the same result from this server."""
     listed = ",\n        ".join(repr(edit) for edit in edits)
     return (

@@ -62,8 +62,8 @@ def steer_tab(
                     gr.Markdown("**Without edits**")
                     plain_lens = LensView(label="Without edits", server_functions=[service.find_word])
                 with gr.Column(min_width=320):
-                    gr.Markdown("**Steered**: layers below the first edit are the same on both sides")
-                    steered_lens = LensView(label="Steered", server_functions=[service.find_word])
+                    gr.Markdown("**SteeringResult**: layers below the first edit are the same on both sides")
+                    steered_lens = LensView(label="SteeringResult", server_functions=[service.find_word])
         with gr.Accordion("Sampling", open=False):
             temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature (0: always the likeliest word)", elem_id="steer-temperature")
             seed = gr.Number(0, precision=0, minimum=0, label="Seed: the same noise for every answer", elem_id="steer-seed")

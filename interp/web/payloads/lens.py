@@ -61,7 +61,7 @@ def lens_payload(lens: Lens, *, run: str | None = None) -> dict[str, Any]:
 
 
 def _some_layers(lens: Lens) -> list[str]:
-    read, there = len(lens.layers), lens.trace.layers + 1
+    read, there = len(lens.layers), lens.trace.n_layers + 1
     return [] if read == there else [f"{read} of {there} states were read."]
 
 

@@ -1,4 +1,4 @@
-"""Steered answers and sweeps as the compact dictionary that the steer view draws. Knows neither gradio nor HTML, and loads no model."""
+"""SteeringResult answers and sweeps as the compact dictionary that the steer view draws. Knows neither gradio nor HTML, and loads no model."""
 
 import difflib
 import math
@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import InterpError
-from ...steering.edit_hooks import Applied
+from ...steering.edit_hooks import EditEffect
 from ...steering.edits import Edit
 from ...steering.generation import Answer
-from ...steering.results import Steered, Sweep
+from ...steering.results import SteeringResult, Sweep
 
 SCHEMA = "llava-microscope/steer-view/1"
 _SETTINGS = ("max_new_tokens", "temperature", "seed")
@@ -55,7 +55,7 @@ def running_payload(
 
 
 def steer_payload(
-    result: Steered,
+    result: SteeringResult,
     settings: Mapping[str, Any],
     labels: Mapping[tuple[str, int], str],
     *,
@@ -139,7 +139,7 @@ def _direction(edit: Edit, labels: Mapping[tuple[str, int], str]) -> dict[str, A
     return {"label": labels.get((edit.sae.name, edit.feature), ""), "feature": edit.feature, "sae": edit.sae.name, "layer": edit.at}
 
 
-def _edit(applied: Applied, labels: Mapping[tuple[str, int], str]) -> dict[str, Any]:
+def _edit(applied: EditEffect, labels: Mapping[tuple[str, int], str]) -> dict[str, Any]:
     edit = applied.edit
     return {
         **_direction(edit, labels),
@@ -171,8 +171,8 @@ def _answer(answer: Answer) -> dict[str, Any]:
     return {"text": answer.text, "finished": answer.finished}
 
 
-def text_diff(result: Steered) -> list[dict[str, str]]:
-    """The pieces of `Steered.diff` as readers see the answers: all plain sides together are the plain answer, all steered sides the steered one.
+def text_diff(result: SteeringResult) -> list[dict[str, str]]:
+    """The pieces of `SteeringResult.diff` as readers see the answers: all plain sides together are the plain answer, all steered sides the steered one.
 
     Token by token where the tokens read as the text does. Where they do not (special tokens, characters of several tokens), word by word.
     """
