@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-ASSETS = Path(__file__).parents[1] / "assets"
+_PLACES = (Path(__file__).parent / "assets", Path(__file__).parents[1] / "assets")  # in an installed wheel, and in the repository
+ASSETS = next(filter(Path.is_dir, _PLACES), _PLACES[1])
+"""The embedded model, its SAE, examples and emoji."""
 
 
 @dataclass(frozen=True)

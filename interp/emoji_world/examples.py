@@ -1,14 +1,13 @@
 """The example pictures of the page: `python -m interp.emoji_world.examples` draws them anew, always the same."""
 
-from pathlib import Path
-
 from PIL import Image
 
+from ..presets import ASSETS
 from .scenes import Scene, Thing, draw_picture
 from .sprites import VENDORS, load_sprites
 from .words import COLORS
 
-FOLDER = Path(__file__).parents[2] / "assets" / "examples"
+FOLDER = ASSETS / "examples"
 
 
 def _scene(color: str, *things: Thing) -> Scene:

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from ..presets import ASSETS
 from .words import NOUNS
 
-SHEETS = Path(__file__).parents[2] / "assets" / "emoji"
+SHEETS = ASSETS / "emoji"
 TILE = 144  # pixels per side
 COLUMNS = 12
 SEEN_VENDORS = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat")
