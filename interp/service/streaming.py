@@ -1,4 +1,4 @@
-"""Work in a thread whose progress a generator can show. Knows nothing of what the work is."""
+"""Run work in a thread and show its progress from a generator."""
 
 import contextvars
 import queue
@@ -18,26 +18,37 @@ class Done(Generic[Result]):
 
 
 def stream(work: Callable[[Callable[[Any], None]], Result]) -> Iterator[Any]:
-    """Run `work(show)` in a thread; yield the newest thing it shows, then `Done`, or raise what it raised.
+    """Run `work(show)` in a thread; yield what it shows, then `Done`, or raise what it raised.
 
-    A page is slower than a model: of several things shown meanwhile only the newest is yielded.
+    A page may be slower than a model: of the steps that wait, only the newest is yielded. The last one shown before the end always is.
     """
     steps: queue.Queue[Any] = queue.Queue()
 
     def body() -> None:
         try:
             steps.put(Done(work(steps.put)))
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread of the reader
             steps.put(error)
 
-    # In the caller's context, by which gradio tells whose request this is.
+    # In the caller's context, which tells gradio whose request this is.
     threading.Thread(target=contextvars.copy_context().run, args=(body,), daemon=True).start()
     while True:
-        step = steps.get()
-        while not isinstance(step, Done | BaseException) and not steps.empty():
-            step = steps.get()
-        if isinstance(step, BaseException):
-            raise step
-        yield step
-        if isinstance(step, Done):
+        shown, end = _newest(steps)
+        yield from shown
+        if isinstance(end, BaseException):
+            raise end
+        if end is not None:
+            yield end
             return
+
+
+def _newest(steps: "queue.Queue[Any]") -> tuple[list[Any], Any]:
+    """Wait for a step, then empty the queue: ([the newest shown] or [], the end or None)."""
+    shown: list[Any] = []
+    step = steps.get()
+    while not isinstance(step, Done | BaseException):
+        shown = [step]
+        if steps.empty():
+            return shown, None
+        step = steps.get()
+    return shown, step
