@@ -35,7 +35,7 @@ class Preset:
     licence: str
     n_layers: int
     default_layer: int
-    """Where its lens is read first, about three quarters deep."""
+    """The layer that its lens opens at: about three quarters deep, unless `default_layer_note` gives a reason for another."""
     memory_4bit_gb: float
     """GB needed on a GPU for lens, SAE and steering with the decoder in 4 bit: weights by arithmetic from the shapes, and a reserve."""
     memory_16bit_gb: float
@@ -44,6 +44,8 @@ class Preset:
     """"real weights" where its figures were measured on them, "shape" where only random weights of its exact classes were run."""
     about: str
     """One line for the page."""
+    default_layer_note: str = ""
+    """Why its lens opens at `default_layer` and what the other layers show, where that was measured. "" for the usual three quarters."""
     gated: bool = False
     """Whether its licence must be accepted on the hub, with an account, before it can be downloaded."""
     requires: tuple[str, ...] = ()
@@ -76,7 +78,12 @@ PRESETS = {
             revision=None,
             licence="Apache-2.0",
             n_layers=8,
-            default_layer=5,
+            default_layer=7,
+            default_layer_note=(
+                "Opens at the last layer, the best one for objects and background together: on unseen scenes the top word is the object's noun on "
+                "96.5 % of its patches and the background's colour on 78.2 %. Earlier layers name objects as well (88.1 % at layer 0, 98.2 % at "
+                "layer 5) but seldom the background (25.5 % at layer 5, 57.2 % at layer 6): there a blue background can read “green” or “orange”."
+            ),
             memory_4bit_gb=0.1,
             memory_16bit_gb=0.1,
             proved="real weights",

@@ -16,7 +16,8 @@ REAL = [preset for preset in PRESETS.values() if preset.proved == "shape"]
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_a_preset_is_whole(preset):
     assert PRESETS[preset.name] is preset
-    assert preset.default_layer == round(0.75 * preset.n_layers) - 1
+    if not preset.default_layer_note:
+        assert preset.default_layer == round(0.75 * preset.n_layers) - 1
     assert preset.memory_4bit_gb <= preset.memory_16bit_gb
     assert preset.memory_gb(cpu=True) == 2 * preset.memory_16bit_gb
     assert preset.licence
@@ -30,6 +31,18 @@ def test_a_preset_is_whole(preset):
 def test_only_the_embedded_model_is_proved_on_real_weights():
     assert [name for name, preset in PRESETS.items() if preset.proved == "real weights"] == ["emoji-llava"]
     assert Path(PRESETS["emoji-llava"].checkpoint).is_relative_to(ASSETS)
+
+
+def test_the_embedded_model_opens_where_its_card_reads_objects_and_background_best():
+    preset = PRESETS["emoji-llava"]
+    card = (ASSETS / "emoji-llava" / "README.md").read_text(encoding="utf-8")
+    table = card[card.index("| layer | own noun top 1") :].split("\n\n")[0].splitlines()[3:]  # from layer 0 on
+    nouns, colors = ([float(row.split("|")[column]) for row in table] for column in (2, 4))
+    both = [sum(pair) for pair in zip(nouns, colors, strict=True)]
+    assert len(table) == preset.n_layers
+    assert preset.default_layer == both.index(max(both))
+    figures = [*nouns[:1], nouns[5], nouns[7], *colors[5:]]
+    assert all(f"{figure} %" in preset.default_layer_note for figure in figures)
 
 
 @pytest.mark.parametrize("preset", REAL, ids=lambda preset: preset.name)

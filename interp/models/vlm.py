@@ -108,7 +108,7 @@ class Vlm:
 
     @property
     def default_layer(self) -> int:
-        """Where a lens is read first: about three quarters deep. The last layer already speaks of the next token."""
+        """Where a lens opens: the preset's layer, or about three quarters deep, since the last layers turn to the next token."""
         preset = PRESETS.get(self.name)
         return preset.default_layer if preset else max(0, round(0.75 * self.n_layers) - 1)
 

@@ -94,7 +94,7 @@ def test_the_default_layer_is_about_three_quarters_deep(vlm, monkeypatch, depth,
     monkeypatch.setattr(vlm, "blocks", [None] * depth)
     assert vlm.default_layer == layer
     for preset in PRESETS.values():
-        if preset.n_layers == depth:
+        if preset.n_layers == depth and not preset.default_layer_note:
             assert preset.default_layer == layer
 
 

@@ -6,9 +6,10 @@ import threading
 import pytest
 
 from interp import Features, InterpError, Lens
+from interp.presets import PRESETS
 from interp.service import service as module
 from interp.service.service import Service
-from interp.web.payloads.lens import lens_payload
+from interp.web.payloads.lens import WHY_DEFAULT, lens_payload
 from tests import tiny
 
 PROMPT = "Describe the image."
@@ -153,14 +154,24 @@ def test_what_fits_counts_the_room_of_the_loaded_model(service, trace, monkeypat
     assert [model["name"] for model in service.models() if model["loaded"]] == ["emoji-llava"]
 
 
+def test_the_view_says_why_it_opens_where_it_does(service, trace, monkeypatch):
+    view = lens_payload(service.read(trace))
+    assert view["layers"][view["default"]] == 7
+    assert view["why_default"] == PRESETS["emoji-llava"].default_layer_note
+    monkeypatch.setattr(trace.vlm, "name", "another")
+    view = lens_payload(service.read(dataclasses.replace(trace, model_name="another")))
+    assert view["layers"][view["default"]] == 5
+    assert view["why_default"] == WHY_DEFAULT
+
+
 def test_a_lens_that_would_take_long_reads_some_layers_unless_all_are_asked_for(service, trace, monkeypatch):
     picture = tiny.noise(96, 96)
     assert service.lens(picture, PROMPT, max_new_tokens=4).layers == tuple(range(-1, 8))
     assert "states were read" not in str(lens_payload(service.read(trace))["notes"])
     monkeypatch.setattr(module, "_TFLOP", {"cpu": 0.0})
     some = service.lens(picture, PROMPT, max_new_tokens=4)
-    assert some.layers == (-1, 5, 7)
-    assert lens_payload(some)["notes"][-1] == "3 of 9 states were read."
+    assert some.layers == (-1, 7)
+    assert lens_payload(some)["notes"][-1] == "2 of 9 states were read."
     assert service.lens(picture, PROMPT, max_new_tokens=4, layers="all").layers == tuple(range(-1, 8))
     with pytest.raises(InterpError, match=r"layers is 'five'; it must be 'auto' .* or 'all'"):
         service.lens(picture, PROMPT, layers="five")

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ...errors import InterpError
 from ...lens.logit_lens import Lens
+from ...presets import PRESETS
 from ...tracing.trace import Trace
 
 SCHEMA = "llava-microscope/lens-view/1"
@@ -40,6 +41,7 @@ def lens_payload(lens: Lens, *, run: str | None = None) -> dict[str, Any]:
     default = min(lens.layers, key=lambda layer: abs(layer - trace.vlm.default_layer))
     axis_of = {layer: axis for axis, layer in enumerate(lens.layers)}
     most = math.log(len(texts))
+    preset = PRESETS.get(trace.model_name)
     return {
         "schema": SCHEMA,
         "run": run,
@@ -47,7 +49,7 @@ def lens_payload(lens: Lens, *, run: str | None = None) -> dict[str, Any]:
         "notes": [*trace.notes, *_some_layers(lens)],
         "layers": list(lens.layers),
         "default": axis_of[default],
-        "why_default": WHY_DEFAULT,
+        "why_default": preset.default_layer_note if preset and preset.default_layer_note else WHY_DEFAULT,
         "k": lens.ids.shape[-1],
         "vocab": [texts[i] for i in listed.tolist()],
         "ids": encode(index.numpy().astype("<u4" if wide else "<u2")),
