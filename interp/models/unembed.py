@@ -12,6 +12,7 @@ from torch import nn
 
 from ..devices import free_bytes
 from ..errors import InterpError
+from .hooks import Hooks
 
 if TYPE_CHECKING:
     from .vlm import Vlm
@@ -92,17 +93,10 @@ def block_peaks(logits: torch.Tensor) -> torch.Tensor:
 def _find_finish(vlm: "Vlm") -> Finish:
     """What the model does to its logits after the head, found by running it on a few words of text."""
     ids = vlm.tokenizer("The cat sat on the mat.", return_tensors="pt").input_ids.to(vlm.model.device)
-    caught: list[torch.Tensor] = []
-    with vlm.lock:  # before the hook: another thread's run must not be caught
-        handle = vlm.blocks[-1].register_forward_hook(
-            lambda _module, _args, output: caught.append(output if isinstance(output, torch.Tensor) else output[0])
-        )
-        try:
-            with torch.inference_mode():
-                real = vlm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
-                plain = vlm.head(vlm.norm(caught[0])).float().to(real)
-        finally:
-            handle.remove()
+    with vlm.lock, torch.inference_mode(), Hooks() as hooks:  # the lock first: another thread's run must not be caught
+        (last,) = hooks.capture([vlm.blocks[-1]])
+        real = vlm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
+        plain = vlm.head(vlm.norm(last[0])).float().to(real)
     differences = {name: (finish(plain.clone()) - real).abs().max().item() for name, finish in _finishes(vlm.model.config).items()}
     best = min(differences, key=lambda name: differences[name])
     if not differences[best] <= 2e-2 * real.abs().max().item():

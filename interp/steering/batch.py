@@ -141,6 +141,8 @@ class SteeringBatch:
     ) -> torch.Tensor:
         """Logits of every row, all reading the plain answer: [rows, positions, vocabulary]. The prompt is read once, to answer it."""
         vlm = self.vlm
+        if not plain:
+            return first
         try:
             cache.crop(prompt.length - cache.get_seq_length())
         except RuntimeError:  # a sliding window has forgotten its beginning

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from ..errors import InterpError
+from ..models.hooks import Hooks
 from ..tracing.trace import Prompt
 from .edits import Edit, Push, Scale, positions_of
 
@@ -74,26 +75,17 @@ class EditHooks:
                 self._of_row[-1].append((move, len(move.rows)))
                 move.add(row, edit.value)
         self._moves = [*grouped.values()]
-        self._handles: list[Any] = []
+        self._hooks = Hooks()
 
     def __enter__(self) -> Self:
         for layer in self._seen:
-
-            def leave(_module: Any, _args: Any, output: Any, layer: int = layer) -> Any:
-                if isinstance(output, torch.Tensor):
-                    return self._edited(layer, output)
-                return (self._edited(layer, output[0]), *output[1:])
-
-            self._handles.append(self._blocks[layer].register_forward_hook(leave))
+            self._hooks.on_output(self._blocks[layer], functools.partial(self._edited, layer), name=f"Layer {layer}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None") -> None:
-        for handle in self._handles:
-            handle.remove()
-        if error is None and not self._begin and (idle := [move.edit for move in self._moves if not move.fired]):
-            raise InterpError(f"The edit of {idle[0].name} never acted: layer {idle[0].at} did not run as a module of its own.")
+        self._hooks.__exit__(kind, error, trace)
 
-    def _edited(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+    def _edited(self, layer: int, hidden: torch.Tensor) -> torch.Tensor | None:
         start, length = self._seen[layer], hidden.shape[1]
         self._seen[layer] = start + length
         scale = self._scales[layer]
@@ -106,7 +98,7 @@ class EditHooks:
                 if len(columns):
                     change = torch.zeros(hidden.shape, device=hidden.device) if change is None else change
                     move.apply(hidden, change, columns, scale, start)
-        return hidden if change is None else (hidden + change).to(hidden.dtype)  # summed in float32 at least
+        return None if change is None else (hidden + change).to(hidden.dtype)  # summed in float32 at least
 
     def applied(self, lengths: Sequence[int]) -> list[tuple[EditEffect, ...]]:
         """For every row what its edits did while it generated an answer of so many tokens."""
@@ -142,11 +134,6 @@ class _Move:
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Its rows [rows, 1] and their values [rows]; asked for once all are there."""
         return torch.tensor(self.rows, device=self._device)[:, None], torch.tensor(self._values, device=self._device)
-
-    @property
-    def fired(self) -> bool:
-        """Whether it changed anything yet."""
-        return bool(self._calls)
 
     def columns(self, prompt: Prompt, scale: Scale, start: int, length: int) -> list[int]:
         """Where it acts within the positions `start` to `start + length`, counted from `start`."""

@@ -5,65 +5,60 @@ from `Vlm`; knows nothing of lenses and pages.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
+from ..models.hooks import Hooks
 from ..vision.grids import Layout
 from .trace import Kind, Token, Trace
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ..models.vlm import Inputs, Vlm
 
 LOWER = "Lower max_new_tokens, take a smaller picture, load the model with quantize='4bit', or choose a smaller model."
 """What helps where the memory does not suffice for a trace."""
 
 
-class _Recorder:
-    """EditHooks that write each layer's residual stream into one tensor, step by step, and are gone afterwards."""
+class _States:
+    """The residual stream of every layer in one tensor, filled step by step."""
 
-    def __init__(self, vlm: "Vlm", capacity: int) -> None:
-        self._blocks = vlm.blocks
+    def __init__(self, n_layers: int, capacity: int) -> None:
         self._capacity = capacity
         self._states: torch.Tensor | None = None
-        self._filled = [0] * (len(vlm.blocks) + 1)
-        self._handles: list[Any] = []
+        self._filled = [0] * (n_layers + 1)
 
-    def __enter__(self) -> Self:
-        def enter(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._write(0, args[0] if args else kwargs["hidden_states"])
-
-        self._handles.append(self._blocks[0].register_forward_pre_hook(enter, with_kwargs=True))
-        for index, layer in enumerate(self._blocks, 1):
-
-            def leave(_module: Any, _args: Any, output: Any, index: int = index) -> None:
-                self._write(index, output if isinstance(output, torch.Tensor) else output[0])
-
-            self._handles.append(layer.register_forward_hook(leave))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None") -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _write(self, index: int, hidden: torch.Tensor) -> None:
+    def write(self, index: int, hidden: torch.Tensor) -> None:
+        """Append a state [1, positions, d] to row `index`: 0 for what enters block 0, then the output of each block."""
         if self._states is None:
-            self._states = torch.empty(len(self._filled), self._capacity, hidden.shape[-1], dtype=hidden.dtype)
+            # A tensor made in inference mode could never take part in autograd.
+            with torch.inference_mode(mode=False):
+                self._states = torch.empty(len(self._filled), self._capacity, hidden.shape[-1], dtype=hidden.dtype)
         start, count = self._filled[index], hidden.shape[1]
         self._states[index, start : start + count].copy_(hidden[0])
         self._filled[index] = start + count
 
-    def states(self, length: int) -> torch.Tensor:
-        """[layers + 1, length, d]; every layer must have been passed by exactly `length` positions."""
+    def of_length(self, length: int) -> torch.Tensor:
+        """[layers + 1, length, d]. Raises RuntimeError unless exactly `length` positions have passed every layer."""
         if self._states is None or set(self._filled) != {length}:
             raise RuntimeError(f"hooks saw {sorted(set(self._filled))} positions where {length} entered the model")
-        # A copy lets go of the room that a shorter answer did not need.
+        # The copy frees the room that a shorter answer did not need.
         return self._states if length == self._capacity else self._states[:, :length].clone()
+
+
+@contextlib.contextmanager
+def _recording(vlm: "Vlm", capacity: int) -> Iterator[_States]:
+    """Record up to `capacity` positions of the runs within the block."""
+    states = _States(vlm.n_layers, capacity)
+    with Hooks() as hooks:
+        hooks.on_input(vlm.blocks[0], functools.partial(states.write, 0))
+        for layer, block in enumerate(vlm.blocks):
+            hooks.on_output(block, functools.partial(states.write, layer + 1), name=f"Layer {layer}")
+        yield states
 
 
 class _Stream(BaseStreamer):
@@ -100,7 +95,7 @@ def record(
     vlm.check_length(length, max_new_tokens if answer is None else 0)
     with vlm.lock, greedy(vlm), torch.inference_mode():
         if answer is None:
-            with _Recorder(vlm, length + max_new_tokens - 1) as recorder:
+            with _recording(vlm, length + max_new_tokens - 1) as recorded:
                 ids = vlm.model.generate(
                     **inputs.tensors,
                     max_new_tokens=max_new_tokens,
@@ -111,9 +106,9 @@ def record(
             forced = vlm.answer_ids(inputs, answer) if isinstance(answer, str) else answer
             ids = torch.cat([prompt_ids[0], forced.to(prompt_ids.device)])
             vlm.check_length(len(ids) - 1, 0)
-            with _Recorder(vlm, len(ids) - 1) as recorder:
+            with _recording(vlm, len(ids) - 1) as recorded:
                 vlm.read(inputs.tensors, ids[length:-1].tolist(), keep=1)
-    states = recorder.states(len(ids) - 1)
+    states = recorded.of_length(len(ids) - 1)
     answer_ids = ids[length:].tolist()
     layout: Layout = inputs.layout
     return Trace(

@@ -211,7 +211,7 @@ def test_layers_called_by_keyword(vlm, picture, trace, monkeypatch):
 
 def test_a_layer_that_is_passed_over_is_an_error(vlm, picture, monkeypatch):
     monkeypatch.setattr(vlm, "blocks", [*vlm.blocks, torch.nn.Identity()])
-    with pytest.raises(RuntimeError, match="hooks saw"):
+    with pytest.raises(InterpError, match=r"^Layer 3 never ran as a module of its own"):
         vlm.trace(picture, PROMPT, max_new_tokens=2)
 
 
