@@ -141,13 +141,13 @@ class Vlm:
             ids = self.tokenizer.eos_token_id
         return (set(ids) if isinstance(ids, list) else {ids}) - {None}
 
-    def prepare(self, image: Any, prompt: str, *, notes: list[str] | None = None) -> Inputs:
+    def prepare(self, image: Any, prompt: str) -> Inputs:
         """The model's inputs for one picture (PIL, array or path) and one prompt, in the model's own chat template.
 
         Raises InterpError for an unreadable picture, an empty prompt, a prompt that holds the picture's placeholder, and a prompt longer
         than the model's context.
         """
-        picture, found = open_image(image)
+        picture, notes = open_image(image)
         if not isinstance(prompt, str) or not prompt.strip():
             raise InterpError('The prompt is empty. Ask something about the picture, such as "Describe the image."')
         marks = (getattr(self.processor, name, None) for name in ("image_token", "video_token"))
@@ -170,7 +170,7 @@ class Vlm:
             prompt=prompt,
             text=text,
             layout=layout,
-            notes=tuple(notes if notes is not None else found),
+            notes=notes,
         )
 
     def _in_template(self, prompt: str) -> str:
@@ -252,7 +252,6 @@ class Vlm:
         max_new_tokens: int = 32,
         answer: str | None = None,
         on_text: Callable[[str], None] | None = None,
-        notes: list[str] | None = None,
     ) -> Trace:
         """One greedy generation with the residual stream of every layer and position, in one pass with a key-value cache.
 
@@ -262,7 +261,7 @@ class Vlm:
         """
         if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
             raise InterpError(f"max_new_tokens is {max_new_tokens!r}; it must be a whole number of at least 1.")
-        inputs = self.prepare(image, prompt, notes=notes)
+        inputs = self.prepare(image, prompt)
 
         def run(_less: int) -> Trace:
             return record(self, inputs, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)

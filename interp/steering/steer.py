@@ -15,6 +15,7 @@ from ..errors import InterpError
 from ..saes.sae import plain_name
 from ..tracing.record import LOWER, record
 from ..tracing.trace import Trace
+from ..vision.images import OpenedImage
 from .batch import SteeringBatch, prompt_of
 from .edit_hooks import EditHooks
 from .edits import Edit, Scale, checked_value
@@ -92,7 +93,7 @@ def steered_trace(trace: Trace, edits: Sequence[Edit], answer: Answer) -> Trace:
     vlm = trace.vlm
     _check(vlm, edits)
     with vlm.lock:
-        inputs = vlm.prepare(trace.image, trace.prompt, notes=list(trace.notes))
+        inputs = vlm.prepare(OpenedImage(trace.image, trace.notes), trace.prompt)
         prompt = prompt_of(vlm, inputs)
         layers = {edit.at for edit in edits}
         scales: dict[int, Scale | None] = {layer: Scale.of(prompt, trace.residual(layer)[: prompt.length]) for layer in layers}

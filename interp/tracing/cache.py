@@ -41,8 +41,8 @@ class TraceCache:
 
         `run(vlm.trace, ...)` is called instead of `vlm.trace(...)` where the model is run elsewhere.
         """
-        picture, notes = open_image(image)
-        digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
+        opened = open_image(image)
+        digest = hashlib.sha256(repr(opened.image.size).encode() + opened.image.tobytes()).hexdigest()
         key = (vlm.key, digest, prompt, repr(max_new_tokens), answer)  # repr: a wrong True must not find the trace of 1
         with vlm.lock:
             with self._lock:
@@ -51,7 +51,7 @@ class TraceCache:
                     self._traces.move_to_end(key)
             if trace is None:
                 made = functools.partial(run, vlm.trace) if run else vlm.trace
-                trace = made(picture, prompt, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text, notes=notes)
+                trace = made(opened, prompt, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
                 self._keep(key, trace)
             elif on_text:
                 on_text(trace.answer)

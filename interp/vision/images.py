@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,14 +16,24 @@ MAX_PIXELS = 50_000_000
 """Width times height above which a picture is refused before it is decoded."""
 
 
-def open_image(image: Image.Image | np.ndarray | str | PathLike[str] | bytes) -> tuple[Image.Image, list[str]]:
-    """The picture as the models see it, upright and in RGB, and notes on what had to be decided.
+class OpenedImage(NamedTuple):
+    """A picture that was opened once and is handed on: decoded, upright, in RGB."""
+
+    image: Image.Image
+    notes: tuple[str, ...]
+    """What had to be decided on the way, such as which frame is shown."""
+
+
+def open_image(image: OpenedImage | Image.Image | np.ndarray | str | PathLike[str] | bytes) -> OpenedImage:
+    """The picture as the models see it, upright and in RGB, and notes on what had to be decided. One that is open already is returned as it is.
 
     Transparency is laid on white, 16-bit greys are scaled to 8 bits, of an animation the first frame is taken. A numpy array is
     [height, width], [height, width, 3] or [height, width, 4], of uint8 or of floats from 0 to 1.
 
     Raises InterpError for a missing file, bytes that are no picture, and more than `MAX_PIXELS` pixels (by the header, before decoding).
     """
+    if isinstance(image, OpenedImage):
+        return image
     if isinstance(image, Image.Image):
         picture = image
     elif isinstance(image, np.ndarray):
@@ -46,7 +57,7 @@ def open_image(image: Image.Image | np.ndarray | str | PathLike[str] | bytes) ->
     with _decoding():
         picture.load()
         picture = ImageOps.exif_transpose(picture)
-    return _to_rgb(picture, notes), notes
+    return OpenedImage(_to_rgb(picture, notes), tuple(notes))
 
 
 @contextmanager

@@ -204,3 +204,9 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(side, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", never)
     with pytest.raises(InterpError, match="50 million"):
         open_image(huge_png(side))
+
+
+def test_an_opened_picture_is_not_opened_again():
+    opened = open_image(encoded(Image.new("RGBA", (4, 4), (200, 0, 0, 0)), "PNG"))
+    assert open_image(opened) is opened
+    assert "Transparent" in opened.notes[0]
