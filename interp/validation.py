@@ -11,12 +11,14 @@ import os
 import reprlib
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import InterpError
 
 T = TypeVar("T")
+_MOST = 1_000_000  # entries of a list of numbers
 _LONGEST = 200  # characters of a value in a message
 
 
@@ -73,13 +75,24 @@ def text(name: str, value: object, max_length: int | None = None) -> str:
 
 
 def sequence(name: str, value: object, of: str, *, empty: bool = False) -> Collection[Any]:
-    """`value` if it is a list, tuple, range, set or array and, unless `empty` is allowed, holds something. `of` says what it must hold."""
-    refused = isinstance(value, str | bytes | bytearray | Mapping)
+    """`value` if it is a list, tuple, range or array and, unless `empty` is allowed, holds something. `of` says what it must hold."""
+    refused = isinstance(value, str | bytes | bytearray | Mapping | AbstractSet)
     if not refused and isinstance(value, Collection):
         with contextlib.suppress(Exception):  # an array without dimensions has no length
             if len(value) or empty:
                 return value
     raise InterpError(f"{name} is {shown(value)}; it must be a list of {of}.")
+
+
+def whole_numbers(name: str, value: object) -> list[int]:
+    """The whole numbers of a list that holds at least one."""
+    given = sequence(name, value, "whole numbers")
+    if len(given) > _MOST:  # range(10**12) is quickly written
+        raise InterpError(f"{name} has {len(given)} entries; it must have at most {_MOST}.")
+    numbers = [as_whole(each) for each in given]
+    if None in numbers:
+        raise InterpError(f"{name} is {shown(value)}; every entry must be a whole number.")
+    return [number for number in numbers if number is not None]
 
 
 def instance(name: str, value: object, kind: type[T], hint: str) -> T:

@@ -7,7 +7,7 @@ sparse from the start: features are computed block by block and only the active 
 no [tokens, features] matrix. Knows rows of states; knows nothing of models, pictures and where a dictionary came from.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from ..devices import retry_on_oom
 from ..errors import InterpError
+from ..validation import index, instance, sequence, text, whole_number
 from .labels.labels import Labels
 
 Activation = Literal["relu", "topk", "jumprelu", "gated"]
@@ -110,23 +111,28 @@ class Sae:
         """Number of features."""
         return self.W_enc.shape[1]
 
-    def notes_for(self, names: Iterable[str]) -> list[str]:
+    def notes_for(self, names: Sequence[str]) -> list[str]:
         """What warns the reader of its features on a model that is called by any of these names."""
+        names = [text("names", name) for name in sequence("names", names, "names", empty=True)]
         foreign = self.model_name and plain_name(self.model_name) not in map(plain_name, names)
         return [*self.notes, *([f"trained on another model: {self.model_name}"] if foreign else [])]
 
     def check(self, feature: object) -> int:
         """`feature` as an int, or an InterpError that says which features there are."""
-        if isinstance(feature, bool) or not isinstance(feature, int) or not 0 <= feature < self.d_sae:
-            raise InterpError(f"Feature {feature!r} does not exist: {self.name} has features 0 to {self.d_sae - 1}.")
-        return feature
+        return index("Feature", feature, 0, self.d_sae - 1, f"{self.name} has features 0 to {self.d_sae - 1}")
 
     @torch.inference_mode()
     def encode(self, states: torch.Tensor) -> SparseActs:
         """The active features of `states` [T, d_in], exact and sparse, on the CPU. Computed in float32 on the device of `states`.
 
-        Peak memory beyond the weights is about three times `_BLOCK_BYTES`, and what is active. Raises InterpError where that is not there.
+        Peak memory beyond the weights is about three times `_BLOCK_BYTES`, and what is active. Raises InterpError where that is not there, and
+        for states of another shape, of whole numbers, or that are not finite.
         """
+        self._check(states)
+        if not states.isfinite().all():
+            raise InterpError(
+                f"states holds numbers that are not finite: {self.name} finds nothing in them. Compute them in a wider dtype."
+            )
         return retry_on_oom(lambda less: self._encode(states, less), _LOWER)
 
     def _encode(self, states: torch.Tensor, less: int) -> SparseActs:
@@ -146,6 +152,9 @@ class Sae:
     @torch.inference_mode()
     def decode(self, acts: SparseActs) -> torch.Tensor:
         """The states that these acts stand for: float32 [T, d_in] on the CPU."""
+        instance("acts", acts, SparseActs, "SparseActs, as Sae.encode returns")
+        if len(acts.features):
+            self.check(acts.features.max())
         tokens, device = len(acts.offsets) - 1, self.W_dec.device
         # Where the table cannot be read as it is, only the rows that are needed are converted, for a few tokens at a time.
         exact = self.W_dec.dtype == torch.float32 and self.W_dec.is_contiguous()
@@ -170,7 +179,9 @@ class Sae:
 
         A TopK SAE becomes a ReLU one: whether the feature is among a token's k largest cannot be told without all the others.
         """
-        column = slice(self.check(feature), feature + 1)
+        feature = self.check(feature)
+        instance("device", device, torch.device, "a torch.device")
+        column = slice(feature, feature + 1)
 
         def part(values: torch.Tensor) -> torch.Tensor:
             return values[column].to(device, torch.float32)
@@ -191,6 +202,7 @@ class Sae:
 
     def read(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Activations [N, d_sae] of `states` [N, d_in] in full, without a TopK's choice, and the scale [N, 1] of their normalisation."""
+        self._check(states)
         x, _, scale = self._normalised(states)
         if self.subtract_b_dec:
             x = x - self.b_dec
@@ -198,15 +210,23 @@ class Sae:
 
     def neighbours(self, feature: int, k: int = 5) -> list[tuple[int, float]]:
         """The features whose decoder directions are nearest: (feature, cosine), the nearest first."""
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InterpError(f"k is {k!r}; it must be a whole number of at least 1.")
-        direction = F.normalize(self.W_dec[self.check(feature)].float(), dim=0)
+        k, feature = whole_number("k", k, 1), self.check(feature)
+        direction = F.normalize(self.W_dec[feature].float(), dim=0)
         step = max(1, _BLOCK_BYTES // (4 * self.d_in))
         cosines = [F.normalize(self.W_dec[at : at + step].float(), dim=1) @ direction for at in range(0, self.d_sae, step)]
         cosine = torch.cat(cosines).cpu()
         cosine[feature] = -torch.inf
         values, found = cosine.topk(min(k, self.d_sae - 1))
         return list(zip(found.tolist(), values.tolist(), strict=True))
+
+    def _check(self, states: object) -> None:
+        """Raise InterpError unless these are rows of the residual stream."""
+        rows = instance("states", states, torch.Tensor, "a tensor, as Trace.residual returns")
+        if rows.ndim != 2 or rows.shape[1] != self.d_in or not rows.is_floating_point() or rows.is_meta or rows.layout != torch.strided:
+            raise InterpError(
+                f"states is a {rows.layout} tensor of {rows.dtype} and shape {list(rows.shape)} on {rows.device}; {self.name} reads dense "
+                f"floating-point rows of shape [T, {self.d_in}]."
+            )
 
     def _normalised(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The states as the SAE was trained to see it, with the shift [T, 1] and the scale [T, 1] that made it so."""

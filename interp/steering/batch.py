@@ -15,8 +15,9 @@ from ..devices import retry_on_oom
 from ..errors import InterpError
 from ..tracing.record import greedy, tokens_of
 from ..tracing.trace import Prompt
+from ..validation import finite_number, function, instance, sequence, text, whole_number
 from .edit_hooks import EditEffect, EditHooks
-from .edits import Edit, Scale, checked_value
+from .edits import Edit, Scale
 from .generation import Answer, Noise, Stop, Stream, answer_of, not_finite, repeated, rows_at_once
 from .results import SteeringResult
 
@@ -50,21 +51,27 @@ class SteeringBatch:
     on_text: Callable[[list[str]], None] | None
     stop: threading.Event | None
 
+    def __post_init__(self) -> None:
+        context = self.vlm.context
+        checked = {
+            "prompt": text("prompt", self.prompt),
+            "max_new_tokens": whole_number("max_new_tokens", self.max_new_tokens, 1, context, hint=f"the context of {self.vlm.name}"),
+            "temperature": finite_number("temperature", self.temperature, 0),
+            "seed": whole_number("seed", self.seed, 0, 2**63 - 1),
+            "words": tuple(text("words", word) for word in sequence("words", self.words, "words", empty=True)),
+        }
+        function("on_text", self.on_text)
+        if self.stop is not None:
+            instance("stop", self.stop, threading.Event, "a threading.Event, or None")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # a frozen class may complete its own fields
+
     def all(self, sets: Sequence[tuple[Edit, ...]]) -> list[SteeringResult]:
         """One plain row and one row for each set, in as few batches as the memory allows."""
-        vlm, new = self.vlm, self.max_new_tokens
-        if not isinstance(new, int) or isinstance(new, bool) or new < 1:
-            raise InterpError(f"max_new_tokens is {new!r}; it must be a whole number of at least 1.")
-        checked_value("temperature", self.temperature)
-        if self.temperature < 0:
-            raise InterpError(f"temperature is {self.temperature!r}; it must be 0 (greedy) or more.")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise InterpError(f"seed is {self.seed!r}; it must be a whole number from 0 on.")
-        if isinstance(self.words, str) or not all(isinstance(word, str) for word in self.words):
-            raise InterpError(f"words is {self.words!r}; it must be a list of words.")
-        ids = {word: list(vlm.vocabulary.resolve(word, vlm.tokenizer).values()) for word in self.words}
+        vlm = self.vlm
+        words = {word: list(vlm.vocabulary.resolve(word, vlm.tokenizer).values()) for word in self.words}
         with vlm.lock, torch.inference_mode():
-            return retry_on_oom(lambda less: self._run(sets, ids, less), _LOWER)
+            return retry_on_oom(lambda less: self._run(sets, words, less), _LOWER)
 
     def _run(self, sets: Sequence[tuple[Edit, ...]], words: dict[str, list[int]], less: int) -> list[SteeringResult]:
         """All rows, in batches of `less` times fewer than the memory should allow."""

@@ -5,25 +5,22 @@ Parekh et al. 2024 (concepts of vision-language models) use it.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ..errors import InterpError
-from ..tracing.select import select, sinks
-from ..tracing.trace import Trace
+from ..models.vlm import Vlm
+from ..tracing.select import plain_where, select, sinks
+from ..tracing.trace import Trace, checked_layer
+from ..validation import instance, sequence, shown, text
 from .edits import Contrast
-
-if TYPE_CHECKING:
-    from ..models.vlm import Vlm
 
 FOLDS = 5
 Example = tuple[Any, str]
 
 
-def contrast_vector(
-    vlm: "Vlm", positives: Sequence[Example], negatives: Sequence[Example], layer: int, *, where: Any = "image"
-) -> Contrast:
+def contrast_vector(vlm: Vlm, positives: Sequence[Example], negatives: Sequence[Example], layer: int, *, where: Any = "image") -> Contrast:
     """Mean residual after `layer` of the positives minus that of the negatives, each a (picture, prompt).
 
     `where`: the tokens that are averaged in each, as in `positions.select`; "answer" is the last prompt position, which predicts the answer's
@@ -34,7 +31,11 @@ def contrast_vector(
 
     Raises InterpError for fewer than two examples on either side, an example that is no pair, and a layer that does not exist.
     """
-    means = [_means(vlm, name, examples, layer, where) for name, examples in (("positives", positives), ("negatives", negatives))]
+    instance("vlm", vlm, Vlm, "a Vlm, as interp.load(...) returns")
+    layer = checked_layer(layer, vlm.name, vlm.n_layers)
+    where = where if isinstance(where, str) and where == "answer" else plain_where(where)
+    sides = [_checked("positives", positives), _checked("negatives", negatives)]
+    means = [_means(vlm, examples, layer, where) for examples in sides]
     up, down = (states for states, _ in means)
     scores = [torch.empty(len(states)) for states in (up, down)]
     folds = min(FOLDS, len(up), len(down))
@@ -51,17 +52,23 @@ def contrast_vector(
     return Contrast(up.mean(0) - down.mean(0), layer, vlm.name, means[0][1], auroc, (len(up), len(down)))
 
 
-def _means(vlm: "Vlm", name: str, examples: Sequence[Example], layer: int, where: Any) -> tuple[torch.Tensor, str]:
-    """The mean residual of each example [N, d], and the tokens that were averaged, in words."""
-    if not isinstance(examples, Sequence) or len(examples) < 2:
-        count = len(examples) if isinstance(examples, Sequence) else repr(examples)
+def _checked(name: str, examples: object) -> list[Example]:
+    pairs = list(sequence(name, examples, "pairs (picture, prompt)", empty=True))
+    if len(pairs) < 2:
         raise InterpError(
-            f"There are {count} {name}; give at least two pairs (picture, prompt), ten or more for a direction worth steering with."
+            f"There are {len(pairs)} {name}; give at least two pairs (picture, prompt), ten or more for a direction worth steering with."
         )
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InterpError(f"One of the {name} is {shown(pair)}; each must be a pair (picture, prompt).")
+        text("prompt", pair[1])
+    return pairs
+
+
+def _means(vlm: Vlm, examples: Sequence[Example], layer: int, where: Any) -> tuple[torch.Tensor, str]:
+    """The mean residual of each example [N, d], and the tokens that were averaged, in words."""
     rows, words = [], ""
     for example in examples:
-        if not isinstance(example, tuple | list) or len(example) != 2:
-            raise InterpError(f"One of the {name} is {example!r}; each must be a pair (picture, prompt).")
         trace = vlm.trace(*example, max_new_tokens=1)
         states = trace.residual(layer).float()
         words, positions = _averaged(trace, states, where)

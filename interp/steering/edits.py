@@ -4,7 +4,6 @@ The SAE's error stays in the state: an edit adds a multiple of one direction to 
 directions; knows nothing of models and generation.
 """
 
-import sys
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,8 +11,9 @@ import torch
 
 from ..errors import InterpError
 from ..saes.sae import Sae
-from ..tracing.select import select, sinks
+from ..tracing.select import plain_where, select, sinks
 from ..tracing.trace import EMBED, Prompt
+from ..validation import as_whole, finite_number, instance, shown
 
 Unit = Literal["strength", "amount", "target"]
 UNITS: tuple[Unit, ...] = ("strength", "amount", "target")
@@ -70,23 +70,29 @@ class Edit:
                 f"An edit takes exactly one of strength, amount and target; {' and '.join(given) if given else 'none'} was given. "
                 "strength -0.3 pushes down by 30 % of the usual residual norm, target 0 switches a feature off."
             )
-        checked_value(self.unit, self.value)
+        self._set(self.unit, finite_number(self.unit, self.value))
+        self._set("where", plain_where(self.where))
         if self.sae is not None:
-            if not isinstance(self.sae, Sae):
-                raise InterpError(f"sae is a {type(self.sae).__name__}; it must be an SAE, such as interp.load_sae(...) gives.")
+            instance("sae", self.sae, Sae, "an SAE, as interp.load_sae(...) returns")
             if self.feature is None or self.vector is not None or self.layer is not None:
                 raise InterpError("An edit of an SAE takes `sae` and `feature`; leave out vector and layer, for the SAE has its layer.")
-            self.sae.check(self.feature)
+            self._set("feature", self.sae.check(self.feature))
         elif isinstance(self.vector, Contrast):
-            if self.feature is not None or self.layer not in {None, self.vector.layer}:
+            if self.feature is not None or (self.layer is not None and as_whole(self.layer) != self.vector.layer):
                 raise InterpError(f"A contrast vector belongs to its own layer, {self.vector.layer}; leave out layer and feature.")
         elif self.vector is None or self.layer is None or self.feature is not None:
             raise InterpError("An edit needs a direction: `sae` and `feature`, or `vector` and `layer`.")
-        if not isinstance(self.at, int) or isinstance(self.at, bool):
-            raise InterpError(f"layer is {self.at!r}; it must be a whole number.")
-        if self.at == EMBED:
+        layer = as_whole(self.at)
+        if layer is None:
+            raise InterpError(f"layer is {shown(self.at)}; it must be a whole number.")
+        if layer == EMBED:
             raise InterpError(f"The embed layer ({EMBED}) can be looked at, not edited. Choose a layer from 0 on.")
+        if self.layer is not None:
+            self._set("layer", layer)
         _checked_direction(self.name, self.direction)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # a frozen class may complete its own fields
 
     @property
     def unit(self) -> Unit:
@@ -100,7 +106,7 @@ class Edit:
 
     def with_value(self, value: float) -> "Edit":
         """The same edit with another value of its unit."""
-        changed: dict[str, Any] = {self.unit: value}
+        changed: dict[str, Any] = {self.unit: finite_number(self.unit, value)}
         return replace(self, **changed)
 
     @property
@@ -129,20 +135,14 @@ class Edit:
         return f"feature {self.feature} of {self.sae.name}" if self.sae is not None else f"a vector at layer {self.at}"
 
 
-def checked_value(unit: str, value: object) -> None:
-    """Raise InterpError unless `value` is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        raise InterpError(f"{unit} is {value!r}; it must be a finite number.")
-
-
 def _checked_direction(name: str, direction: object) -> None:
-    if not isinstance(direction, torch.Tensor):
-        raise InterpError(f"vector is a {type(direction).__name__}; it must be a tensor, or what interp.contrast_vector gives.")
-    row = direction.float()  # what it is computed with
-    if direction.ndim != 1 or not direction.is_floating_point() or not row.isfinite().all() or not row.any():
+    vector = instance("vector", direction, torch.Tensor, "a tensor, or what interp.contrast_vector(...) returns")
+    there = vector.layout == torch.strided and not vector.is_meta and vector.is_floating_point() and vector.ndim == 1
+    row = vector.float() if there else torch.zeros(1)  # what it is computed with
+    if not row.isfinite().all() or not row.any():
         raise InterpError(
             f"{name} has no direction to push along: it must be one row of finite numbers that are not all zero; "
-            f"it is {direction.dtype} of shape {list(direction.shape)}."
+            f"it is {vector.dtype} of shape {list(vector.shape)}."
         )
 
 

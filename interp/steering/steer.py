@@ -6,30 +6,29 @@ edits do to the model is then read from a second pass over the plain answer. Kno
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ..devices import retry_on_oom
 from ..errors import InterpError
+from ..models.vlm import Vlm
 from ..saes.sae import plain_name
 from ..tracing.record import LOWER, record
 from ..tracing.trace import Trace
+from ..validation import index, instance, sequence, whole_numbers
 from ..vision.images import OpenedImage
 from .batch import SteeringBatch, prompt_of
 from .edit_hooks import EditHooks
-from .edits import Edit, Scale, checked_value
+from .edits import Edit, Scale
 from .generation import Answer
 from .results import SteeringResult, Sweep
-
-if TYPE_CHECKING:
-    from ..models.vlm import Vlm
 
 STRENGTHS = (-0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5)
 
 
 def steer(
-    vlm: "Vlm",
+    vlm: Vlm,
     image: Any,
     prompt: str,
     edits: Sequence[Edit],
@@ -50,13 +49,13 @@ def steer(
     Raises InterpError for what `Vlm.prepare` refuses, no edits, edits that do not fit the model or each other, an edit that would never act,
     an answer that is not finite, and words of several tokens.
     """
-    _check(vlm, edits)
+    together = _checked(vlm, edits)
     run = SteeringBatch(vlm, image, prompt, max_new_tokens, temperature, seed, words, on_text, stop)
-    return run.all([tuple(edits)])[0]
+    return run.all([together])[0]
 
 
 def steer_sweep(
-    vlm: "Vlm",
+    vlm: Vlm,
     image: Any,
     prompt: str,
     edit: Edit,
@@ -75,14 +74,11 @@ def steer_sweep(
     Each of `strengths` takes the place of the edit's own strength, amount or target, whichever it has. `others` are applied, unchanged, with
     every value. `on_text` gets the plain answer and one for each value. The rest is as for `steer`.
     """
-    if not isinstance(strengths, Sequence) or isinstance(strengths, str) or not strengths:
-        raise InterpError(f"strengths is {strengths!r}; it must be a list of numbers, such as {list(STRENGTHS)}.")
-    _check(vlm, [edit, *others])
-    for value in strengths:
-        checked_value(edit.unit, value)
+    swept, *beside = _checked(vlm, [edit, *sequence("others", others, "Edits", empty=True)])
+    edits = [swept.with_value(value) for value in sequence("strengths", strengths, f"numbers, such as {list(STRENGTHS)}")]
     run = SteeringBatch(vlm, image, prompt, max_new_tokens, temperature, seed, words, on_text, stop)
-    runs = run.all([(edit.with_value(value), *others) for value in strengths])
-    return Sweep(tuple(strengths), edit, tuple(runs))
+    runs = run.all([(each, *beside) for each in edits])
+    return Sweep(tuple(each.value for each in edits), swept, tuple(runs))
 
 
 def steered_trace(trace: Trace, edits: Sequence[Edit], answer: Answer) -> Trace:
@@ -90,29 +86,32 @@ def steered_trace(trace: Trace, edits: Sequence[Edit], answer: Answer) -> Trace:
 
     For a lens of the steered run beside the plain one. The states are those after the edits.
     """
-    vlm = trace.vlm
-    _check(vlm, edits)
+    vlm = instance("trace", trace, Trace, "a Trace, as Vlm.trace returns").vlm
+    together = _checked(vlm, edits)
+    said = whole_numbers("answer", instance("answer", answer, Answer, "the answer of a SteeringResult").ids)
+    for token in said:
+        index("Token", token, 0, len(vlm.vocabulary.texts) - 1, f"{vlm.name} has {len(vlm.vocabulary.texts)}, and `answer` must be its own")
     with vlm.lock:
         inputs = vlm.prepare(OpenedImage(trace.image, trace.notes), trace.prompt)
         prompt = prompt_of(vlm, inputs)
-        layers = {edit.at for edit in edits}
+        layers = {edit.at for edit in together}
         scales: dict[int, Scale | None] = {layer: Scale.of(prompt, trace.residual(layer)[: prompt.length]) for layer in layers}
 
         def run(_less: int) -> Trace:
-            with EditHooks(vlm, prompt, [tuple(edits)], scales):
-                return record(vlm, inputs, max_new_tokens=0, answer=torch.tensor(answer.ids))
+            with EditHooks(vlm, prompt, [together], scales):
+                return record(vlm, inputs, max_new_tokens=0, answer=torch.tensor(said))
 
         return retry_on_oom(run, LOWER)
 
 
-def _check(vlm: "Vlm", edits: Sequence[Edit]) -> None:
-    if not isinstance(edits, Sequence):
-        raise InterpError(f"edits is one {type(edits).__name__}; it must be a list of Edits.")
+def _checked(vlm: Vlm, edits: Sequence[Edit]) -> tuple[Edit, ...]:
+    """The edits, all of them fit for this model."""
+    instance("vlm", vlm, Vlm, "a Vlm, as interp.load(...) returns")
+    edits = tuple(sequence("edits", edits, "Edits", empty=True))
     if not edits:
         raise InterpError("There are no edits: name at least one feature or vector and how far to push it.")
     for edit in edits:
-        if not isinstance(edit, Edit):
-            raise InterpError(f"A {type(edit).__name__} is no Edit; make one with interp.Edit(sae=..., feature=..., strength=...).")
+        instance("One of edits", edit, Edit, "an Edit, made with interp.Edit(sae=..., feature=..., strength=...)")
         if len(edit.direction) != vlm.d_model:
             raise InterpError(
                 f"{edit.name} has width {len(edit.direction)}; the residual stream of {vlm.name} has width {vlm.d_model}. "
@@ -124,3 +123,4 @@ def _check(vlm: "Vlm", edits: Sequence[Edit]) -> None:
     models = {vlm.name if plain_name(edit.model_name) in own else plain_name(edit.model_name) for edit in edits if edit.model_name}
     if len(models) > 1:
         raise InterpError(f"The edits belong to different models ({', '.join(sorted(models))}); choose directions of one model.")
+    return edits

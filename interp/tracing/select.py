@@ -3,12 +3,14 @@
 Knows traces; knows nothing of what is done with the positions.
 """
 
-from collections.abc import Collection, Mapping
+import functools
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 
 from ..errors import InterpError
+from ..validation import as_whole, index, sequence, shown, whole_numbers
 from ..vision.grids import PatchGrid
 from .trace import Kind, Prompt, Trace
 
@@ -33,18 +35,26 @@ def select(trace: Trace | Prompt, where: Any, left_out: Collection[int] = ()) ->
 
     Raises InterpError for anything else, and for patches and positions that do not exist.
     """
-    if isinstance(where, str) and where in KINDS:
+    where = plain_where(where)
+    if isinstance(where, str):
         return f"{where} tokens", [i for i in trace.positions(*KINDS[where]) if i not in left_out]
-    if not isinstance(where, Mapping) or set(where) not in _WAYS:
-        raise InterpError(
-            f"where is {where!r}; it must be one of {', '.join(KINDS)}, or name tokens in one of three ways: "
-            '{"patches": [[row, col], ...]}, {"box": [top, left, bottom, right]} (either with "grid": 0) or {"positions": [i, ...]}.'
-        )
     if "positions" in where:
-        return _named_tokens(trace, _whole_numbers(where["positions"], "positions"))
+        return _named_tokens(trace, where["positions"])
     grid = grid_of(trace, where.get("grid", 0))
     words, cells = _box(grid, where["box"]) if "box" in where else _patches(grid, where["patches"])
     return words + (f" of {grid.name}" if len(trace.grids) > 1 else ""), [int(grid.positions[cell]) for cell in cells]
+
+
+def plain_where(where: Any) -> Any:
+    """`where` in plain Python types, once its form is checked. Whether its patches and positions exist depends on the trace."""
+    if isinstance(where, str) and where in KINDS:
+        return str(where)
+    if not isinstance(where, Mapping) or set(where) not in _WAYS:
+        raise InterpError(
+            f"where is {shown(where)}; it must be one of {', '.join(KINDS)}, or name tokens in one of three ways: "
+            '{"patches": [[row, col], ...]}, {"box": [top, left, bottom, right]} (either with "grid": 0) or {"positions": [i, ...]}.'
+        )
+    return {key: _PLAIN[key](value) for key, value in where.items()}
 
 
 def grid_of(trace: Trace | Prompt, grid: Any) -> PatchGrid:
@@ -53,9 +63,10 @@ def grid_of(trace: Trace | Prompt, grid: Any) -> PatchGrid:
         raise InterpError(
             "The image tokens of this model have no patches: each reads all of the picture, or of a part. Name positions instead."
         )
-    if isinstance(grid, bool) or not isinstance(grid, int) or not 0 <= grid < len(trace.grids):
-        raise InterpError(f"Grid {grid!r} does not exist; there are {len(trace.grids)}, counted from 0.")
-    return trace.grids[grid]
+    number = as_whole(grid)
+    if number is None or not 0 <= number < len(trace.grids):
+        raise InterpError(f"Grid {shown(grid)} does not exist; there are {len(trace.grids)}, counted from 0.")
+    return trace.grids[number]
 
 
 def sinks(trace: Trace | Prompt, states: torch.Tensor) -> tuple[int, ...]:
@@ -73,45 +84,59 @@ def sinks(trace: Trace | Prompt, states: torch.Tensor) -> tuple[int, ...]:
 
 def _named_tokens(trace: Trace | Prompt, positions: list[int]) -> tuple[str, list[int]]:
     length = trace.length
-    outside = [i for i in positions if not 0 <= i < length]
-    if outside:
-        raise InterpError(f"Position {outside[0]} does not exist: there are {length} positions, 0 to {length - 1}.")
+    for position in positions:
+        index("Position", position, 0, length - 1, f"there are {length} positions, 0 to {length - 1}")
     positions = list(dict.fromkeys(positions))
     texts = ", ".join(repr(trace.tokens[i].text) for i in positions[:4]) + (", …" if len(positions) > 4 else "")
     return (f"token {texts}" if len(positions) == 1 else f"{len(positions)} tokens: {texts}"), positions
 
 
-def _box(grid: PatchGrid, box: Any) -> tuple[str, list[tuple[int, int]]]:
-    corners = _whole_numbers(box, "box")
-    if len(corners) != 4 or corners[0] > corners[2] or corners[1] > corners[3]:
-        raise InterpError(f"box is {box!r}; it must be [top, left, bottom, right], both ends included.")
-    top, left, bottom, right = corners
+def _box(grid: PatchGrid, box: list[int]) -> tuple[str, list[tuple[int, int]]]:
+    top, left, bottom, right = box
     _check_cell(grid, top, left)
     _check_cell(grid, bottom, right)
     cells = [(row, col) for row in range(top, bottom + 1) for col in range(left, right + 1)]
     return f"patches of rows {top} to {bottom}, columns {left} to {right}", cells
 
 
-def _patches(grid: PatchGrid, patches: Any) -> tuple[str, list[tuple[int, int]]]:
-    if not isinstance(patches, list | tuple) or not patches:
-        raise InterpError(f"patches is {patches!r}; it must be a list of [row, column] pairs.")
-    pairs = [_whole_numbers(pair, "a pair of patches") for pair in patches]
-    for pair in pairs:
-        if len(pair) != 2:
-            raise InterpError(f"patches has {pair!r}; each must be a pair [row, column].")
-        _check_cell(grid, *pair)
-    cells = list(dict.fromkeys((row, col) for row, col in pairs))
+def _patches(grid: PatchGrid, patches: list[list[int]]) -> tuple[str, list[tuple[int, int]]]:
+    for row, col in patches:
+        _check_cell(grid, row, col)
+    cells = list(dict.fromkeys((row, col) for row, col in patches))
     return (f"patch row {cells[0][0]}, column {cells[0][1]}" if len(cells) == 1 else f"{len(cells)} patches"), cells
 
 
 def _check_cell(grid: PatchGrid, row: int, col: int) -> None:
     if not (0 <= row < grid.rows and 0 <= col < grid.cols):
-        raise InterpError(f"Patch row {row}, column {col} does not exist: the grid has {grid.rows} x {grid.cols} patches, counted from 0.")
+        raise InterpError(
+            f"Patch row {shown(row)}, column {shown(col)} does not exist: the grid has {grid.rows} x {grid.cols} patches, counted from 0."
+        )
 
 
-def _whole_numbers(values: Any, what: str) -> list[int]:
-    if not isinstance(values, list | tuple | range) or not values:
-        raise InterpError(f"{what} is {values!r}; it must be a list of whole numbers.")
-    if any(isinstance(value, bool) or not isinstance(value, int) for value in values):
-        raise InterpError(f"{what} is {values!r}; every entry must be a whole number.")
-    return list(values)
+def _plain_box(box: Any) -> list[int]:
+    corners = whole_numbers("box", box)
+    if len(corners) != 4 or corners[0] > corners[2] or corners[1] > corners[3]:
+        raise InterpError(f"box is {shown(box)}; it must be [top, left, bottom, right], both ends included.")
+    return corners
+
+
+def _plain_patches(patches: Any) -> list[list[int]]:
+    pairs = [whole_numbers("a pair of patches", pair) for pair in sequence("patches", patches, "[row, column] pairs")]
+    if wrong := [pair for pair in pairs if len(pair) != 2]:
+        raise InterpError(f"patches has {shown(wrong[0])}; each must be a pair [row, column].")
+    return pairs
+
+
+def _plain_grid(grid: Any) -> int:
+    number = as_whole(grid)
+    if number is None:
+        raise InterpError(f"Grid {shown(grid)} does not exist; patch grids are counted from 0.")
+    return number
+
+
+_PLAIN: dict[str, Callable[[Any], Any]] = {
+    "patches": _plain_patches,
+    "box": _plain_box,
+    "grid": _plain_grid,
+    "positions": functools.partial(whole_numbers, "positions"),
+}

@@ -6,7 +6,7 @@ Knows nothing of how it was made (`recording`), and of lenses and pages.
 import io
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import InterpError
+from ..validation import index, one_of
 from ..vision.grids import PatchGrid, Region
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Prompt:
 
     def positions(self, *kinds: Kind) -> list[int]:
         """Positions whose token is of one of these kinds."""
+        _check_kinds(kinds)
         return [i for i, token in enumerate(self.tokens) if token.kind in kinds]
 
 
@@ -105,14 +107,11 @@ class Trace:
 
     def residual(self, layer: int) -> torch.Tensor:
         """The residual stream [T, d] after block `layer` (counted from 0; `EMBED` for what enters block 0), in the model's dtype."""
-        if not EMBED <= layer < self.n_layers:
-            raise InterpError(
-                f"Layer {layer} does not exist: {self.model_name} has layers 0 to {self.n_layers - 1}, and {EMBED} for the input."
-            )
-        return self.states[layer + 1]
+        return self.states[checked_layer(layer, self.model_name, self.n_layers) + 1]
 
     def positions(self, *kinds: Kind) -> list[int]:
         """Rows (0 to T - 1) whose token is of one of these kinds."""
+        _check_kinds(kinds)
         return [i for i, token in enumerate(self.tokens[:-1]) if token.kind in kinds]
 
     def save(self, path: "str | PathLike[str]") -> None:
@@ -170,6 +169,16 @@ class Trace:
             regions=tuple(Region(name, tensors[f"region{r}.positions"], (*box,)) for r, (name, box) in enumerate(about.get("regions", []))),
             _vlm=vlm,
         )
+
+
+def checked_layer(layer: object, model_name: str, n_layers: int) -> int:
+    """The number of a layer that can be looked at, `EMBED` included."""
+    return index("Layer", layer, EMBED, n_layers - 1, f"{model_name} has layers 0 to {n_layers - 1}, and {EMBED} for the input")
+
+
+def _check_kinds(kinds: tuple[object, ...]) -> None:
+    for kind in kinds:
+        one_of("kind", kind, get_args(Kind))
 
 
 def _png(image: Image.Image) -> torch.Tensor:

@@ -19,8 +19,8 @@ from urllib.parse import urlencode
 from gradio.utils import get_upload_folder
 
 from ..errors import InterpError
-from ..service.service import MAX_NEW_TOKENS, whole_number
-from ..steering.edits import checked_value
+from ..service.service import MAX_NEW_TOKENS
+from ..validation import finite_number, whole_number
 from ..vision.images import open_image
 
 PARAMETER = "state"
@@ -69,12 +69,11 @@ class Settings:
         for name, kind in (("prompt", str), ("model", str), ("words", str), ("sweep", bool)):
             if not isinstance(state.get(name), kind):
                 raise InterpError(f"This link is damaged: its {name} is {state.get(name)!r}. The page opens as usual.")
-        checked_value("temperature", state.get("temperature"))
         return cls(
             state["prompt"],
             state["model"],
             whole_number("max_new_tokens", state.get("max_new_tokens"), 1, MAX_NEW_TOKENS),
-            state["temperature"],
+            finite_number("temperature", state.get("temperature")),
             whole_number("seed", state.get("seed"), 0, 2**32 - 1),
             state["words"],
             state["sweep"],

@@ -17,6 +17,7 @@ from interp.saes.features import RANKINGS, encode, top_features
 from interp.saes.fit import ReconstructionFit
 from interp.saes.labels.labels import Label, Labels
 from interp.saes.sae import SaeMetrics
+from interp.validation import shown
 from tests import tiny
 from tests.conftest import PROMPT
 
@@ -265,7 +266,7 @@ def test_chosen_features_active_or_not(trace):
     assert encoding.some([]) == ()
 
 
-@pytest.mark.parametrize("feature", [-1, D, True, 1.0, "3", None])
+@pytest.mark.parametrize("feature", [-1, D, True, 1.5, "3", None, 10**5000], ids=shown)
 def test_features_that_do_not_exist(trace, feature):
     encoding = encode(trace, basis())
     with pytest.raises(InterpError, match=r"Feature .* does not exist: basis has features 0 to 63"):

@@ -305,7 +305,7 @@ def test_what_warns_of_an_sae_of_another_model():
     assert tensors().notes_for(["mine"]) == [], "nobody said what it was trained on"
 
 
-@pytest.mark.parametrize("k", [0, -1, True, 2.0, "5"])
+@pytest.mark.parametrize("k", [0, -1, True, 2.5, "5"])
 def test_a_wrong_number_of_neighbours_is_refused(k):
     with pytest.raises(InterpError, match="k is"):
         tensors().neighbours(0, k)
@@ -315,7 +315,7 @@ def test_check():
     sae = tensors(d_sae=30)
     assert (sae.d_in, sae.d_sae) == (6, 30)
     assert [sae.check(feature) for feature in (0, 29)] == [0, 29]
-    for wrong in (-1, 30, 1.0, "3", None, True):
+    for wrong in (-1, 30, 1.5, "3", None, True):
         with pytest.raises(InterpError, match="ours has features 0 to 29"):
             sae.check(wrong)
     with pytest.raises(InterpError, match="Feature 30"):

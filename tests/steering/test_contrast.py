@@ -17,13 +17,11 @@ NOISE = [(tiny.noise(60, 60, seed=seed), PROMPT) for seed in range(6)]
 UP, DOWN = NOISE[:3], [(picture, "Describe a red house.") for picture, _ in NOISE[3:5]]
 
 
-class Planted:
-    """A stand-in for a model whose every trace has the states that its "picture" is."""
-
-    name = "planted"
+class Planted(interp.Vlm):
+    """A model whose every trace has the states that its "picture" is."""
 
     def __init__(self, trace):
-        self._trace = trace
+        self._trace, self.name, self.blocks = trace, "planted", trace.vlm.blocks
 
     def trace(self, picture, _prompt, **_options):
         states = self._trace.states.clone()
@@ -156,7 +154,7 @@ def test_it_can_be_steered_along(vlm, picture):
     [
         (([], DOWN), {}, "There are 0 positives; give at least two pairs"),
         ((UP, DOWN[:1]), {}, "There are 1 negatives"),
-        ((UP, None), {}, "There are None negatives"),
+        ((UP, None), {}, "negatives is None; it must be a list of pairs"),
         ((UP, [NOISE[0][0], NOISE[1][0]]), {}, "One of the negatives is .*; each must be a pair"),
         (([(*UP[0], 3), UP[1]], DOWN), {}, "One of the positives is .*; each must be a pair"),
         ((UP, DOWN), {"layer": 3}, "Layer 3 does not exist"),

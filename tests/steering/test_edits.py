@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,7 +68,7 @@ def test_exactly_one_unit(given):
 
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize(
-    "value", [math.nan, math.inf, -math.inf, pytest.param(10**400, id="10**400"), True, False, "0.3", [0.3], torch.tensor(0.3)], ids=repr
+    "value", [math.nan, math.inf, -math.inf, pytest.param(10**400, id="10**400"), True, False, "0.3", [0.3], torch.tensor([0.3])], ids=repr
 )
 def test_a_value_is_a_finite_number(unit, value):
     with pytest.raises(InterpError, match=rf"{unit} is .*; it must be a finite number"):
@@ -85,23 +86,26 @@ def test_a_value_is_a_finite_number(unit, value):
         ({"sae": SAE}, "takes `sae` and `feature`"),
         ({"sae": SAE, "feature": 3, "layer": 1}, "takes `sae` and `feature`"),
         ({"sae": SAE, "feature": 3, "vector": VECTOR}, "takes `sae` and `feature`"),
-        ({"sae": "emoji-llava", "feature": 3}, "sae is a str; it must be an SAE"),
+        ({"sae": "emoji-llava", "feature": 3}, "sae is 'emoji-llava'; it must be an SAE"),
         ({"sae": SAE, "feature": 48}, "Feature 48 does not exist: random has features 0 to 47"),
         ({"sae": SAE, "feature": -1}, "Feature -1 does not exist"),
         ({"sae": SAE, "feature": True}, "Feature True does not exist"),
-        ({"sae": SAE, "feature": 3.0}, "Feature 3.0 does not exist"),
+        ({"sae": SAE, "feature": 3.5}, "Feature 3.5 does not exist"),
         ({"sae": random_sae(layer=EMBED), "feature": 3}, "can be looked at, not edited"),
         ({"vector": VECTOR, "layer": EMBED}, "can be looked at, not edited"),
         ({"vector": contrast(layer=EMBED)}, "can be looked at, not edited"),
         ({"vector": contrast(), "layer": 1}, "belongs to its own layer, 2"),
         ({"vector": contrast(), "feature": 1}, "belongs to its own layer, 2"),
-        ({"vector": VECTOR, "layer": 1.0}, "layer is 1.0; it must be a whole number"),
+        ({"vector": VECTOR, "layer": 1.5}, "layer is 1.5; it must be a whole number"),
         ({"vector": VECTOR, "layer": True}, "layer is True; it must be a whole number"),
-        ({"vector": VECTOR.tolist(), "layer": 1}, "vector is a list; it must be a tensor"),
-        ({"vector": VECTOR.numpy(), "layer": 1}, "vector is a ndarray; it must be a tensor"),
+        ({"vector": VECTOR.tolist(), "layer": 1}, r"vector is \[.*; it must be a tensor"),
+        ({"vector": VECTOR.numpy(), "layer": 1}, r"vector is a ndarray of shape \[64\]; it must be a tensor"),
         ({"vector": VECTOR[None], "layer": 1}, r"no direction to push along.*\[1, 64\]"),
         ({"vector": torch.tensor(1.0), "layer": 1}, r"no direction to push along.*shape \[\]"),
         ({"vector": VECTOR[:0], "layer": 1}, "no direction to push along"),
+        ({"vector": VECTOR.to("meta"), "layer": 1}, "no direction to push along"),
+        ({"vector": VECTOR.to_sparse(), "layer": 1}, "no direction to push along"),
+        ({"vector": VECTOR.to(torch.complex64), "layer": 1}, "no direction to push along.*complex64"),
         ({"vector": torch.ones(D, dtype=torch.int64), "layer": 1}, "no direction to push along.*int64"),
         ({"vector": 0 * VECTOR, "layer": 1}, "no direction to push along"),
         ({"vector": VECTOR.double() * 1e200, "layer": 1}, "no direction to push along"),
@@ -112,6 +116,14 @@ def test_a_value_is_a_finite_number(unit, value):
 def test_what_is_no_edit(fields, message):
     with pytest.raises(InterpError, match=message):
         Edit(**fields, strength=0.1)
+
+
+def test_an_edit_holds_plain_numbers_whichever_it_was_given():
+    """Edits are written as JSON."""
+    edit = Edit(sae=SAE, feature=np.int64(3), strength=torch.tensor(0.5), where={"positions": np.array([4, 5])})
+    assert (edit.feature, edit.strength, edit.where) == (3, 0.5, {"positions": [4, 5]})
+    assert [type(value) for value in (edit.feature, edit.strength, edit.where["positions"][0])] == [int, float, int]
+    assert type(Edit(vector=VECTOR, layer=1.0, amount=1).layer) is int
 
 
 # How large residuals are, and where an edit acts

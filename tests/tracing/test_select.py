@@ -1,11 +1,13 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 import interp
 from interp import InterpError, PatchGrid
 from interp.tracing.select import KINDS, grid_of, select, sinks
+from interp.validation import shown
 from tests.conftest import PROMPT
 
 BOS, IMAGE, PROMPT_TOKENS, ANSWER = [0], [*range(4, 20)], [1, 2, 3, *range(20, 27)], [*range(27, 32)]
@@ -61,6 +63,8 @@ def test_a_trace_without_answer_rows(vlm, picture):
         ({"positions": [22, 0, 22]}, "2 tokens: ' the', '<s>'", [22, 0]),
         ({"positions": range(21, 26)}, "5 tokens: 'Describe', ' the', ' image', '.', …", [*range(21, 26)]),
         ({"positions": [0, 21]}, "2 tokens: '<s>', 'Describe'", [0, 21]),
+        ({"positions": np.array([0, 21])}, "2 tokens: '<s>', 'Describe'", [0, 21]),
+        ({"positions": torch.tensor([0.0, 21.0])}, "2 tokens: '<s>', 'Describe'", [0, 21]),
     ],
 )
 def test_named_tokens_are_kept_in_the_order_given_each_once(trace, where, words, positions):
@@ -122,7 +126,7 @@ def test_what_is_no_way_to_name_tokens(trace, where):
         ({"patches": [[0]]}, r"patches has \[0\]; each must be a pair"),
         ({"patches": [[0, 0, 0]]}, r"patches has \[0, 0, 0\]"),
         ({"patches": [[0, "0"]]}, r"a pair of patches is \[0, '0'\]; every entry must be a whole number"),
-        ({"patches": [[0, 0.0]]}, r"every entry must be a whole number"),
+        ({"patches": [[0, 0.5]]}, r"every entry must be a whole number"),
         ({"patches": [[False, True]]}, r"every entry must be a whole number"),
         ({"patches": [[[0], 0]]}, r"every entry must be a whole number"),
         ({"patches": ["ab"]}, r"a pair of patches is 'ab'"),
@@ -148,7 +152,9 @@ def test_what_is_no_way_to_name_tokens(trace, where):
         ({"positions": [1, 32]}, r"Position 32 does not exist: there are 32 positions, 0 to 31"),
         ({"positions": [-1]}, r"Position -1 does not exist"),
         ({"positions": [True]}, r"every entry must be a whole number"),
-        ({"positions": [1.0]}, r"every entry must be a whole number"),
+        ({"positions": [1.5]}, r"every entry must be a whole number"),
+        ({"positions": [10**5000]}, r"Position … \(5001 digits\) does not exist"),
+        ({"patches": [[10**40, 0]]}, r"Patch row 1000000000… \(41 digits\), column 0 does not exist"),
         ({"positions": [None]}, r"every entry must be a whole number"),
         ({"patches": [[0, 0]], "grid": 1}, r"Grid 1 does not exist; there are 1, counted from 0"),
         ({"patches": [[0, 0]], "grid": -1}, r"Grid -1 does not exist"),
@@ -156,7 +162,7 @@ def test_what_is_no_way_to_name_tokens(trace, where):
         ({"box": [0, 0, 1, 1], "grid": None}, r"Grid None does not exist"),
         ({"box": [0, 0, 1, 1], "grid": False}, r"Grid False does not exist"),
     ],
-    ids=lambda value: repr(value) if isinstance(value, dict) else "",
+    ids=lambda value: shown(value) if isinstance(value, dict) else "",
 )
 def test_tokens_that_do_not_exist(trace, where, message):
     with pytest.raises(InterpError, match=message):
@@ -165,7 +171,7 @@ def test_tokens_that_do_not_exist(trace, where, message):
 
 def test_grids_by_number(two_grids):
     assert grid_of(two_grids, 1).name == "upper half"
-    for wrong in (2, -1, True, 0.0, "0", None, [0]):
+    for wrong in (2, -1, True, 0.5, "0", None, [0], 10**5000):
         with pytest.raises(InterpError, match="does not exist; there are 2, counted from 0"):
             grid_of(two_grids, wrong)
 
