@@ -1,4 +1,4 @@
-"""The table of presets says what is so, as far as that can be known without the checkpoints; and the README says the same."""
+"""The table of presets says what is so, as far as that can be known without the checkpoints; and docs/models.md says the same."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from interp.saes.formats import hook_layer
 from interp.saes.loading import _directory, _layer_in
 from interp.steering.published import KNOWN_STEERING
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+TABLE = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
 REAL = [preset for preset in PRESETS.values() if preset.proved == "shape"]
 
 
@@ -46,8 +46,8 @@ def test_the_embedded_model_opens_where_its_card_reads_objects_and_background_be
 
 
 @pytest.mark.parametrize("preset", REAL, ids=lambda preset: preset.name)
-def test_the_readme_has_its_row(preset):
-    (row,) = [line for line in README.splitlines() if line.startswith(f"| `{preset.name}` |")]
+def test_the_docs_have_its_row(preset):
+    (row,) = [line for line in TABLE.splitlines() if line.startswith(f"| `{preset.name}` |")]
     assert preset.checkpoint in row
     assert preset.licence.removesuffix(" Community") in row
     assert f"| {preset.memory_4bit_gb:g} / {preset.memory_16bit_gb:g} |" in row

@@ -59,7 +59,7 @@ brought the second picture into the description in 12 of 52 cases, after block 5
 speaks of. That too is preparation: a large LLaVA was trained for no such thing. On 157 unseen scenes of two things, switching off a noun's features of the SAE
 that ships (layer 3, on image tokens) removed the noun from the description in 82.2 % and left the other in 98.1 %; random features that are active on the same
 patches, pushed as far, in 13.4 %. Exchanging one noun's features for another's on its patches put the other in its place in 93.0 %; adding a third thing to the background
-succeeded in 52.9 %. By `python -m interp.emoji_world.measure_steering`; the whole table stands in the README of LLaVA Microscope.
+succeeded in 52.9 %. By `python -m interp.emoji_world.measure_steering`; the whole table is in docs/steering.md of LLaVA Microscope.
 
 Drawings of {seen} were seen in training; those of {held_out} were kept out.
 

@@ -1,4 +1,4 @@
-"""Does steering do what it says? `python -m interp.emoji_world.measure_steering` prints the figures of the README and draws its curves.
+"""Does steering do what it says? `python -m interp.emoji_world.measure_steering` prints the figures of docs/steering.md and draws its curves.
 
 On scenes of two things that nothing was trained or chosen on: features of a noun are switched off (does the noun leave the description?), added,
 and exchanged for those of another. Every figure stands beside that of a control of the same size. Works through `interp`, as any user would.

@@ -57,7 +57,7 @@ def verdict(value: float, target: float) -> str:
 
 
 def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """A table in Markdown, as the README holds them."""
+    """A table in Markdown, as docs/benchmarks.md holds them."""
     for cells in (columns, ("---",) * len(columns), *rows):
         print(f"| {' | '.join(cells)} |")
     print(flush=True)
