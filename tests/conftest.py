@@ -31,6 +31,15 @@ KINDS = {
 PROMPT = "Describe the image."
 
 
+def pytest_collection_modifyitems(items):
+    """Marks for what a test needs, so that `make test-fast` can leave it out."""
+    for item in items:
+        if "chromium" in item.fixturenames:
+            item.add_marker("browser")
+        if "url" in item.fixturenames:
+            item.add_marker("server")
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """name → folder of a saved checkpoint."""

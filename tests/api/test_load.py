@@ -13,6 +13,7 @@ def server():
         yield url, pid
 
 
+@pytest.mark.server
 def test_every_visitor_gets_what_it_would_get_alone(server):
     url, pid = server
     wanted = requests(40, feature=0)

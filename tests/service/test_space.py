@@ -243,6 +243,7 @@ def test_without_zerogpu_nothing_is_wrapped():
     assert zerogpu.on_gpu(os.getpid, allow=1) == os.getpid()
 
 
+@pytest.mark.server
 def test_the_app_on_zerogpu(checkpoint, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "fake_spaces"))
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
