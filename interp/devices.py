@@ -1,22 +1,22 @@
-"""Devices: which ones, what they compute in, how much of their memory is free, and what to do where it runs out. Knows nothing of models."""
+"""Devices: picking one, its dtype, its free memory, and what to do when memory runs out."""
 
-import gc
 import re
 from collections.abc import Callable
 from typing import TypeVar
 
 import psutil
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from .errors import InterpError
 
 Result = TypeVar("Result")
-# What torch and its libraries say, besides torch.OutOfMemoryError: the CPU's allocator (Linux, Windows), CUDA's driver, cuBLAS.
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# Reports that accelerate does not recognise: the CPU allocator on Windows, CUDA's driver and bitsandbytes, cuBLAS.
+_OUT_OF_MEMORY = ("not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def pick_device(device: str) -> torch.device:
-    """The torch device that "auto", "cpu", "cuda" or "cuda:N" means here. Raises InterpError for any other, and for CUDA without a GPU."""
+    """The torch device that "auto", "cpu", "cuda" or "cuda:N" stands for. Raises InterpError for anything else, and for CUDA without a GPU."""
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
@@ -28,12 +28,12 @@ def pick_device(device: str) -> torch.device:
     if place.type == "cuda" and not torch.cuda.is_available():
         raise InterpError(f"device is {device!r}, but torch sees no CUDA device here. Use 'auto' or 'cpu'.")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise InterpError(f"device is {device!r}, but torch sees only {torch.cuda.device_count()} CUDA devices, counted from 0.")
+        raise InterpError(f"device is {device!r}, but torch sees {torch.cuda.device_count()} CUDA device(s), counted from 0. Use 'auto'.")
     return place
 
 
 def pick_devices(device: str) -> list[torch.device]:
-    """As `pick_device`; "balanced" is every GPU here. Raises InterpError for "balanced" with fewer than two."""
+    """As `pick_device`, with "balanced" for all GPUs. Raises InterpError for "balanced" with fewer than two."""
     if device != "balanced":
         return [pick_device(device)]
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -43,30 +43,28 @@ def pick_devices(device: str) -> list[torch.device]:
 
 
 def dtype_on(*devices: torch.device) -> torch.dtype:
-    """What a model computes in there: float32 on a CPU, bfloat16 where every GPU has it (compute capability 8), else float16."""
+    """The dtype a model computes in: float32 on a CPU, bfloat16 if every GPU supports it (compute capability 8), else float16."""
     if any(device.type != "cuda" for device in devices):
         return torch.float32
     return torch.bfloat16 if all(torch.cuda.get_device_capability(device) >= (8, 0) for device in devices) else torch.float16
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on this device now: on a GPU with what torch holds without using it, on a CPU with what the system would give up."""
+    """Free memory in bytes: on a GPU including torch's unused reserve, on a CPU including what the system can reclaim."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return psutil.virtual_memory().available
 
 
 def release() -> None:
-    """Give memory that nothing uses any more back to its devices."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    """Return unused memory to the devices."""
+    clear_device_cache(garbage_collection=True)
 
 
 def retry_on_oom(run: Callable[[int], Result], lower: str) -> Result:
-    """`run(1)`; where that runs out of memory, memory is freed and `run(2)` tries once more, in pieces half as large.
+    """`run(1)`; if it runs out of memory, memory is freed and `run(2)` is tried once, which should work in batches half as large.
 
-    Raises InterpError where that runs out too; `lower` says what its reader can lower.
+    Raises InterpError if that runs out too; `lower` tells the reader what to lower.
     """
     for less in (1, 2):
         try:
@@ -75,11 +73,13 @@ def retry_on_oom(run: Callable[[int], Result], lower: str) -> Result:
             if not out_of_memory(error):
                 raise
             asked = re.search(r"tried to allocate (\d[\d.]* \w+)", str(error), re.IGNORECASE)
-        release()  # not before the block above is left: until then the error holds on to everything that the try had made
-    more = f" ({asked[1]} more were asked for)" if asked else ""
-    raise InterpError(f"The memory does not suffice{more}, not even in smaller pieces. {lower}")
+        release()  # outside the except block, in which the error keeps everything alive that the attempt had allocated
+    more = f" ({asked[1]} more were needed)" if asked else ""
+    raise InterpError(f"Out of memory, even after halving the batch{more}. {lower}")
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether this is how torch, or Python, says that memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+def out_of_memory(error: Exception) -> bool:
+    """Whether this is how torch or Python reports that memory ran out."""
+    message = str(error)
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in message for words in _OUT_OF_MEMORY)
+    return known or should_reduce_batch_size(RuntimeError(message))  # which fails on errors whose argument is not text

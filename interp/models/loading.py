@@ -45,7 +45,7 @@ class Ready:
     processor: Any
 
     def load(self, on_progress: OnProgress | None = None) -> Vlm:
-        """Load the weights. Raises InterpError for weights that do not fit the config, and where the memory does not suffice after all."""
+        """Load the weights. Raises InterpError for weights that do not fit the config, and if memory runs out."""
         from transformers import AutoModelForImageTextToText  # noqa: PLC0415 - seconds of import
 
         if on_progress:

@@ -1,11 +1,11 @@
-"""From a residual state to the model's logits: the final norm, the head, and whatever the model does to logits after its head.
+"""From residual states to the model's logits: the final norm, the head, and whatever the model does to logits after its head.
 
-What comes after the head (a soft cap, a scale) is decided by comparison with the model's real logits, never by a config field alone: some
-classes carry the field and ignore it. Knows rows of states, not layers or pictures.
+What follows the head (a soft cap, a scale) is found by comparison with the model's real logits, not read from the config: some classes have
+the field and ignore it.
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,37 +13,33 @@ from torch import nn
 from ..devices import free_bytes
 from ..errors import InterpError
 from .hooks import Hooks
-
-if TYPE_CHECKING:
-    from .vlm import Vlm
+from .vocabulary import Vocabulary
 
 BLOCK = 64
-"""Buffers are padded to a multiple of so many columns, so that they can be looked at block by block."""
-# A product of fewer rows is slower, for the head's weights are read anew for each: on a GPU a thousand rows of a large vocabulary hide that.
+"""Buffers are padded to a multiple of this many columns, so that they can be reduced block by block."""
+# Each product reads all of the head's weights, so few rows are inefficient; on a GPU it takes about a thousand rows to hide that.
 _BUFFER_BYTES = {"cpu": 80 << 20, "cuda": 512 << 20}
-_SLICE_ROWS = 32  # rows that are looked at together: what fits a processor's cache is read several times for free
-_LOWEST = torch.finfo(torch.float32).min  # for columns that must never win; finite, for 0 x -inf is not a number
+_SLICE_ROWS = 32  # rows reduced together on a CPU: few enough to stay in its cache for several passes
+_LOWEST = torch.finfo(torch.float32).min  # for columns that must never win; finite, because 0 * -inf is NaN
 Finish = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Unembed:
-    """The output side of one model."""
+    """The output side of one model. `finish` is what it does to its logits after the head, in place; see `find_finish`."""
 
-    def __init__(self, vlm: "Vlm") -> None:
-        self._norm: Any = vlm.norm
-        self._head: Any = vlm.head
-        self._vocabulary = len(vlm.vocabulary.texts)
-        self.device: torch.device = vlm.head.weight.device  # a model that is spread over several has its head on the last
-        self._norm_device: torch.device = next(vlm.norm.parameters()).device
+    def __init__(self, norm: Any, head: Any, vocabulary: Vocabulary, finish: Finish) -> None:
+        self._norm, self._head, self.finish = norm, head, finish
+        self._vocabulary = len(vocabulary.texts)
+        self.device: torch.device = head.weight.device  # the last one, where a model is spread over several
+        self._norm_device: torch.device = next(norm.parameters()).device
         self._slice = _SLICE_ROWS if self.device.type == "cpu" else 1 << 30  # a GPU wants few large steps
-        self._hidden = torch.tensor(vlm.vocabulary.undecodable, dtype=torch.long, device=self.device)
+        self._hidden = torch.tensor(vocabulary.undecodable, dtype=torch.long, device=self.device)
         self._hidden_blocks = self._hidden.div(BLOCK, rounding_mode="floor").unique()
-        self._finish = _find_finish(vlm)
 
     def buffers(self, less: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two float32 buffers, reused throughout: logits [rows, columns] and as many columns for one slice of them.
+        """Two float32 buffers to reuse throughout: logits [rows, columns], and one slice [slice rows, columns] for working on them.
 
-        Rows by the memory that is free, `less` times fewer; columns are the vocabulary, padded to whole blocks.
+        Columns are the vocabulary padded to whole blocks. Rows follow the free memory, divided by `less`.
         """
         columns = -(-self._vocabulary // BLOCK) * BLOCK
         rows = max(1, min(_BUFFER_BYTES[self.device.type], free_bytes(self.device) // 8) // (columns * 4 * less))
@@ -52,7 +48,7 @@ class Unembed:
         return logits, torch.empty(min(rows, self._slice), columns, device=self.device)
 
     def chunks(self, states: torch.Tensor, buffer: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Logits of all rows of `states` [N, d], slice by slice: (which rows, float32 [rows, columns] that lie in `buffer`)."""
+        """Logits of `states` [N, d] slice by slice: (which rows, float32 [rows, columns]). The logits are views of `buffer`, soon overwritten."""
         for start in range(0, len(states), len(buffer)):
             logits = buffer[: min(len(buffer), len(states) - start)]
             self._write(states[start : start + len(logits)], logits[:, : self._vocabulary])
@@ -63,23 +59,23 @@ class Unembed:
     def _write(self, states: torch.Tensor, out: torch.Tensor) -> None:
         normed = self._normed(states)
         if type(self._head) is nn.Linear and self._head.bias is None and normed.dtype == out.dtype:
-            torch.mm(normed, self._head.weight.T, out=out)  # the head's own product, without a new tensor for every chunk
+            torch.mm(normed, self._head.weight.T, out=out)  # the head's own product, without allocating for every chunk
         else:
             out.copy_(self._head(normed))
-        self._finish(out)
+        self.finish(out)
 
     def _normed(self, states: torch.Tensor) -> torch.Tensor:
         return self._norm(states.to(self._norm_device)).to(self.device)
 
     def some_logits(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Logits of a few ids only: float32 [N, ids]."""
+        """Logits of a few ids: float32 [N, ids]."""
         normed, ids = self._normed(states), ids.to(self.device)
         bias = getattr(self._head, "bias", None)
         logits = nn.functional.linear(normed, self._head.weight[ids], None if bias is None else bias[ids])
-        return self._finish(logits.float())
+        return self.finish(logits.float())
 
     def hide_undecodable(self, logits: torch.Tensor, peaks: torch.Tensor) -> None:
-        """Set ids that the tokenizer does not know below all others, in place, and the peaks of their blocks anew."""
+        """Set the logits of ids that the tokenizer does not know below all others, in place, and update the peaks of their blocks."""
         if len(self._hidden):
             logits.index_fill_(1, self._hidden, _LOWEST)
             peaks[:, self._hidden_blocks] = logits.view(len(logits), -1, BLOCK)[:, self._hidden_blocks].amax(-1)
@@ -90,25 +86,28 @@ def block_peaks(logits: torch.Tensor) -> torch.Tensor:
     return logits.view(len(logits), -1, BLOCK).amax(-1)
 
 
-def _find_finish(vlm: "Vlm") -> Finish:
-    """What the model does to its logits after the head, found by running it on a few words of text."""
-    ids = vlm.tokenizer("The cat sat on the mat.", return_tensors="pt").input_ids.to(vlm.model.device)
-    with vlm.lock, torch.inference_mode(), Hooks() as hooks:  # the lock first: another thread's run must not be caught
-        (last,) = hooks.capture([vlm.blocks[-1]])
-        real = vlm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
-        plain = vlm.head(vlm.norm(last[0])).float().to(real)
-    differences = {name: (finish(plain.clone()) - real).abs().max().item() for name, finish in _finishes(vlm.model.config).items()}
+def find_finish(model: Any, last_block: nn.Module, norm: Any, head: Any, ids: torch.Tensor) -> Finish:
+    """What the model does to its logits after the head, found by running it on the text `ids` [1, T]. The caller holds the model's lock.
+
+    Raises InterpError if no known arithmetic turns the head on the normed last state into the model's logits.
+    """
+    with torch.inference_mode(), Hooks() as hooks:
+        (last,) = hooks.capture([last_block])
+        real = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
+        plain = head(norm(last[0])).float().to(real)
+    finishes = _finishes(model.config)
+    differences = {name: (finish(plain.clone()) - real).abs().max().item() for name, finish in finishes.items()}
     best = min(differences, key=lambda name: differences[name])
     if not differences[best] <= 2e-2 * real.abs().max().item():
         raise InterpError(
-            f"The logits of {vlm.name!r} are not its head on its normed last state (nearest try: {best}, off by {differences[best]:.3g}); "
-            f"a lens would show something else than the model says."
+            f"The logits of this {type(model).__name__} are not its head applied to its normed last state (closest match: {best}, "
+            f"off by {differences[best]:.3g}), so a lens would not show what the model predicts. Undo what changes its logits."
         )
-    return _finishes(vlm.model.config)[best]
+    return finishes[best]
 
 
 def _finishes(config: Any) -> dict[str, Finish]:
-    """Every arithmetic that some family does after its head, in place, with this config's own constants; "plain" first."""
+    """Everything that any family does after its head, in place, with this config's constants; "plain" first, so that it wins ties."""
     text = config.get_text_config()
     finishes: dict[str, Finish] = {"plain": lambda logits: logits}
     if cap := getattr(text, "final_logit_softcapping", None):

@@ -1,7 +1,6 @@
-"""Vlm: find the parts of a model, prepare inputs, trace a generation.
+"""Vlm: a vision-language model with its processor; its parts, its inputs, its forward passes.
 
-Parts are found by structure, never by a table of model names; a layout that does not fit is refused by name. Knows nothing of lenses and
-pages.
+Parts are found by structure, never by a table of model names; a model whose structure is not understood is refused by its class name.
 """
 
 import contextlib
@@ -10,23 +9,23 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jinja2 import TemplateError
 from PIL import Image
 from torch import nn
 
-from ..devices import retry_on_oom
 from ..errors import InterpError
 from ..presets import PRESETS
-from ..tracing.record import LOWER, record
-from ..tracing.trace import Trace
 from ..vision.grids import Layout
 from ..vision.images import open_image
 from ..vision.layouts import LAYOUTS, REFUSED
-from .unembed import Unembed
+from .unembed import Unembed, find_finish
 from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ..tracing.trace import Trace
 
 _KEYS = itertools.count()
 
@@ -40,7 +39,7 @@ class Inputs(Mapping[str, torch.Tensor]):
     """Upright, RGB."""
     prompt: str
     text: str
-    """The prompt inside the chat template, with the picture's placeholder not yet expanded."""
+    """The prompt inside the chat template, before the picture's placeholder is expanded."""
     layout: Layout
     notes: tuple[str, ...]
 
@@ -55,17 +54,17 @@ class Inputs(Mapping[str, torch.Tensor]):
 
 
 class Vlm:
-    """A vision-language model with its processor, and the parts that a lens needs.
+    """A vision-language model with its processor.
 
-    One lock guards the model: two threads that use one Vlm get the results they would get alone.
+    One lock guards the model: two threads that share a Vlm get the results each would get alone.
     """
 
     def __init__(self, model: Any, processor: Any, *, name: str | None = None) -> None:
-        """Take a model you already hold. Raises InterpError, naming the class, if its layout is not understood."""
+        """Wrap a model you already hold. Raises InterpError, naming the class, if its structure is not understood."""
         family = model.config.model_type
         kind = type(model).__name__
         if family not in LAYOUTS:
-            why = REFUSED.get(family, "how its image tokens lie on the picture is not known")
+            why = REFUSED.get(family, "how its image tokens map to the picture is not known")
             raise InterpError(f"{kind} (model_type {family!r}) is not supported: {why}. Supported families: {', '.join(sorted(LAYOUTS))}.")
         if getattr(processor, "tokenizer", None) is None:
             raise InterpError(f"A {type(processor).__name__} has no tokenizer; pass the whole processor (AutoProcessor.from_pretrained).")
@@ -74,7 +73,7 @@ class Vlm:
         self.tokenizer = processor.tokenizer
         self.name = name or model.config.name_or_path or kind
         self.key = next(_KEYS)
-        """Unlike any other Vlm's in this process: caches tell models apart by it."""
+        """Unique in this process: caches tell models apart by it."""
         self.lock = threading.RLock()
         decoder = model.get_decoder()
         parts = {
@@ -85,7 +84,7 @@ class Vlm:
         }
         missing = [part for part, value in parts.items() if value is None]
         if missing:
-            raise InterpError(f"{kind} has no {' and no '.join(missing)}: its layout is not understood.")
+            raise InterpError(f"{kind} has no {' and no '.join(missing)}: its structure is not understood.")
         self.blocks: nn.ModuleList = decoder.layers
         self.norm: Any = decoder.norm
         self.head: Any = model.get_output_embeddings()
@@ -103,7 +102,7 @@ class Vlm:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it is called: here, and by its checkpoint."""
+        """Its name here, and its checkpoint's name."""
         return (self.name, self.model.config.name_or_path or "")
 
     @property
@@ -114,19 +113,22 @@ class Vlm:
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
-        """The texts of the output layer's ids."""
+        """The text of every id of the output layer."""
         return Vocabulary.of(self.tokenizer, self.head.weight.shape[0])
 
     @functools.cached_property
     def special_ids(self) -> frozenset[int]:
-        """Ids of marks that are not text."""
-        added = self.tokenizer.added_tokens_decoder  # all_special_ids forgets some that processors add
+        """Ids of special tokens, which are not text."""
+        added = self.tokenizer.added_tokens_decoder  # all_special_ids misses some that processors add
         return frozenset(self.tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
 
     @functools.cached_property
     def unembed(self) -> Unembed:
-        """The final norm and head, with what comes after it."""
-        return Unembed(self)
+        """From residual states to logits. Raises InterpError if the model's logits are not its head on its final norm."""
+        ids = self.tokenizer("The cat sat on the mat.", return_tensors="pt").input_ids.to(self.model.device)
+        with self.lock:
+            finish = find_finish(self.model, self.blocks[-1], self.norm, self.head, ids)
+        return Unembed(self.norm, self.head, self.vocabulary, finish)
 
     @property
     def context(self) -> int:
@@ -155,7 +157,7 @@ class Vlm:
         for placeholder in placeholders:
             if placeholder in prompt:
                 raise InterpError(
-                    f"The prompt contains {placeholder!r}, the mark that stands for the picture. The picture is put in by itself: take it out."
+                    f"The prompt contains {placeholder!r}, the placeholder of the picture. It is added automatically: remove it from the prompt."
                 )
         text = self._in_template(prompt)
         tensors = self._tokenize(text, picture)
@@ -179,7 +181,7 @@ class Vlm:
         if template is None:
             raise InterpError(f"The processor of {self.name!r} has no chat template; set processor.chat_template first.")
         mark = self.processor.image_token
-        # Older checkpoints have a template of text alone, in which the picture is a word.
+        # Older checkpoints have a text-only template, in which the placeholder is part of the text.
         for content in ([{"type": "image"}, {"type": "text", "text": prompt}], f"{mark}\n{prompt}"):
             turn = {"role": "user", "content": content}
             with contextlib.suppress(TemplateError):
@@ -187,7 +189,7 @@ class Vlm:
                 if text.count(mark) == 1 and prompt.strip() in text:
                     return text
         raise InterpError(
-            f"The chat template of {self.name!r} does not put in one picture ({mark}) and the prompt as it is. "
+            f"The chat template of {self.name!r} does not produce one picture ({mark}) and the prompt unchanged. "
             "Set processor.chat_template to one that does."
         )
 
@@ -203,11 +205,11 @@ class Vlm:
         return {name: tensor for name, tensor in inputs.items() if isinstance(tensor, torch.Tensor)}
 
     def answer_ids(self, inputs: Inputs, answer: str) -> torch.Tensor:
-        """The ids of a forced answer, ended as the model would end it, so that every word of it enters the model."""
+        """The ids of a forced answer, with the end-of-answer token appended so that all of its words enter the model."""
         if not answer.strip():
-            raise InterpError("The forced answer is empty; leave `answer` out to let the model answer.")
+            raise InterpError("The forced answer is empty; omit `answer` to let the model answer.")
         glue = "" if inputs.text[-1:].isspace() or inputs.text.endswith(tuple(self.tokenizer.all_special_tokens)) else " "
-        # In the text before it is expanded: the picture's placeholder may be a word of the answer, where it stands for no picture.
+        # On the unexpanded text: an answer may spell the picture's placeholder, and there it stands for no picture.
         before, whole = (
             self.tokenizer(text, add_special_tokens=False).input_ids for text in (inputs.text, inputs.text + glue + answer.strip())
         )
@@ -217,30 +219,30 @@ class Vlm:
         return torch.tensor([*ids, *sorted(self.end_ids)[:1]])
 
     def read(self, tensors: Mapping[str, torch.Tensor], ids: Sequence[int], *, keep: int = 0) -> torch.Tensor:
-        """Logits behind prepared inputs (of one or several rows) and behind each of the `ids` that follow: [rows, 1 + ids, vocabulary].
+        """Teacher-forced logits at the last position of prepared inputs and at each of the `ids` that follow: [rows, 1 + ids, vocabulary].
 
-        `keep`: only so many of them. The answer goes in by itself, as it does when it is generated: the picture's placeholder may be one of
-        its words, and there it stands for no picture; and a family whose prompt is read in both directions reads its answer in one.
+        `keep`: only the last so many positions, 0 for all. The answer is a forward pass of its own, as in generation: it may spell the
+        picture's placeholder, which there stands for no picture, and models with bidirectional attention in the prompt read answers causally.
         """
         first = self.model(**tensors, use_cache=True, logits_to_keep=1)
         then = self.read_on(first.logits, first.past_key_values, ids, keep=keep)
         return then[:, -keep:]
 
     def read_on(self, first: torch.Tensor, cache: Any, ids: Sequence[int], *, keep: int = 0) -> torch.Tensor:
-        """As `read` behind a prompt that lies in `cache` already; `first`: the logits [rows, 1, vocabulary] behind it."""
+        """As `read`, with the prompt already in `cache`; `first` are the logits [rows, 1, vocabulary] at its last position."""
         if not ids:
             return first
         answer = torch.tensor([list(ids)] * len(first), device=self.model.device)
-        # No mask: nothing is padded, and Qwen2-VL would count positions by it from the start.
+        # No mask: nothing is padded, and with one Qwen2-VL would restart its position ids.
         then = self.model(input_ids=answer, past_key_values=cache, use_cache=True, logits_to_keep=keep)
         return torch.cat([first.to(then.logits), then.logits], dim=1)
 
     def check_length(self, prompt: int, new: int) -> None:
-        """Raise InterpError unless a prompt of so many tokens and so many new ones fit into the context."""
+        """Raise InterpError unless `prompt` tokens and `new` more fit into the context."""
         if prompt + new > self.context:
-            asked = f"{prompt} tokens with the picture" + (f" and {new} new ones" if new else "")
+            asked = f"{prompt} tokens with the picture" + (f", and {new} new ones were asked for" if new else "")
             raise InterpError(
-                f"The prompt has {asked}; {self.name} has room for {self.context}. "
+                f"The prompt has {asked}; {self.name} has a context of {self.context}. "
                 f"Shorten the prompt by about {prompt + new - self.context} tokens{' or ask for fewer new ones' if new else ''}."
             )
 
@@ -252,18 +254,13 @@ class Vlm:
         max_new_tokens: int = 32,
         answer: str | None = None,
         on_text: Callable[[str], None] | None = None,
-    ) -> Trace:
+    ) -> "Trace":
         """One greedy generation with the residual stream of every layer and position, in one pass with a key-value cache.
 
         `answer` forces an answer (teacher forcing) instead of generating one. `on_text` gets the growing answer after every token.
 
-        Raises InterpError for what `prepare` refuses, for `max_new_tokens` below 1 or beyond the context, and where the memory does not suffice.
+        Raises InterpError for what `prepare` refuses, for `max_new_tokens` below 1 or beyond the context, and if memory runs out.
         """
-        if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
-            raise InterpError(f"max_new_tokens is {max_new_tokens!r}; it must be a whole number of at least 1.")
-        inputs = self.prepare(image, prompt)
+        from ..tracing.record import trace  # noqa: PLC0415 - tracing builds on models, not the other way round
 
-        def run(_less: int) -> Trace:
-            return record(self, inputs, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
-
-        return retry_on_oom(run, LOWER)
+        return trace(self, image, prompt, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)

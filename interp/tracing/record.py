@@ -1,8 +1,4 @@
-"""One run of a model with everything kept: a generation, or a forced answer, as a `Trace`.
-
-Runs the model once with a key-value cache and keeps the residual stream of every position that entered it. Knows where the decoder's layers are
-from `Vlm`; knows nothing of lenses and pages.
-"""
+"""Recording: run a model once, on its own or a forced answer, and keep the residual stream of every layer and position as a `Trace`."""
 
 import contextlib
 import functools
@@ -13,7 +9,9 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
+from ..devices import retry_on_oom
 from ..models.hooks import Hooks
+from ..validation import whole_number
 from ..vision.grids import Layout
 from .trace import Kind, Token, Trace
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from ..models.vlm import Inputs, Vlm
 
 LOWER = "Lower max_new_tokens, take a smaller picture, load the model with quantize='4bit', or choose a smaller model."
-"""What helps where the memory does not suffice for a trace."""
+"""Advice for a trace that runs out of memory."""
 
 
 class _States:
@@ -62,14 +60,14 @@ def _recording(vlm: "Vlm", capacity: int) -> Iterator[_States]:
 
 
 class _Stream(BaseStreamer):
-    """Hands the growing answer to `on_text` after each token."""
+    """Passes the growing answer to `on_text` after each token."""
 
     def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
         self._tokenizer, self._on_text = tokenizer, on_text
         self._ids: list[int] | None = None
 
     def put(self, value: torch.Tensor) -> None:
-        """The prompt at first, then one id at a time."""
+        """Called with the prompt first, then with one id at a time."""
         if self._ids is None:
             self._ids = []
             return
@@ -77,7 +75,26 @@ class _Stream(BaseStreamer):
         self._on_text(self._tokenizer.decode(self._ids, skip_special_tokens=True).strip())
 
     def end(self) -> None:
-        """Nothing is left to hand over."""
+        """Nothing is buffered."""
+
+
+def trace(
+    vlm: "Vlm",
+    image: Any,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    answer: str | None,
+    on_text: Callable[[str], None] | None,
+) -> Trace:
+    """See `Vlm.trace`."""
+    max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
+    inputs = vlm.prepare(image, prompt)
+
+    def run(_less: int) -> Trace:
+        return record(vlm, inputs, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
+
+    return retry_on_oom(run, LOWER)
 
 
 def record(
@@ -88,7 +105,7 @@ def record(
     answer: str | torch.Tensor | None = None,
     on_text: Callable[[str], None] | None = None,
 ) -> Trace:
-    """Run the model once on prepared inputs and keep every layer. See `Vlm.trace`. A forced answer may be given as ids, its end included."""
+    """Run the model once on prepared inputs and keep every layer. A forced answer may be text, or ids with the end-of-answer token."""
     prompt_ids = inputs.tensors["input_ids"]
     length = prompt_ids.shape[1]
     tokenizer = vlm.tokenizer
@@ -129,7 +146,7 @@ def record(
 
 @contextlib.contextmanager
 def greedy(vlm: "Vlm") -> Iterator[None]:
-    """Greedy generation without the penalties and suppressed tokens a checkpoint may ask for: the answer is what the last layer reads."""
+    """Generate without the penalties and suppressed tokens a checkpoint may set, so that the answer is the last layer's argmax."""
     own = vlm.model.generation_config
     ends = sorted(vlm.end_ids) or None
     vlm.model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=own.pad_token_id, bos_token_id=own.bos_token_id)
@@ -140,9 +157,10 @@ def greedy(vlm: "Vlm") -> Iterator[None]:
 
 
 def tokens_of(vlm: "Vlm", ids: list[int], layout: Layout | None = None, prompt_length: int = 0) -> list[Token]:
-    """What each id is and how it reads; those from `prompt_length` on are the answer.
+    """Text and kind of each id; those from `prompt_length` on are the answer.
 
-    Within the picture's run of tokens, special tokens and image tokens that show no part of it (the newline behind a row of tiles) are separators.
+    Between the first and last image token, special tokens and placeholders that show no part of the picture (such as the newline after a
+    row of tiles) are separators.
     """
     special, texts = vlm.special_ids, vlm.vocabulary.texts
     placed = layout.placed if layout is not None else set()

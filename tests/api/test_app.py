@@ -113,7 +113,7 @@ def text_png(folder):
         ({"prompt": ""}, "prompt is empty"),
         ({"prompt": " \n "}, "prompt is empty"),
         ({"prompt": "What is <image> here?"}, "'<image>'"),
-        ({"prompt": "word " * 600}, "has room for 512"),
+        ({"prompt": "word " * 600}, "has a context of 512"),
         ({"top_k": 0}, "top_k is 0"),
         ({"top_k": -3}, "top_k is -3"),
         ({"top_k": 10**6}, "top_k is 1000000"),

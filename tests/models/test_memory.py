@@ -18,7 +18,7 @@ from tests.conftest import PROMPT
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 14.56 GiB.")
 BOTH = 2  # times: the first try and the second; the request after them works
-MESSAGE = r"The memory does not suffice \(2\.00 GiB more were asked for\), not even in smaller pieces\. .*quantize='4bit'"
+MESSAGE = r"Out of memory, even after halving the batch \(2\.00 GiB more were needed\)\. .*quantize='4bit'"
 
 
 @pytest.fixture
@@ -74,6 +74,8 @@ def sae(vlm):
         FULL,
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
         RuntimeError("[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("HIP out of memory. Tried to allocate 2.00 GiB."),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError(),
     ],
@@ -96,7 +98,13 @@ def test_every_way_to_say_that_memory_ran_out(error, monkeypatch):
 
 
 def test_other_errors_pass_and_are_not_tried_again():
-    for error in (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), InterpError("no"), KeyError("x")):
+    for error in (
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        RuntimeError(),
+        RuntimeError(3),
+        InterpError("no"),
+        KeyError("x"),
+    ):
         tried = []
 
         def run(less, tried=tried, error=error):
@@ -120,7 +128,7 @@ def test_what_the_first_try_made_is_gone_at_the_second():
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     assert retry_on_oom(run, "Lower it.") is None
-    with pytest.raises(InterpError, match=r"^The memory does not suffice, not even in smaller pieces\. Lower it\.$"):
+    with pytest.raises(InterpError, match=r"^Out of memory, even after halving the batch\. Lower it\.$"):
         retry_on_oom(lambda _less: run(1), "Lower it.")
 
 

@@ -4,7 +4,7 @@ import torch
 import interp
 from interp import InterpError
 from interp.models import unembed
-from interp.models.unembed import BLOCK, _find_finish, _finishes
+from interp.models.unembed import BLOCK, _finishes
 from tests import tiny
 
 
@@ -13,7 +13,7 @@ def test_a_soft_cap_is_found_by_what_the_model_does(load, name, capped):
     vlm = load(name)
     if name != "crop":
         assert vlm.model.config.get_text_config().final_logit_softcapping == tiny.SOFT_CAP
-    finish = _find_finish(vlm)
+    finish = vlm.unembed.finish
     assert finish(torch.full((1,), 100.0)).item() == pytest.approx(tiny.SOFT_CAP if capped else 100.0)
 
 
@@ -24,7 +24,7 @@ def test_a_scale_is_found_by_what_the_model_does(field, value, factor, applied):
     setattr(model.config.text_config, field, value)
     if applied:
         model.register_forward_hook(lambda _module, _args, output: output.__setitem__("logits", output.logits * factor))
-    finish = _find_finish(interp.Vlm(model, processor))
+    finish = interp.Vlm(model, processor).unembed.finish
     assert finish(torch.ones(1)).item() == (factor if applied else 1.0)
 
 
@@ -32,7 +32,7 @@ def test_logits_that_are_not_head_of_norm_are_refused():
     model, processor = tiny.build("crop")
     model.register_forward_hook(lambda _module, _args, output: output.__setitem__("logits", output.logits + 1))
     vlm = interp.Vlm(model, processor)
-    with pytest.raises(InterpError, match="not its head on its normed last state"):
+    with pytest.raises(InterpError, match="not its head applied to its normed last state"):
         _ = vlm.unembed
     assert not any(layer._forward_hooks for layer in vlm.blocks)
 

@@ -148,7 +148,7 @@ def test_any_other_text_is_legal(vlm, picture, prompt):
 
 
 def test_a_prompt_longer_than_the_context_is_refused(vlm, picture):
-    with pytest.raises(InterpError, match=r"has room for 192\. Shorten the prompt by about \d+ tokens"):
+    with pytest.raises(InterpError, match=r"has a context of 192\. Shorten the prompt by about \d+ tokens"):
         vlm.prepare(picture, "z" * 400)
     room = vlm.context - vlm.prepare(picture, "z")["input_ids"].shape[1]
     fits = vlm.prepare(picture, "z" * (room + 1))
@@ -157,12 +157,12 @@ def test_a_prompt_longer_than_the_context_is_refused(vlm, picture):
         vlm.prepare(picture, "z" * (room + 2))
     with pytest.raises(InterpError, match="1 new ones"):
         vlm.trace(picture, "z" * (room + 1), max_new_tokens=1)
-    with pytest.raises(InterpError, match="has room for 192"):
+    with pytest.raises(InterpError, match="has a context of 192"):
         vlm.trace(picture, PROMPT, answer="z" * 200)
     assert vlm.trace(picture, "z" * room, max_new_tokens=1).states.shape[1] == vlm.context - 1
 
 
-@pytest.mark.parametrize("new", [0, -1, True, False, "3", 3.0, None], ids=repr)
+@pytest.mark.parametrize("new", [0, -1, True, False, "3", 3.5, None], ids=repr)
 def test_bad_max_new_tokens(vlm, picture, new):
     with pytest.raises(InterpError, match="max_new_tokens is"):
         vlm.trace(picture, PROMPT, max_new_tokens=new)
@@ -201,5 +201,5 @@ def test_a_template_of_text_alone_gets_the_picture_as_a_word(vlm, picture, place
 def test_a_template_that_loses_the_picture_or_the_prompt_is_refused(vlm, picture, template):
     processor = tiny.build("crop")[1]
     processor.chat_template = template
-    with pytest.raises(InterpError, match=r"does not put in one picture \(<image>\) and the prompt"):
+    with pytest.raises(InterpError, match=r"does not produce one picture \(<image>\) and the prompt"):
         interp.Vlm(vlm.model, processor).prepare(picture, PROMPT)

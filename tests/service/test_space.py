@@ -154,7 +154,7 @@ def test_what_a_call_asks_for(zero, picture):
 
 
 def test_errors_keep_their_words(zero, picture):
-    with pytest.raises(InterpError, match="has room for 512"):
+    with pytest.raises(InterpError, match="has a context of 512"):
         zero.service.lens(picture, "word " * 600)
     assert zero.service.lens(picture, PROMPT, max_new_tokens=3).trace.answer
     with pytest.raises(InterpError, match=r"ZeroGPU.*ZeroDivisionError"):
