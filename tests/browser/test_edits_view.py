@@ -312,7 +312,7 @@ def test_what_the_host_was_told_does_not_change_afterwards(open_editor):
     editor = open_editor()
     editor.page.evaluate(
         """() => { window.told = []; const root = document.querySelector('.edits');
-            LlavaLens.mountEdits(root.parentNode, { changed: (payload) => told.push(payload) }); }"""
+            Microscope.mountEdits(root.parentNode, { changed: (payload) => told.push(payload) }); }"""
     )
     editor.set(payload(edits=[chip(), pizza()]))
     editor.card(0).slide(0.1)

@@ -313,8 +313,8 @@ def test_search_over_the_whole_dictionary_and_back(features):
 def test_dense_features_are_marked_and_hidden_only_on_demand_and_never_silently(features):
     dense = 17 + 31 * DENSE
     reason = features.expected.features[dense]["dense"]
-    assert features.line(dense).locator(".lens-chip").get_attribute("title") == reason
-    assert features.part("tableBody").locator(".lens-chip").count() == 1
+    assert features.line(dense).locator(".view-chip").get_attribute("title") == reason
+    assert features.part("tableBody").locator(".view-chip").count() == 1
     assert not features.part("hideDense").is_checked()
     features.select(dense)
     assert features.text("nameChips") == f"dense: {reason}"
@@ -353,7 +353,7 @@ def test_a_feature_on_no_patch_says_so(features):
     features.select(number)
     assert features.text("mapNote") == "Active on no patch of this picture, only on 6 tokens of the text."
     assert np.array_equal(features.pixels(), plain)
-    assert "lens-off" in features.part("scale").get_attribute("class")
+    assert "view-off" in features.part("scale").get_attribute("class")
 
 
 def test_no_features_at_all(features):
@@ -498,8 +498,8 @@ def test_hover_reads_the_listed_features_without_a_request(features):
         )
         assert features.text("where") == f"Patch row {index // 8 + 1}, column {index % 8 + 1}"
         shown = features.part("top").locator("li")
-        assert [int(text.split("#")[1]) for text in shown.locator(".lens-word").all_inner_texts()] == wanted[:6]
-        figures = [float(text) for text in shown.locator(".lens-percent").all_inner_texts()]
+        assert [int(text.split("#")[1]) for text in shown.locator(".view-word").all_inner_texts()] == wanted[:6]
+        figures = [float(text) for text in shown.locator(".view-percent").all_inner_texts()]
         assert figures == pytest.approx([features.expected.at(number)[rows[index]] for number in wanted[:6]], abs=0.006)
         assert f"{len(wanted)} of 12 listed features" in features.text("whereSub")
     assert [url for url in requests if "heartbeat" not in url] == []
@@ -677,7 +677,7 @@ def test_an_answer_to_an_older_question_is_dropped(features):
 
 
 def test_without_server_functions_the_listed_features_are_used_and_the_view_says_so(features):
-    features.page.evaluate("() => { const root = document.querySelector('.features'); LlavaLens.mountFeatures(root.parentNode, {}); }")
+    features.page.evaluate("() => { const root = document.querySelector('.features'); Microscope.mountFeatures(root.parentNode, {}); }")
     features.set(features.made).ready()
     features.click(9)
     row = features.expected.rows()[9]
@@ -692,7 +692,7 @@ def test_without_server_functions_the_listed_features_are_used_and_the_view_says
 
 def test_a_host_that_steers_gets_the_feature(features):
     features.page.evaluate(
-        "() => { const root = document.querySelector('.features'); LlavaLens.mountFeatures(root.parentNode, { steer: (what) => { window.steered = what; } }); }"
+        "() => { const root = document.querySelector('.features'); Microscope.mountFeatures(root.parentNode, { steer: (what) => { window.steered = what; } }); }"
     )
     features.set(features.made).ready()
     rows = features.expected.rows()
@@ -720,7 +720,7 @@ def test_the_way_to_steering_appears_with_its_tab(features):
     assert features.part("steer").is_visible()
     features.part("steer").click()
     # Nobody took it: it waits for a view that is made when the tab is opened.
-    assert features.page.evaluate("() => [window.opened, LlavaLens.waitingEdit.feature]") == [True, features.expected.number("pizza")]
+    assert features.page.evaluate("() => [window.opened, Microscope.waitingEdit.feature]") == [True, features.expected.number("pizza")]
 
 
 def test_several_grids_and_the_encoder_s_view(open_features):

@@ -17,7 +17,7 @@ from PIL import Image
 from interp.errors import InterpError
 from interp.ui.components.lens_view import LensView
 from interp.web.standalone import standalone_html
-from tests.web.lens_payload import NOUNS, Expected, b64, payload, quantise, struct_pack
+from tests.web.lens_payload import NOUNS, Expected, b64, look, payload, quantise, struct_pack
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 BLUE = (64, 120, 200)
@@ -50,14 +50,13 @@ class Lens:
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def shown_words(self):
-        return self.root.evaluate("""root => [...root.querySelectorAll("[data-part=top] .lens-token")].map(
+        return self.root.evaluate("""root => [...root.querySelectorAll("[data-part=top] .view-token")].map(
             (node) => [...node.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data).join(""))""")
 
     def says(self, layer, row):
         """The readout shows the words of this layer and row."""
         self.settle()
-        looks = self.page.evaluate("(words) => words.map((word) => LlavaLens.look(word).text)", self.expected.words(layer, row))
-        assert self.shown_words() == looks
+        assert self.shown_words() == [look(word) for word in self.expected.words(layer, row)]
         return True
 
     def at(self, index, grid=0, fx=0.5, fy=0.5):
@@ -141,7 +140,7 @@ def test_hover_reads_the_patch_under_the_pointer_without_a_request(open_lens, in
     assert lens.says(6, row)
     assert lens.state("hover") == row
     assert f"row {index // 8 + 1}, column {index % 8 + 1}" in lens.text("where")
-    percent = lens.part("top").locator(".lens-percent").first.inner_text()
+    percent = lens.part("top").locator(".view-percent").first.inner_text()
     assert abs(float(percent.strip("<> %")) - 100 * lens.expected.probability(6, row)) < 1
     entropy = base64.b64decode(lens.made["entropy"])[6 * lens.expected.steps + row] / 255 * lens.made["max_entropy"]
     assert f"{entropy:.2f} nats" in lens.text("numbers")
@@ -293,38 +292,6 @@ def test_legend_counts_words_and_outlines_their_patches(lens):
     assert buttons.nth(1).get_attribute("aria-pressed") == "false"
 
 
-def test_blank_and_punctuation_are_shown_as_such(lens):
-    looks = lens.page.evaluate(
-        "(texts) => texts.map((text) => { const l = LlavaLens.look(text); return [l.text, l.lead, l.dim]; })",
-        [" ", "\n", "\t", "", ",", " .", "<0xE2>", "\ufffd", " dog", "dog", "🐶", "a b", "7"],
-    )
-    assert looks == [
-        ["␣", False, True],
-        ["↵", False, True],
-        ["⇥", False, True],
-        ["“”", False, True],
-        ["“,”", False, True],
-        ["“.”", False, True],
-        ["<0xE2>", False, True],
-        ["\ufffd", False, True],
-        ["dog", True, False],
-        ["dog", False, False],
-        ["🐶", False, False],
-        ["a b", False, False],
-        ["7", False, False],
-    ]
-
-
-def test_percentages_say_no_more_than_is_stored(lens):
-    wanted = {0: "< 0.01 %", 255: "> 99.9 %", quantise(0.0002): "0.02 %", quantise(0.5): "49 %", quantise(0.98): "97.9 %"}
-    made = payload(layers=3)
-    made["probs"] = b64(bytes(sorted(wanted, reverse=True)) * (len(base64.b64decode(made["probs"])) // 5))
-    lens.page.evaluate("(made) => document.querySelector('.lens').__view.set(made)", made)
-    lens.ready().settle()
-    shown = lens.part("top").locator(".lens-percent").all_inner_texts()
-    assert shown == [wanted[q] for q in sorted(wanted, reverse=True)]
-
-
 def test_curve_leaves_gaps_where_the_word_is_not_stored(lens):
     lens.hover(12)
     lens.settle()
@@ -332,7 +299,7 @@ def test_curve_leaves_gaps_where_the_word_is_not_stored(lens):
     word = lens.expected.words(6, row)[0]
     gaps = sum(word not in lens.expected.words(layer, row) for layer in range(9))
     assert gaps > 0
-    assert lens.part("curve").locator(".lens-gap").count() == gaps
+    assert lens.part("curve").locator(".view-gap").count() == gaps
     line = lens.part("curve").locator("path").get_attribute("d")
     assert "NaN" not in line
     assert line.count(",") == 9 - gaps
@@ -379,8 +346,7 @@ def test_token_table_labels_both_tokens_and_collapses_the_image(lens):
     assert texts[-1] == "</s>"
     cells = lens.part("tableBody").locator("tr[data-i='6'] td").all_inner_texts()
     row = texts.index("Describe")
-    looks = [lens.page.evaluate("(t) => LlavaLens.look(t).text", lens.expected.words(layer, row)[0]) for layer in range(9)]
-    assert cells == looks
+    assert cells == [look(lens.expected.words(layer, row)[0]) for layer in range(9)]
 
 
 def test_table_marks_where_the_last_word_comes_on_top(lens):

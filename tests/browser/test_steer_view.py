@@ -65,9 +65,6 @@ class Steer:
     def card(self, value):
         return self.part("points").locator(f"li[data-index='{[point['value'] for point in self.made['sweep']['points']].index(value)}']")
 
-    def figure(self, function, *values):
-        return self.page.evaluate("([name, values]) => LlavaLens.steerText[name](...values)", [function, list(values)])
-
 
 @pytest.fixture(scope="module")
 def site():
@@ -336,6 +333,13 @@ def test_rounding_noise_does_not_look_like_an_effect(steer):
     assert steer.text("klSaid").endswith("A full bar is 0.100 nats.")
 
 
+def percent(text):
+    """The probability that a text such as "0.3 %" or "8.9·10⁻⁷ %" stands for."""
+    figure = text.removesuffix(" %").translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789"))
+    mantissa, power, exponent = figure.rpartition("10-")
+    return float(f"{mantissa.rstrip('·') or 1}e-{exponent}" if power else figure) / 100
+
+
 def told(steer):
     there = dict(item.split("\n") for item in steer.part("there").locator("li").all_inner_texts())
     return steer.text("here"), steer.text("herePlace"), there
@@ -349,10 +353,10 @@ def test_hover_focus_and_click_read_a_token(steer):
     steer.token(4).hover()
     steer.settle()
     assert told(steer)[:2] == (f"␣pizza KL {steer.made['kl'][4]:.4f} nats", "token 5 of 11")
-    figures = {
-        name: [steer.figure("chance", made[side][4]) for side in ("plain", "steered")] for name, made in (("dog", dog), ("cat", cat))
-    }
-    assert told(steer)[2] == {name: " → ".join(pair) for name, pair in figures.items()}
+    for name, made in (("dog", dog), ("cat", cat)):
+        assert [percent(text) for text in told(steer)[2][name].split(" → ")] == pytest.approx(
+            [made["plain"][4], made["steered"][4]], rel=0.06
+        )
     assert steer.state("token") == 4
     assert steer.part("results").bounding_box()["height"] == height
     steer.page.mouse.move(5, 5)
@@ -407,7 +411,7 @@ def test_words_are_pairs_of_bars_with_the_change_where_they_were_likeliest(steer
     peak = max(range(len(PLAIN)), key=lambda i: steer.made["words"][1]["plain"][i])
     assert f"token {peak + 1} " in cat
     assert cat.endswith("→ 90.0 % changed most at ␣dog, token 2")
-    labels = steer.part("charts").locator(".steer-columns .lens-token").all_inner_texts()
+    labels = steer.part("charts").locator(".steer-columns .view-token").all_inner_texts()
     assert [label.replace("\n", "") for label in labels][:2] == ["␣a", "␣dog"]
 
 
@@ -454,40 +458,6 @@ def test_names_below_the_charts_only_where_there_is_room(open_steer):
 
 
 @pytest.mark.parametrize(
-    ("p", "text"),
-    [
-        (0, "0 %"),
-        (1, "> 99.9 %"),
-        (0.9996, "> 99.9 %"),
-        (0.998, "99.8 %"),
-        (0.72, "72.0 %"),
-        (0.003, "0.3 %"),
-        (0.00012, "0.012 %"),
-        (3.4e-6, "0.00034 %"),
-        (8.9e-9, "8.9·10⁻⁷ %"),
-        (1e-8, "10⁻⁶ %"),
-    ],
-)
-def test_small_probabilities_stay_readable(steer, p, text):
-    assert steer.figure("chance", p) == text
-
-
-@pytest.mark.parametrize(
-    ("unit", "value", "text"),
-    [
-        ("strength", -0.25, f"{MINUS}0.25"),
-        ("strength", 0.1, "+0.1"),
-        ("amount", 12, "+12"),
-        ("target", 40.0, "40"),
-        ("target", -2, f"{MINUS}2"),
-        ("strength", 0.0, "0"),
-    ],
-)
-def test_values_have_a_sign_where_they_are_added(steer, unit, value, text):
-    assert steer.figure("value", unit, value) == text
-
-
-@pytest.mark.parametrize(
     ("relative", "said"),
     [
         (0.49, ""),
@@ -503,7 +473,7 @@ def test_a_large_push_is_a_warning(steer, relative, said):
     assert said in line.inner_text()
     assert line.locator(".steer-remark").count() == bool(said)
     assert f"{relative * 100:.0f} % of |h|" in line.inner_text()
-    width = line.locator(".lens-bar-back i").evaluate("(bar) => parseFloat(bar.style.width)")
+    width = line.locator(".view-bar-back i").evaluate("(bar) => parseFloat(bar.style.width)")
     assert width == pytest.approx(min(100, 100 * relative))
     assert line.evaluate("(node) => node.classList.contains('steer-huge')") == (relative >= 1)
 
@@ -546,7 +516,7 @@ def test_sweep_shows_every_value_in_order_on_one_scale(steer):
             "(node) => [...node.childNodes].filter((n) => n.tagName !== 'DEL').map((n) => n.textContent).join('')"
         )
         assert " ".join(text.removesuffix(" … cut").split()) == " ".join(point["answer"].split())
-        assert card.locator(".lens-bar-back i").evaluate("(bar) => parseFloat(bar.style.width)") == pytest.approx(
+        assert card.locator(".view-bar-back i").evaluate("(bar) => parseFloat(bar.style.width)") == pytest.approx(
             100 * point["kl"] / top, abs=0.1
         )
         assert f"{point['relative'] * 100:.0f} % of |h|" in card.inner_text()
@@ -554,13 +524,13 @@ def test_sweep_shows_every_value_in_order_on_one_scale(steer):
     assert steer.card(0.5).locator("del").all_inner_texts() == ["and a pizza"]
     assert steer.card(0.1).locator("ins, del").count() == 0
     assert steer.card(0.0).locator(".steer-text").inner_text().endswith("… cut")
-    assert [steer.card(value).locator(".lens-chip").all_inner_texts() for value in (0.0, -0.25, 0.5)] == [["no edit"], ["current"], []]
+    assert [steer.card(value).locator(".view-chip").all_inner_texts() for value in (0.0, -0.25, 0.5)] == [["no edit"], ["current"], []]
     assert steer.part("points").locator("[aria-current=true]").count() == 1
     assert steer.text("sweepSub").startswith("The strength of dog, feature 1428, layer 6. A click")
     values = sorted(shuffled)
     label = steer.part("curve").get_attribute("aria-label")
     assert label == "Mean KL over the strength: " + ", ".join(
-        steer.figure("nats", 3 * v**2) + " at " + steer.figure("value", "strength", v) for v in values
+        (f"{3 * v**2:.3f}" if v else "0") + " at " + (f"{v:+g}".replace("-", MINUS) if v else "0") for v in values
     )
     points = (
         steer.part("curve")
@@ -578,7 +548,7 @@ def test_sweep_shows_every_value_in_order_on_one_scale(steer):
 )
 def test_what_zero_means_depends_on_the_unit(steer, fields, tag):
     steer.set(payload(sweep=sweep(**fields, current=0)))
-    assert steer.card(0.0).locator(".lens-chip").all_inner_texts() == [tag, "current"]
+    assert steer.card(0.0).locator(".view-chip").all_inner_texts() == [tag, "current"]
     assert (
         steer.card(0.0).get_by_role("button").get_attribute("aria-label")
         == f"Set the {fields.get('unit', 'strength')} to 0 ({tag}, current)"
@@ -593,7 +563,7 @@ def test_a_sweep_of_one_value_and_of_a_vector_has_no_curve(steer):
     assert "The strength of a vector at layer 3, layer 6." in steer.text("sweepSub")
     steer.set(payload(sweep=sweep([2.0], unit="target", current=9.0)))
     assert steer.part("curve").is_visible()
-    assert steer.part("curve").locator(".lens-now").count() == 0
+    assert steer.part("curve").locator(".view-now").count() == 0
 
 
 def test_choosing_a_value_reaches_python(open_page, site):
@@ -765,7 +735,7 @@ def test_phone_width_has_one_column_and_no_sideways_scroll(open_steer, made):
     assert steered["y"] > plain["y"] + plain["height"]
     outside = """(root) => [...root.querySelectorAll('*')].filter((node) => {
       const box = node.getBoundingClientRect();
-      return box.width && box.right > 390 && !node.closest('[data-part=points], [data-part=charts], .lens-hidden');
+      return box.width && box.right > 390 && !node.closest('[data-part=points], [data-part=charts], .view-hidden');
     }).map((node) => node.className)"""
     assert steer.root.evaluate(outside) == []
     steer.token(2).tap()
@@ -835,5 +805,5 @@ def test_a_real_run_from_its_first_token_to_its_sweep(open_page, site, emoji_vlm
     assert bar_heights(steer) == pytest.approx([value / max(0.1, *result.kl) for value in result.kl], abs=0.02)
     assert "three #3" in steer.text("edits")
     assert f"{result.fired[0]} positions" in steer.text("edits")
-    assert steer.card(0.6).locator(".lens-chip").all_inner_texts() == ["current"]
+    assert steer.card(0.6).locator(".view-chip").all_inner_texts() == ["current"]
     assert steer.errors == []

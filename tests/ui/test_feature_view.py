@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import gradio as gr
 import pytest
 
 from interp.errors import InterpError
-from interp.ui.components import feature_view
 from interp.ui.components.feature_view import FeatureView
 from interp.ui.components.lens_view import LensView
-from interp.web.standalone import STATIC
 from tests.web.feature_payload import payload
 from tests.web.lens_payload import payload as lens_payload
 
@@ -39,13 +35,6 @@ def test_the_two_views_do_not_take_each_other_s_payloads() -> None:
         LensView().postprocess(payload())
 
 
-def test_component_ships_every_script_in_its_head_in_order() -> None:
-    head = FeatureView().get_config()["head"]
-    places = [head.index((STATIC / name).read_text()) for name in feature_view.SCRIPTS]
-    assert places == sorted(places)
-    assert {path.name for path in STATIC.glob("features*.js")} == {name for name in feature_view.SCRIPTS if name.startswith("features")}
-
-
 def test_server_functions_take_one_list_and_turn_errors_into_words() -> None:
     def features_at(run: str, where: dict) -> dict:
         if "positions" in where:
@@ -68,28 +57,3 @@ def test_component_builds_inside_blocks_and_is_described_to_clients() -> None:
         gr.Button().click(lambda: None, outputs=view, api_name="look")
     returned = demo.get_api_info()["named_endpoints"]["/look"]["returns"][0]
     assert returned["type"]["type"] == "object"
-
-
-def test_static_files_survive_what_gradio_and_html_do_to_them() -> None:
-    for path in (STATIC / "features.css", STATIC / "features.html"):
-        # gradio evaluates both as Handlebars and as a JavaScript template string
-        assert not re.search(r"\$\{|\{\{|`|\\", path.read_text()), path.name
-    for path in STATIC.glob("features*.js"):
-        text = path.read_text()
-        assert "</script" not in text.lower(), path.name
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", text), path.name
-        assert len(text.splitlines()) < 300, path.name
-
-
-def test_every_part_that_the_scripts_use_is_in_the_markup() -> None:
-    parts = set(re.findall(r'data-part="(\w+)"', (STATIC / "features.html").read_text()))
-    scripts = "".join(path.read_text() for path in [*STATIC.glob("features*.js"), STATIC / "lens_shared.js"])
-    used = set(re.findall(r"\bpart\.(\w+)", scripts))
-    assert used <= parts
-    assert parts - used <= {"root"}
-
-
-def test_in_js_on_load_the_only_quoted_word_is_the_one_that_is_watched() -> None:
-    # gradio takes every quoted word there for the name of an event
-    for view in (FeatureView(), LensView()):
-        assert set(re.findall(r"['\"`](\w*)['\"`]", view.get_config()["js_on_load"])) == {"value"}

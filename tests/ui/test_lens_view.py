@@ -12,8 +12,7 @@ import pytest
 
 from interp.errors import InterpError
 from interp.ui.components.lens_view import LensView
-from interp.web import standalone
-from interp.web.standalone import STATIC, standalone_html
+from interp.web.standalone import standalone_html
 from tests.web.lens_payload import payload
 
 
@@ -76,13 +75,6 @@ def test_component_passes_payloads_and_nothing() -> None:
     assert LensView().api_info()["type"] == "object"
 
 
-def test_component_ships_every_script_in_its_head_in_order() -> None:
-    head = LensView().get_config()["head"]
-    places = [head.index((STATIC / name).read_text()) for name in standalone.SCRIPTS]
-    assert places == sorted(places)
-    assert {path.name for path in STATIC.glob("lens*.js")} == set(standalone.SCRIPTS)
-
-
 def test_server_functions_take_one_list_and_turn_errors_into_words() -> None:
     def find_word(run: str, word: str) -> dict:
         if word == "two words":
@@ -116,14 +108,3 @@ def test_component_builds_inside_blocks_and_is_described_to_clients() -> None:
         gr.Button().click(lambda: None, outputs=view, api_name="look")
     returned = demo.get_api_info()["named_endpoints"]["/look"]["returns"][0]
     assert returned["type"]["type"] == "object"
-
-
-def test_static_files_survive_what_gradio_and_html_do_to_them() -> None:
-    for path in (STATIC / "lens.css", STATIC / "lens.html"):
-        # gradio evaluates both as Handlebars and as a JavaScript template string
-        assert not re.search(r"\$\{|\{\{|`|\\", path.read_text()), path.name
-    for path in STATIC.glob("lens*.js"):
-        text = path.read_text()
-        assert "</script" not in text.lower(), path.name
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", text), path.name
-        assert len(text.splitlines()) < 300, path.name

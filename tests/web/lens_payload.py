@@ -17,6 +17,15 @@ NOUNS = [" dog", " pizza", " blue", " cat", " red", " cloud", " ball", " tree", 
 HARD = [" ", "\n", ",", "<0xE2>", "</script>", '<img src=x onerror="window.pwned=1">', "dog", "", "🐶"]
 
 
+# How the views write tokens that are blank or punctuation.
+LOOKS = {" ": "␣", "\n": "↵", "": "“”", ",": "“,”", ":": "“:”", ".": "“.”"}
+
+
+def look(text: str) -> str:
+    """A token of these payloads as the reader sees it."""
+    return LOOKS.get(text, text.strip())
+
+
 def b64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 

@@ -3,25 +3,11 @@
 from gradio.events import EventListener, Events
 
 from ...web.payloads.edits import SCHEMA
-from ...web.standalone import SHARED
 from .view import View
-
-# In this order, as in standalone.SCRIPTS: edits.js, the last, uses them all. Two are the feature view's: figures in words, and asking the server.
-SCRIPTS = (
-    *SHARED,
-    "features_data.js",
-    "features_list.js",
-    "edits_data.js",
-    "edits_patches.js",
-    "edits_search.js",
-    "edits_chip.js",
-    "edits_lists.js",
-    "edits.js",
-)
 
 # Runs once per component, after the scripts in its head. `steerable` is one of the creator's server functions or absent.
 _ON_LOAD = """
-const view = LlavaLens.mountEdits(element, {
+const view = Microscope.mountEdits(element, {
   steerable: server && server.steerable ? (text, run) => server.steerable(run, text, props.value?.sae?.name ?? null) : null,
   changed: (payload) => { props.value = payload; trigger('input'); },
   run: () => trigger('run'),
@@ -48,7 +34,7 @@ class EditsView(View):
     """
 
     KIND, SCHEMA, LABEL = "edits", SCHEMA, "Edits"
-    MARKUP, STYLES, SCRIPTS = "edits.html", ("lens.css", "edits.css"), SCRIPTS
+    FOLDER = "edits"
     ON_LOAD = _ON_LOAD
 
     EVENTS = [  # type: ignore[assignment]  # noqa: RUF012 - gradio declares it in two ways

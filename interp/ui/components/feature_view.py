@@ -1,29 +1,15 @@
 """The view of SAE features as a gradio component. Knows gradio; knows nothing of models, dictionaries or how a payload is made."""
 
 from ...web.payloads.features import SCHEMA
-from ...web.standalone import SHARED
 from .view import View
-
-# In this order, as in standalone.SCRIPTS: features.js, the last, uses them all.
-SCRIPTS = (
-    *SHARED,
-    "features_data.js",
-    "features_picture.js",
-    "features_stage.js",
-    "features_list.js",
-    "features_near.js",
-    "features_table.js",
-    "features_card.js",
-    "features.js",
-)
 
 # Runs once per component, after the scripts in its head. Each of the three is one of the creator's server functions or absent.
 _ON_LOAD = """
 const featuresAt = server && server.features_at ? (where, run) => server.features_at(run, where) : null;
 const findFeatures = server && server.find_features ? (text, run) => server.find_features(run, text) : null;
 const featureDetails = server && server.feature_details ? (feature, run) => server.feature_details(run, feature) : null;
-const { openSteer, steerTab } = LlavaLens;
-const view = LlavaLens.mountFeatures(element, { featuresAt, findFeatures, featureDetails, steer: openSteer, hasSteer: steerTab });
+const { openSteer, steerTab } = Microscope;
+const view = Microscope.mountFeatures(element, { featuresAt, findFeatures, featureDetails, steer: openSteer, hasSteer: steerTab });
 """
 
 
@@ -45,5 +31,5 @@ class FeatureView(View):
     """
 
     KIND, SCHEMA, LABEL = "feature", SCHEMA, "SAE features"
-    MARKUP, STYLES, SCRIPTS = "features.html", ("lens.css", "features.css"), SCRIPTS
+    FOLDER = "features"
     ON_LOAD = _ON_LOAD

@@ -1,13 +1,12 @@
 """The lens view as a gradio component. Knows gradio; knows nothing of models, traces or how a payload is made."""
 
 from ...web.payloads.lens import SCHEMA
-from ...web.standalone import SCRIPTS
 from .view import View
 
 # Runs once per component, after the scripts in its head. `find_word` is one of the creator's server functions or absent.
 _ON_LOAD = """
 const findWord = server && server.find_word ? (word, payload) => server.find_word(payload.run ?? null, word) : null;
-const view = LlavaLens.mount(element, { findWord, features: LlavaLens.openFeatures, hasFeatures: LlavaLens.featuresTab });
+const view = Microscope.mountLens(element, { findWord, features: Microscope.openFeatures, hasFeatures: Microscope.featuresTab });
 """
 
 
@@ -22,5 +21,5 @@ class LensView(View):
     """
 
     KIND, SCHEMA, LABEL = "lens", SCHEMA, "Logit lens"
-    MARKUP, STYLES, SCRIPTS = "lens.html", ("lens.css",), SCRIPTS
+    FOLDER = "lens"
     ON_LOAD = _ON_LOAD

@@ -1,24 +1,11 @@
 """The view of what steering did as a gradio component. Knows gradio; knows nothing of models, edits or how a payload is made."""
 
 from ...web.payloads.steer import SCHEMA
-from ...web.standalone import SHARED
 from .view import View
-
-# In this order, as in standalone.SCRIPTS: steer.js, the last, uses them all.
-SCRIPTS = (
-    *SHARED,
-    "steer_data.js",
-    "steer_answers.js",
-    "steer_push.js",
-    "steer_tokens.js",
-    "steer_words.js",
-    "steer_sweep.js",
-    "steer.js",
-)
 
 # Runs once per component, after the scripts in its head.
 _ON_LOAD = """
-const view = LlavaLens.mountSteer(element, { select: (index, value) => trigger('select', { index, value }) });
+const view = Microscope.mountSteer(element, { select: (index, value) => trigger('select', { index, value }) });
 """
 
 
@@ -32,5 +19,5 @@ class SteerView(View):
     """
 
     KIND, SCHEMA, LABEL = "steer", SCHEMA, "Steering"
-    MARKUP, STYLES, SCRIPTS = "steer.html", ("lens.css", "steer.css"), SCRIPTS
+    FOLDER = "steer"
     ON_LOAD = _ON_LOAD

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import gradio as gr
 
 from ...errors import InterpError
-from ...web.standalone import checked, script, static
+from ...web.bundle import bundle, static
+from ...web.standalone import checked
 
 # Ends the script that runs once per component, after those in its head: it has made `view`.
 FOLLOW = """
@@ -38,13 +39,10 @@ class View(gr.HTML):
     """What its payload is called in messages."""
     SCHEMA: ClassVar[str]
     LABEL: ClassVar[str]
-    MARKUP: ClassVar[str]
-    """Of the files in static/."""
-    STYLES: ClassVar[tuple[str, ...]]
-    SCRIPTS: ClassVar[tuple[str, ...]]
-    """In this order: the last uses them all."""
+    FOLDER: ClassVar[str]
+    """Its folder in web/static: view.html, view.css and view.js, beside what is shared."""
     ON_LOAD: ClassVar[str]
-    """Makes `view`."""
+    """The script that makes `view`."""
 
     def __init__(
         self,
@@ -57,12 +55,12 @@ class View(gr.HTML):
         super().__init__(
             value,
             label=label or self.LABEL,
-            html_template=static(self.MARKUP),
-            css_template="".join(map(static, self.STYLES)),
+            html_template=static(f"{self.FOLDER}/view.html"),
+            css_template=static("shared/view.css") + static(f"{self.FOLDER}/view.css"),
             js_on_load=self.ON_LOAD + FOLLOW,
             # In the head and not in js_on_load: several views on a page share it, and gradio takes every quoted word
             # in js_on_load for the name of an event.
-            head=f"<script>{script(self.SCRIPTS)}</script>",
+            head=f"<script>{bundle(f'{self.FOLDER}/view.js')}</script>",
             apply_default_css=False,
             server_functions=[as_server_function(f) for f in server_functions],
             **kwargs,

@@ -1,0 +1,235 @@
+// The picker of patches: the picture with its grid, on which patches are chosen by click, by drawing over several, or by keys.
+// Knows one set of patches at a time and its own controls; reports each finished choice by a callback. Knows nothing of what an edit is.
+import { PatchCanvas } from "../shared/canvas.js";
+import { decodePatches } from "../shared/payload.js";
+import { plural } from "../shared/text.js";
+
+const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+const WIDEST = 420; // pixels: patches of a fingertip's size, and room beside them to scroll the page by
+const STRIDE = 3; // pixels between the points that are looked at on the way of a fast pointer
+
+class PickerPicture extends PatchCanvas {
+  // state: {grid, view, chosen: set of indices, active: set of indices, cursor: index or null, colour}
+  paint(ctx, state, width, height) {
+    this.background(ctx, state, width, height);
+    this.each(state, width, height, (_row, i, x, y, w, h) => {
+      if (!state.chosen.has(i)) {
+        ctx.fillStyle = "rgba(14,17,22,.62)";
+        ctx.fillRect(x, y, w, h);
+      }
+      ctx.strokeStyle = "rgba(255,255,255,.3)";
+      ctx.lineWidth = 1;
+      ctx.strokeRect(x - 0.5, y - 0.5, w, h);
+    });
+  }
+
+  paintMarks(ctx, state, width, height) {
+    this.each(state, width, height, (_row, i, x, y, w, h) => {
+      if (!state.active.has(i)) return;
+      ctx.beginPath();
+      ctx.arc(x + w / 2, y + h / 2, Math.max(1.5, Math.min(w, h) * 0.13), 0, 2 * Math.PI);
+      ctx.fillStyle = state.colour;
+      ctx.fill();
+      ctx.lineWidth = 1;
+      ctx.strokeStyle = "rgba(0,0,0,.8)";
+      ctx.stroke();
+    });
+    for (const i of state.chosen) {
+      this.stroke(ctx, state, width, height, i, i, "rgba(0,0,0,.85)", 3.5, 1);
+      this.stroke(ctx, state, width, height, i, i, state.colour, 2, 1);
+    }
+    if (state.cursor === null) return;
+    this.stroke(ctx, state, width, height, state.cursor, state.cursor, "rgba(0,0,0,.85)", 6, 0);
+    this.stroke(ctx, state, width, height, state.cursor, state.cursor, "#fff", 3, 0);
+  }
+}
+
+export class Picker {
+  // on: {choose({patches, grid}), close(), signal}
+  constructor(part, on) {
+    this.part = part;
+    this.on = on;
+    this.state = null;
+    this.drawing = null;
+    const listen = (node, type, fn) => node.addEventListener(type, fn, { signal: on.signal });
+    listen(part.stage, "pointerdown", (event) => this.down(event));
+    listen(part.stage, "pointermove", (event) => this.move(event));
+    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) listen(part.stage, end, () => this.up());
+    listen(part.stage, "keydown", (event) => this.key(event));
+    listen(part.stage, "focus", () => this.draw());
+    listen(part.stage, "blur", () => this.draw());
+    listen(part.picker, "keydown", (event) => {
+      if (event.key === "Escape") {
+        event.stopPropagation();
+        on.close();
+      }
+    });
+    listen(part.pickActive, "click", () => {
+      this.state.chosen = new Set(this.state.active);
+      this.tell();
+    });
+    listen(part.pickNone, "click", () => {
+      this.state.chosen.clear();
+      this.draw();
+      this.say();
+    });
+    listen(part.pickDone, "click", () => on.close());
+    listen(part.grid, "change", () => this.show(+part.grid.value, []));
+  }
+
+  // Open inside `host` for one edit: where it acts now, in words and as a place; where its feature is active; its colour.
+  async open(host, scene, { where, words, active, colour }) {
+    const { part } = this;
+    const { width, height } = scene.image;
+    const data = { payload: { seen: [0, 0, width, height], ...scene }, ...decodePatches(scene) };
+    const picture = new PickerPicture(data, part.base, part.marks);
+    const mine = {};
+    this.opened = mine;
+    this.data = data;
+    this.picture = null;
+    this.words = words;
+    this.activePatches = active;
+    this.colour = colour;
+    host.append(part.picker);
+    part.picker.hidden = false;
+    part.gridBox.hidden = data.grids.length < 2;
+    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, g)));
+    const placed = typeof where === "object" && data.grids[where.grid] ? where : { patches: [], grid: 0 };
+    try {
+      await picture.load();
+    } catch {
+      if (this.opened === mine) this.message("The picture could not be read.", true);
+      return;
+    }
+    if (this.opened !== mine) return;
+    this.picture = picture;
+    this.show(placed.grid, placed.patches);
+  }
+
+  close() {
+    const { part } = this;
+    this.opened = null;
+    this.picture = null;
+    this.state = null;
+    this.drawing = null;
+    part.picker.hidden = true;
+    part.body.append(part.picker); // out of the card, which may go away
+  }
+
+  // Another grid, or another choice from outside.
+  show(grid, patches) {
+    const { part, data } = this;
+    const { rows, cols } = data.grids[grid];
+    const inside = (pairs) => new Set(pairs.filter(([r, c]) => r < rows && c < cols).map(([r, c]) => r * cols + c));
+    const chosen = inside(patches),
+      active = grid === 0 ? inside(this.activePatches) : new Set();
+    const first = chosen.size ? Math.min(...chosen) : active.size ? Math.min(...active) : 0;
+    this.state = { grid, view: "picture", chosen, active, at: first, cursor: null };
+    part.grid.value = grid;
+    part.pickActive.hidden = !active.size;
+    part.pickActive.textContent = `Where active (${active.size})`;
+    this.draw();
+    this.say();
+  }
+
+  draw(colour = this.colour) {
+    const { part, picture, state } = this;
+    this.colour = colour;
+    if (!picture || !state) return;
+    state.colour = colour;
+    const room = part.picker.clientWidth;
+    if (!room) return; // in a tab that is not shown; the host draws again
+    state.cursor = document.activeElement === part.stage && part.stage.matches(":focus-visible") ? state.at : null;
+    picture.fit(Math.min(room, WIDEST), Math.max(240, innerHeight * 0.55), state, Math.min(3, devicePixelRatio || 1));
+    picture.drawBase(state);
+    picture.drawMarks(state);
+  }
+
+  down(event) {
+    if (event.button !== 0 || !this.state) return;
+    const index = this.picture.under(event, this.state);
+    if (index === null) return;
+    this.drawing = { choosing: !this.state.chosen.has(index), last: event };
+    this.put(index);
+    this.part.stage.setPointerCapture(event.pointerId);
+  }
+
+  // Every patch on the way from the last point: a fast pointer reports few of them.
+  move(event) {
+    const { drawing, state } = this;
+    if (!drawing) return;
+    const { clientX: x0, clientY: y0 } = drawing.last,
+      { clientX: x1, clientY: y1 } = event;
+    const steps = Math.max(1, Math.ceil(Math.hypot(x1 - x0, y1 - y0) / STRIDE));
+    for (let i = 1; i <= steps; i++) {
+      const index = this.picture.under({ clientX: x0 + ((x1 - x0) * i) / steps, clientY: y0 + ((y1 - y0) * i) / steps }, state);
+      if (index !== null) this.put(index);
+    }
+    drawing.last = event;
+  }
+
+  up() {
+    if (!this.drawing) return;
+    this.drawing = null;
+    this.tell();
+  }
+
+  put(index) {
+    const { state, drawing } = this;
+    state.at = index;
+    if (drawing.choosing) state.chosen.add(index);
+    else state.chosen.delete(index);
+    this.draw();
+  }
+
+  key(event) {
+    const { state, picture, part } = this;
+    if (!state) return;
+    const toggle = event.key === "Enter" || event.key === " ";
+    if (!toggle && !MOVES[event.key]) return;
+    event.preventDefault();
+    if (toggle) {
+      if (!state.chosen.delete(state.at)) state.chosen.add(state.at);
+    } else {
+      const to = picture.step(state, state.at, MOVES[event.key]);
+      if (to === null) return;
+      // What the patch before is, the next becomes.
+      if (event.shiftKey && state.chosen.has(state.at)) state.chosen.add(to);
+      else if (event.shiftKey) state.chosen.delete(to);
+      state.at = to;
+    }
+    if (toggle || event.shiftKey) this.tell();
+    else this.draw();
+    const { cols } = this.data.grids[state.grid];
+    part.live.textContent = `row ${Math.floor(state.at / cols) + 1}, column ${(state.at % cols) + 1}: ${state.chosen.has(state.at) ? "chosen" : "not chosen"}; ${state.chosen.size} in all`;
+  }
+
+  // An edit of no patch at all does not exist: until there is one, the host keeps the place it had.
+  tell() {
+    const { state } = this;
+    const { cols } = this.data.grids[state.grid];
+    this.draw();
+    if (state.chosen.size) {
+      const patches = [...state.chosen].sort((a, b) => a - b).map((i) => [Math.floor(i / cols), i % cols]);
+      this.words = null;
+      this.on.choose({ patches, grid: state.grid });
+    }
+    this.say();
+  }
+
+  say() {
+    const { size } = this.state.chosen;
+    const kept = this.words ? `acts ${this.words}` : "keeps the patches it had";
+    this.message(
+      size
+        ? `${plural(size, "patch", "patches")} chosen.${this.state.active.size ? " Dots: where the feature is active." : ""}`
+        : `No patch is chosen: click one, or draw over several. Until then the edit ${kept}.`,
+      !size,
+    );
+  }
+
+  message(text, bad) {
+    this.part.pickNote.textContent = text;
+    this.part.pickNote.classList.toggle("view-bad", bad);
+  }
+}

@@ -1,0 +1,409 @@
+// Mounts the feature view: one state, the controls that change it, and one render that brings every part up to date.
+// Knows all parts. Knows nothing of gradio: a host calls mountFeatures(element, options) and set(payload). Options, each optional:
+// featuresAt(where, run), findFeatures(text, run) and featureDetails(number, run) answer questions; steer({run, sae, layer, feature, label, max, active})
+// leads on, and hasSteer() says whether there is somewhere to lead to now.
+
+import { Asker } from "../shared/asker.js";
+import { OUTLINES } from "../shared/colours.js";
+import { el, radios, saveFile } from "../shared/elements.js";
+import { openSteer, page, steerTab } from "../shared/page.js";
+import { placeName } from "../shared/payload.js";
+import { PictureShell } from "../shared/shell.js";
+import { amount, look, plural } from "../shared/text.js";
+import * as Card from "./card.js";
+import { FeatureData } from "./data.js";
+import { Listing } from "./list.js";
+import { Near } from "./near.js";
+import { FeaturePicture } from "./picture.js";
+import { Stage } from "./stage.js";
+import { FeatureTable } from "./table.js";
+
+const VIEWS = [
+  ["picture", "Picture"],
+  ["encoder", "As the encoder saw it"],
+];
+const LAYERS = 6;
+
+class View extends PictureShell {
+  constructor(root, options) {
+    super(root, options, {
+      state: "__features",
+      Data: FeatureData,
+      Picture: FeaturePicture,
+      empty: "No features to look at yet.",
+      unreadable: "The picture of these features could not be read.",
+    });
+    this.handed = page.waitingPlace ?? null;
+    page.waitingPlace = null;
+    document.addEventListener(
+      "llava:patch",
+      (/** @type {CustomEvent} */ event) => {
+        if (!root.isConnected) return this.destroy();
+        event.preventDefault();
+        this.hand(event.detail);
+      },
+      { signal: this.page.signal },
+    );
+    this.set(null);
+  }
+
+  begin(data, picture, signal) {
+    const { part, options } = this;
+    const state = {
+      ready: true,
+      run: data.run,
+      feature: null,
+      layers: [],
+      where: null,
+      sort: null,
+      listed: [],
+      busy: false,
+      hideDense: false,
+      grid: data.finest,
+      view: "picture",
+      hover: null,
+      locked: null,
+      box: null,
+      drawing: null,
+      cursor: data.grids[data.finest].positions[0] ?? null,
+      shownRow: null,
+      readRow: null,
+      maps: [],
+    };
+    this.data = data;
+    this.picture = picture;
+    this.state = state;
+    this.key = {};
+    this.slots = new Map();
+    this.root.__features = state;
+    this.asker = new Asker(signal);
+    this.list = new Listing(data, part, options, this.asker, (said) => this.listed(said), signal);
+    this.near = new Near(data, part, options, this.asker, this.list, (number) => this.select(number), signal);
+    this.stage = new Stage(data, picture, state, part, {
+      point: (row, keys) => this.point(row, keys),
+      pick: (row) => this.pick(row),
+      box: (box) => this.draw(box),
+      render: () => this.render(),
+      signal,
+    });
+    this.strip = new Card.Strip(data, part, { point: (row) => this.point(row), pick: (row) => this.pick(row), signal });
+    this.table = new FeatureTable(data, part, {
+      select: (number) => {
+        this.select(number);
+        this.reveal();
+      },
+      pin: (number) => this.pin(number),
+      sort: (key) => this.sort(key),
+      signal,
+    });
+    part.empty.hidden = true;
+    part.body.hidden = false;
+    this.words();
+    this.controls(signal);
+    this.listed();
+    if (data.home.length) this.select(data.home[0].feature, false);
+    this.hand(this.handed);
+    this.handed = null;
+    this.render(true);
+  }
+
+  // Texts that stay for the life of a payload.
+  words() {
+    const {
+      part,
+      data: { payload },
+    } = this;
+    const { sae } = payload;
+    part.prompt.textContent = payload.prompt;
+    part.answer.textContent = payload.answer || "(no answer)";
+    part.facts.textContent = `${payload.model} · ${sae.name} · layer ${sae.layer} · ${plural(sae.features, "feature")}`;
+    part.notes.replaceChildren(
+      ...[
+        ...sae.notes.map((note) => el("span", "view-chip features-warn", note)),
+        ...payload.notes.map((note) => el("span", "view-chip", note)),
+      ],
+    );
+    part.labels.textContent = sae.labels;
+    part.limits.textContent = payload.limits;
+    this.root.dataset.rank = payload.rank_by;
+    Card.quality(part, payload);
+  }
+
+  controls(signal) {
+    const { part, data, state } = this;
+    const on = (node, type, fn) => node.addEventListener(type, fn, { signal });
+    const views = data.grids[data.finest].view ? VIEWS : VIEWS.slice(0, 1);
+    radios(part.view, `features-view-${this.serial}`, views, state.view, (key) => {
+      state.view = key;
+      this.render(true);
+    });
+    part.view.hidden = views.length < 2;
+    part.gridBox.hidden = data.grids.length < 2;
+    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, g)));
+    part.grid.value = state.grid;
+    on(part.grid, "change", () => {
+      state.grid = +part.grid.value;
+      state.hover = null;
+      this.render(true);
+    });
+    on(part.png, "click", () => this.download());
+    on(part.back, "click", () => this.back());
+    on(part.layers, "click", (event) => {
+      const { feature } = event.target.closest("button")?.dataset || {};
+      if (feature !== undefined) this.pin(+feature);
+    });
+    on(part.steer, "click", () => this.steer());
+    on(this.root, "keydown", (event) => {
+      if (event.key === "Escape" && state.where) this.back();
+    });
+  }
+
+  // Another list, order or filter; `said` is read out.
+  listed(said) {
+    const { state, list } = this;
+    state.sort = list.sort;
+    state.busy = Boolean(list.busy);
+    state.hideDense = list.hideDense;
+    this.rows = list.visible();
+    state.listed = this.rows.entries.map((entry) => entry.feature);
+    if (said) this.part.live.textContent = said;
+    this.render();
+  }
+
+  // A header was pressed: figures start with the largest, labels and numbers with the first; a third press gives the order of the ranking back.
+  sort(key) {
+    const { list } = this;
+    const first = !["label", "feature"].includes(key);
+    list.sort = list.sort?.key !== key ? { key, down: first } : list.sort.down === first ? { key, down: !first } : null;
+    this.listed(list.sort ? `Sorted by ${key}, ${list.sort.down ? "descending" : "ascending"}` : "In the order of the ranking");
+  }
+
+  point(row, keys = false) {
+    const { state, data } = this;
+    if (state.hover === row && !keys) return;
+    state.hover = row;
+    this.render();
+    if (!keys) return;
+    const active = data
+      .activeAt(this.rows.entries, row)
+      .slice(0, 3)
+      .map((entry) => `${data.name(entry)} ${amount(entry.at[row])}`);
+    this.part.live.textContent = state.drawing
+      ? `Box to ${placeName(data, row)}`
+      : `${placeName(data, row)}: ${active.join(", ") || "none of the listed features"}`;
+  }
+
+  // A patch or a token was clicked: lock it and list its features; the locked one again: back to the payload's list.
+  pick(row) {
+    return this.state.locked === row ? this.back() : this.lock(row);
+  }
+
+  lock(row) {
+    const { state, data } = this;
+    const place = data.place.get(row);
+    Object.assign(state, { locked: row, box: null, cursor: place ? row : state.cursor });
+    let words, request;
+    if (place) {
+      const { cols } = data.grids[place.grid];
+      request = { patches: [[Math.floor(place.index / cols), place.index % cols]], grid: place.grid };
+      words = `patch ${placeName(data, row)}`;
+    } else {
+      request = { positions: [row] };
+      words = `${placeName(data, row)} “${look(data.tokens[row]).text}”`;
+    }
+    state.where = request;
+    this.list.at(request, words, [row]);
+  }
+
+  draw(box) {
+    const { state, data } = this;
+    const corners = [box.r0, box.c0, box.r1, box.c1];
+    const request = { box: corners, grid: box.grid };
+    Object.assign(state, { box, locked: null, where: request });
+    const grid = data.grids.length > 1 ? `${data.grids[box.grid].name}, ` : "";
+    this.list.at(
+      request,
+      `patches ${grid}rows ${box.r0 + 1}–${box.r1 + 1}, columns ${box.c0 + 1}–${box.c1 + 1}`,
+      data.boxRows(box.grid, corners),
+    );
+  }
+
+  back() {
+    Object.assign(this.state, { locked: null, box: null, where: null });
+    this.list.home();
+    this.part.live.textContent = this.list.own.title;
+  }
+
+  // A place handed over by another view, as a row of T. Before there is a payload of the same picture it is kept for the next one.
+  hand(from) {
+    const row = from?.position;
+    if (!Number.isInteger(row)) return;
+    if (!this.table || !this.data.isOf(from)) {
+      this.handed = from;
+      return;
+    }
+    if (row < 0 || row >= this.data.T) return;
+    const place = this.data.place.get(row);
+    if (place && place.grid !== this.state.grid) {
+      this.state.grid = place.grid;
+      this.part.grid.value = place.grid;
+    }
+    this.lock(row);
+  }
+
+  entry(number) {
+    return this.list.current.entries.find((entry) => entry.feature === number) || this.data.known.get(number);
+  }
+
+  select(number, aloud = true) {
+    const { state, data } = this;
+    const entry = data.known.get(number);
+    if (!entry) return;
+    state.feature = number;
+    this.near.show(number);
+    this.render();
+    if (aloud)
+      this.part.live.textContent = `${data.name(entry)}, number ${number}, ${entry.peak > 0 ? `highest on the picture ${amount(entry.peak)} at ${placeName(data, entry.peakRow)}` : "on no patch of this picture"}`;
+  }
+
+  pin(number) {
+    const { state } = this;
+    if (state.layers.includes(number)) state.layers = state.layers.filter((other) => other !== number);
+    else if (state.layers.length < LAYERS) state.layers = [...state.layers, number];
+    this.render();
+  }
+
+  // What steering needs of the selected feature; `active`: its patches of the first grid.
+  steer() {
+    const { state, data, options } = this;
+    const { sae } = data.payload,
+      [{ positions, cols }] = data.grids;
+    const { feature, label, peak, at } = data.known.get(state.feature);
+    const active = [...positions.keys()].filter((i) => at[positions[i]] > 0).map((i) => [Math.floor(i / cols), i % cols]);
+    options.steer({ run: state.run, sae: sae.name, layer: sae.layer, feature, label, max: peak, active });
+  }
+
+  async download() {
+    const { state, data, shown } = this;
+    const { sae, model } = data.payload;
+    const several = shown.length > 1;
+    const lines = shown.map((entry) => [
+      `${entry.label || "no name"} · feature ${entry.feature} · 0 to ${amount(entry.peak)}`,
+      several ? this.colour(entry.feature) : "ramp",
+    ]);
+    if (!lines.length) lines.push(["no feature", null]);
+    lines.push([`${sae.name} · layer ${sae.layer} · ${model}`, null]);
+    saveFile(
+      await this.picture.png(state, lines, this.accent()),
+      `features-${shown.map((entry) => entry.feature).join("-") || "none"}.png`,
+    );
+  }
+
+  // In one column the picture lies above the table: without this a tap would change what nobody sees.
+  reveal() {
+    const { top, bottom } = this.part.frame.getBoundingClientRect();
+    if (bottom > 40 && top < innerHeight - 40) return;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.part.title.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+  }
+
+  accent() {
+    return getComputedStyle(this.root).getPropertyValue("--accent").trim() || "#0b6bcb";
+  }
+  colour(number) {
+    return OUTLINES[this.slots.get(number)];
+  }
+
+  // Once per frame at most. Parts whose inputs have not changed are left alone.
+  render(size = false) {
+    if (!this.data || !this.table) return;
+    this.derive(); // now, not in the frame: two keys within one frame are two steps
+    this.sized = this.sized || size;
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      if (this.data && this.table) this.paint();
+    });
+  }
+
+  // The selected feature is always on the picture, the layers stay beside it; each keeps its colour as long as it is there.
+  derive() {
+    const { state, data, slots } = this;
+    const numbers = state.feature === null || state.layers.includes(state.feature) ? state.layers : [...state.layers, state.feature];
+    for (const number of [...slots.keys()]) if (!numbers.includes(number)) slots.delete(number);
+    for (const number of numbers) {
+      if (slots.has(number)) continue;
+      const taken = new Set(slots.values());
+      slots.set(
+        number,
+        OUTLINES.findIndex((_, slot) => !taken.has(slot)),
+      );
+    }
+    this.shown = numbers.map((number) => data.known.get(number));
+    state.maps = this.shown.map(({ feature, at, peak }) => ({ at, top: peak, colour: this.colour(feature) }));
+    state.shownRow = state.hover ?? state.locked;
+    state.readRow =
+      state.shownRow ?? data.known.get(state.feature)?.peakRow ?? data.grids[state.grid].positions[0] ?? data.kinds.search(/[ip]/);
+    if (data.place.has(state.shownRow)) state.cursor = state.shownRow;
+  }
+
+  changed(name, ...inputs) {
+    const before = this.key[name];
+    this.key[name] = inputs;
+    return !before || inputs.some((value, i) => value !== before[i]);
+  }
+
+  paint() {
+    const { state, data, part, picture, shown, rows, list } = this;
+    const width = part.frame.clientWidth;
+    if (!width) return; // in a tab that is not shown; the ResizeObserver calls again
+    const fresh = this.changed("size", state.view, state.grid) || this.sized;
+    this.sized = false;
+    if (fresh) picture.fit(width, Math.max(260, innerHeight * 0.6), state, Math.min(3, devicePixelRatio || 1));
+    const maps = shown.map((entry) => entry.feature).join();
+    const mapped = this.changed("maps", maps, state.layers.join(), state.grid);
+    if (mapped || fresh) picture.drawBase(state);
+    picture.drawMarks(state, this.accent());
+    const colours = new Map(shown.length > 1 ? shown.map((entry) => [entry.feature, this.colour(entry.feature)]) : []);
+    if (mapped) {
+      part.title.replaceChildren(
+        shown.length === 1
+          ? Card.name(shown[0])
+          : shown.length
+            ? el("span", "", `${shown.length} features as layers`)
+            : el("span", "view-dim", "No feature is shown"),
+      );
+      Card.layers(part, data, shown, state.layers, colours);
+      Card.scale(part, data, state, shown);
+    }
+    if (this.changed("table", rows)) {
+      list.lines(rows, state.where !== null);
+      this.table.draw(rows.entries, state.sort, list.nothing(rows));
+    }
+    if (mapped || this.changed("marks", state.feature, rows))
+      this.table.mark(state.feature, state.layers, colours, state.layers.length >= LAYERS);
+    const entry = state.feature === null ? null : this.entry(state.feature);
+    if (this.changed("card", state.feature)) {
+      Card.card(part, entry);
+      // Asked each time: a page may gain the tab after the view.
+      const { steer, hasSteer } = this.options;
+      part.steer.hidden = !steer || Boolean(hasSteer && !hasSteer());
+    }
+    if (entry && this.changed("strip", state.feature, state.locked)) this.strip.mark(entry, state.locked);
+    if (this.changed("here", state.readRow, rows, maps)) {
+      const others = shown.filter((one) => !rows.entries.some((listed) => listed.feature === one.feature));
+      Card.here(part, data, [...rows.entries, ...others], state.readRow, state.feature);
+    }
+    this.root.dataset.ready = "true";
+  }
+}
+
+// Mount the view on the element that holds view.html; the host then calls set(payload).
+export function mount(element, options = {}) {
+  const root = element.querySelector("[data-part=root]");
+  root.__view?.destroy();
+  root.__view = new View(root, options);
+  return root.__view;
+}
+
+Object.assign(page, { mountFeatures: mount, openSteer, steerTab });

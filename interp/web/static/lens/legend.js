@@ -1,0 +1,70 @@
+// What stands around the picture: numbers beside the sliders, the colour scale, alternative texts, frequent words.
+// Knows how to write the state down in words. Never changes the state.
+
+import { OPACITY } from "../shared/canvas.js";
+import { OUTLINES } from "../shared/colours.js";
+import { el, tokenElement } from "../shared/elements.js";
+import { percent } from "./data.js";
+
+const LEGEND = 12; // words in the legend
+
+// Numbers beside the sliders, the colour scale, the alternative text.
+export function drawBar(part, data, state) {
+  const { shownLayer, colour, found } = state;
+  const rows = data.grids[state.grid].positions;
+  part.layerOut.textContent = `${data.layerName(shownLayer)} of ${data.layerName(data.L - 1)}${state.preview === null ? "" : " (preview)"}`;
+  part.layer.setAttribute("aria-valuetext", data.layerName(state.layer));
+  part.minOut.textContent = state.min ? percent(state.min) : "off";
+  part.min.setAttribute("aria-valuetext", part.minOut.textContent);
+  part.colour.querySelector("[value=found]").disabled = !found;
+  part.scale.classList.toggle("view-off", state.mask || colour === "none");
+  const ends = {
+    entropy: ["0 nats, certain", `${data.maxEntropy.toFixed(1)} nats, no idea`],
+    found: ["0", found ? `${percent(found.top)}, highest at any layer` : ""],
+  };
+  [part.scaleLow.textContent, part.scaleHigh.textContent] = ends[colour] || ["0 %", "100 % top word"];
+  part.ramp.style.opacity = OPACITY + 0.2;
+  const silent = rows.filter((row) => data.silent(shownLayer, row, state.min)).length;
+  const below = rows.filter((row) => data.p(shownLayer, row) < state.min).length;
+  part.pictureNote.textContent = data.regions.length
+    ? "The image tokens of this model have no places: each reads all of the picture, or of a quarter of it. They stand in the table below."
+    : state.mask
+      ? `Black: ${silent} of ${rows.length} patches, blank or punctuation${state.min ? " or below the threshold" : ""}.`
+      : state.min && colour !== "found"
+        ? `Dimmed: ${below} of ${rows.length} patches below ${percent(state.min)}.`
+        : "";
+  const common = data
+    .frequent(shownLayer, state.grid)
+    .slice(0, 3)
+    .map(([id, n]) => `${data.look(id).text} ${n}`)
+    .join(", ");
+  part.base.setAttribute(
+    "aria-label",
+    `The picture with ${data.grids[state.grid].rows} by ${data.grids[state.grid].cols} patches at layer ${data.layerName(shownLayer)}; most frequent top words: ${common}`,
+  );
+  part.stage.setAttribute("aria-label", "Patches of the picture. Arrow keys move, Enter locks, Escape unlocks.");
+}
+
+// Of the chosen layer, not of one previewed from the table: more or fewer words would move the table under the pointer.
+export function drawLegend(part, data, state) {
+  const all = data.frequent(state.layer, state.grid);
+  const counts = new Map(all);
+  const shown = all.slice(0, LEGEND);
+  for (const id of state.outlined) if (!shown.some(([x]) => x === id)) shown.push([id, counts.get(id) || 0]);
+  part.legendKey.textContent = `most frequent at layer ${data.layerName(state.layer)}`;
+  const focused = part.legend.contains(document.activeElement) ? /** @type {HTMLElement} */ (document.activeElement).dataset.id : null;
+  part.legend.replaceChildren(
+    ...shown.map(([id, count]) => {
+      const button = el("button");
+      const slot = state.outlined.indexOf(id);
+      button.type = "button";
+      button.dataset.id = id;
+      button.setAttribute("aria-pressed", String(slot >= 0));
+      if (slot >= 0) button.style.setProperty("--mark", OUTLINES[slot % OUTLINES.length]);
+      button.append(tokenElement(data.look(id)), el("small", "", String(count)));
+      return button;
+    }),
+  );
+  // The buttons are new ones; the keyboard stays where it was.
+  if (focused !== null) part.legend.querySelector(`[data-id="${focused}"]`)?.focus({ preventScroll: true });
+}

@@ -1,0 +1,114 @@
+// The lens's picture: patches with colours and words, outlines of chosen words.
+// Knows how to paint a state at any size (screen and PNG share the code). Knows nothing of the other parts of the page.
+import { FONT, OPACITY, PatchCanvas } from "../shared/canvas.js";
+import { OUTLINES, ramp } from "../shared/colours.js";
+
+export class LensPicture extends PatchCanvas {
+  constructor(data, base, marks) {
+    super(data, base, marks);
+    this.widths = new Map();
+  }
+
+  // [0..1 for the ramp, or NaN for no colour] and the largest value, for the chosen colouring.
+  values(state) {
+    const { data } = this;
+    const rows = data.grids[state.grid].positions,
+      layer = state.shownLayer;
+    if (state.colour === "entropy") return { top: data.maxEntropy, of: Float32Array.from(rows, (row) => data.entropy(layer, row)) };
+    if (state.colour === "found" && state.found)
+      return { top: state.found.top, of: Float32Array.from(rows, (row) => state.found.values[layer * data.T + row]) };
+    if (state.colour === "probability") return { top: 1, of: Float32Array.from(rows, (row) => data.p(layer, row)) };
+    return { top: 1, of: new Float32Array(rows.length).fill(NaN) };
+  }
+
+  paint(ctx, state, width, height, masked = state.mask) {
+    this.background(ctx, state, width, height);
+    const { of, top } = this.values(state);
+    if (!masked && state.colour !== "none") this.fade(ctx, width, height);
+    this.each(state, width, height, (row, i, x, y, w, h) => {
+      if (masked) {
+        if (this.data.silent(state.shownLayer, row, state.min)) {
+          ctx.fillStyle = "#000";
+          ctx.fillRect(x, y, w, h);
+        }
+        return;
+      }
+      const line = w > 14;
+      // The threshold is about the top word, so a found word is shown wherever it has a probability.
+      const quiet = state.colour !== "found" && this.data.p(state.shownLayer, row) < state.min;
+      if (quiet) {
+        ctx.fillStyle = "rgba(24,26,31,.72)";
+        ctx.fillRect(x, y, w, h);
+        return;
+      }
+      if (!Number.isNaN(of[i])) {
+        const [cr, cg, cb] = ramp(of[i] / (top || 1));
+        ctx.fillStyle = `rgba(${cr},${cg},${cb},${OPACITY})`;
+        ctx.fillRect(x, y, w, h);
+      } else if (state.colour === "found") {
+        ctx.fillStyle = "rgba(24,26,31,.55)";
+        ctx.fillRect(x, y, w, h);
+      }
+      if (line) {
+        ctx.strokeStyle = state.colour === "none" ? "rgba(255,255,255,.4)" : "rgba(16,20,28,.28)";
+        ctx.lineWidth = 1;
+        ctx.strokeRect(x - 0.5, y - 0.5, w, h);
+      }
+      this.word(ctx, this.data.look(this.data.id(state.shownLayer, row)), x, y, w, h);
+    });
+  }
+
+  // A word that does not fit is left out: half a word would be read as another word.
+  word(ctx, look, x, y, w, h) {
+    if (w < 30 || h < 14) return; // in smaller patches only the short words would fit: worse than none
+    const unit = this.measure(ctx, look.text);
+    const size = Math.min(13, h * 0.6, (w - 4) / unit);
+    if (size < 7.5) return;
+    ctx.font = `${look.dim ? 400 : 600} ${size}px ${FONT}`;
+    ctx.textAlign = "center";
+    ctx.textBaseline = "middle";
+    ctx.lineJoin = "round";
+    ctx.lineWidth = Math.max(2, size / 4.5);
+    ctx.strokeStyle = look.dim ? "rgba(0,0,0,.3)" : "rgba(0,0,0,.68)";
+    ctx.fillStyle = look.dim ? "rgba(255,255,255,.6)" : "#fff";
+    ctx.strokeText(look.text, x + w / 2, y + h / 2 + 0.5);
+    ctx.fillText(look.text, x + w / 2, y + h / 2 + 0.5);
+  }
+
+  // Width of a text per pixel of font size; measured once per text.
+  measure(ctx, text) {
+    let unit = this.widths.get(text);
+    if (unit === undefined) {
+      ctx.font = `600 100px ${FONT}`;
+      unit = Math.max(0.4, ctx.measureText(text).width / 100);
+      this.widths.set(text, unit);
+    }
+    return unit;
+  }
+
+  paintMarks(ctx, state, width, height, accent) {
+    this.data.grids[state.grid].positions.forEach((row, i) => {
+      const slot = state.outlined.indexOf(this.data.id(state.shownLayer, row));
+      if (slot < 0) return;
+      this.stroke(ctx, state, width, height, i, i, "rgba(0,0,0,.7)", 4, 2);
+      this.stroke(ctx, state, width, height, i, i, OUTLINES[slot % OUTLINES.length], 2, 2);
+    });
+    this.strokePlaces(ctx, state, width, height, accent);
+  }
+
+  // PNG of the current view (picture, colours, words, outlines), or of the masked picture in its own pixels.
+  png(state, kind, accent) {
+    const scene = this.scene(state);
+    const masked = kind === "mask";
+    const width = masked ? scene.image.naturalWidth : Math.max(1024, this.width * 2);
+    const canvas = document.createElement("canvas");
+    canvas.width = width;
+    canvas.height = Math.round((width * scene.height) / scene.width);
+    const ctx = canvas.getContext("2d");
+    const scale = masked ? 1 : canvas.width / this.width;
+    ctx.setTransform(scale, 0, 0, scale, 0, 0);
+    this.paint(ctx, state, canvas.width / scale, canvas.height / scale, masked || state.mask);
+    if (!masked) this.paintMarks(ctx, { ...state, shownRow: null, hover: null }, canvas.width / scale, canvas.height / scale, accent);
+    return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  }
+}

@@ -1,0 +1,309 @@
+// Mounts the view: one state, the controls that change it, and one render that brings every part up to date.
+// Knows all parts. Knows nothing of gradio or of files: a host calls mount(element, {findWord, features}) and set(payload).
+// `features(row, payload)`: where the reader can go on to from a place; `hasFeatures()`: whether there is such a place now. Both may be absent.
+
+import { el, radios, saveFile } from "../shared/elements.js";
+import { featuresTab, openFeatures, page } from "../shared/page.js";
+import { placeName } from "../shared/payload.js";
+import { PictureShell } from "../shared/shell.js";
+import { LensData, percent } from "./data.js";
+import { Find } from "./find.js";
+import { drawBar, drawLegend } from "./legend.js";
+import { LensPicture } from "./picture.js";
+import { drawReadout } from "./readout.js";
+import { TokenTable } from "./table.js";
+
+const COLOURS = [
+  ["probability", "Probability"],
+  ["entropy", "Entropy"],
+  ["found", "Found word"],
+  ["none", "None"],
+];
+const VIEWS = [
+  ["picture", "Picture"],
+  ["encoder", "As the encoder saw it"],
+];
+
+class View extends PictureShell {
+  constructor(root, options) {
+    super(root, options, {
+      state: "__lens",
+      Data: LensData,
+      Picture: LensPicture,
+      empty: "Nothing to look at yet. Choose a picture and press Run.",
+      unreadable: "The picture in this lens could not be read.",
+    });
+    this.set(null);
+  }
+
+  begin(data, picture, signal) {
+    const { part } = this;
+    const layer = data.payload.default;
+    const state = {
+      ready: true,
+      run: data.payload.run ?? null,
+      layer,
+      shownLayer: layer,
+      preview: null,
+      min: 0,
+      colour: "probability",
+      grid: data.finest,
+      view: "picture",
+      mask: false,
+      hover: null,
+      locked: null,
+      shownRow: null,
+      readRow: data.strongest(layer, data.finest),
+      patch: null,
+      outlined: [],
+      found: null,
+    };
+    state.patch = state.readRow;
+    this.data = data;
+    this.picture = picture;
+    this.state = state;
+    this.key = {};
+    this.root.__lens = state;
+    part.empty.hidden = true;
+    part.body.hidden = false;
+    this.words();
+    this.controls(signal);
+    const { findWord } = this.options;
+    this.find = new Find(data, part, findWord ? (word) => findWord(word, data.payload) : null, (found) => this.setFound(found), signal);
+    part.scroller.scrollTop = part.scroller.scrollLeft = 0;
+    this.table = new TokenTable(data, part, {
+      signal,
+      point: (row, at, keys) => this.point(row, at, keys),
+      pick: (row, at) => this.pick(row, at),
+    });
+    this.render(true);
+  }
+
+  // Texts that stay for the life of a payload.
+  words() {
+    const {
+      part,
+      data: { payload, L, T },
+    } = this;
+    part.prompt.textContent = payload.prompt;
+    part.answer.textContent = payload.answer || "(no answer)";
+    part.cut.hidden = payload.finished;
+    part.facts.textContent = `${payload.model} · ${T} positions · ${L} states`;
+    part.notes.replaceChildren(...payload.notes.map((note) => el("span", "view-chip", note)));
+    part.why.textContent = payload.why_default;
+    part.limits.textContent = payload.limits;
+    part.tableNote.textContent = `Marked cells: from this layer on the last layer's word is on top. Hover previews a layer, a click keeps it.`;
+  }
+
+  controls(signal) {
+    const { part, data, state } = this;
+    const on = (node, type, fn) => node.addEventListener(type, fn, { signal });
+    part.layer.max = data.L - 1;
+    part.layer.value = state.layer;
+    part.min.value = 0;
+    part.mask.checked = false;
+    on(part.layer, "input", () => {
+      Object.assign(state, { layer: +part.layer.value, preview: null });
+      this.render();
+    });
+    // Squared, so that the low end, where large models live, has room.
+    on(part.min, "input", () => {
+      state.min = (+part.min.value / 100) ** 2;
+      this.render();
+    });
+    on(part.mask, "change", () => {
+      state.mask = part.mask.checked;
+      this.render();
+    });
+    radios(part.colour, `lens-colour-${this.serial}`, COLOURS, state.colour, (key) => {
+      state.colour = key;
+      this.render();
+    });
+    const views = data.grids[data.finest].view ? VIEWS : VIEWS.slice(0, 1);
+    radios(part.view, `lens-view-${this.serial}`, views, state.view, (key) => {
+      state.view = key;
+      this.render(true);
+    });
+    part.view.hidden = views.length < 2;
+    part.gridBox.hidden = data.grids.length < 2;
+    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, g)));
+    part.grid.value = state.grid;
+    on(part.grid, "change", () => {
+      state.grid = +part.grid.value;
+      state.hover = null;
+      this.render(true);
+    });
+    on(part.pngView, "click", () => this.download("view"));
+    on(part.pngMask, "click", () => this.download("mask"));
+    on(part.features, "click", () => this.options.features(state.readRow, data.payload));
+    on(part.stage, "pointermove", (event) => {
+      if (event.pointerType !== "touch") this.point(this.rowAt(event), null);
+    });
+    on(part.stage, "pointerleave", () => this.point(null));
+    on(part.stage, "click", (event) => {
+      const row = this.rowAt(event);
+      if (row !== null) this.pick(row, null);
+    });
+    on(part.stage, "keydown", (event) => this.keys(event));
+    on(part.legend, "click", (event) => this.toggleWord(event));
+    on(this.root, "keydown", (event) => {
+      if (event.key === "Escape" && state.locked !== null) {
+        state.locked = null;
+        this.render();
+        this.announce();
+      }
+    });
+  }
+
+  rowAt(event) {
+    const index = this.picture.under(event, this.state);
+    return index === null ? null : this.data.grids[this.state.grid].positions[index];
+  }
+
+  // Something is pointed at: a row of T, and in the table a layer to preview; null: nothing is.
+  point(row, layer = null, keys = false) {
+    const { state } = this;
+    if (state.hover === row && state.preview === layer) return;
+    Object.assign(state, { hover: row, preview: layer });
+    if (keys && state.locked !== null) state.locked = row; // the keyboard moves a lock; the mouse does not
+    this.render();
+    if (keys) this.announce();
+  }
+
+  // Clicked: lock; the locked one again: unlock. A cell of the table also sets the layer, and only unlocks at the same layer.
+  pick(row, layer) {
+    const { state } = this;
+    const again = state.locked === row && (layer === null || layer === state.layer);
+    if (layer !== null) {
+      state.layer = layer;
+      this.part.layer.value = layer;
+    }
+    state.locked = again ? null : row;
+    if (!again) state.readRow = row;
+    this.render();
+    this.announce();
+  }
+
+  keys(event) {
+    const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    const { state, data } = this;
+    if ((event.key === "Enter" || event.key === " ") && state.patch !== null) {
+      event.preventDefault();
+      return this.pick(state.patch, null);
+    }
+    if (!move) return;
+    event.preventDefault();
+    const grid = data.grids[state.grid];
+    const place = data.place.get(state.patch);
+    const to = this.picture.step(state, place && place.grid === state.grid ? place.index : 0, move);
+    if (to === null) return;
+    const row = grid.positions[to];
+    if (state.locked !== null) state.locked = row;
+    Object.assign(state, { hover: row, preview: null });
+    this.render();
+    this.announce();
+  }
+
+  announce() {
+    const { data, state } = this;
+    const row = state.readRow,
+      layer = state.shownLayer;
+    const said = data
+      .words(layer, row)
+      .slice(0, 3)
+      .map(({ id, p }) => `${data.look(id).text} ${percent(p)}`)
+      .join(", ");
+    this.part.live.textContent = `${placeName(data, row)}${state.locked === null ? "" : ", locked"}, layer ${data.layerName(layer)}: ${said}`;
+  }
+
+  toggleWord(event) {
+    const id = event.target.closest("button")?.dataset.id;
+    if (id === undefined) return;
+    const { state } = this;
+    state.outlined = state.outlined.includes(+id) ? state.outlined.filter((x) => x !== +id) : [...state.outlined, +id];
+    this.render();
+  }
+
+  setFound(found) {
+    const { state, part } = this;
+    state.found = found;
+    if (found) state.colour = "found";
+    else if (state.colour === "found") state.colour = "probability";
+    part.colour.querySelectorAll("input").forEach((input) => {
+      input.checked = input.value === state.colour;
+    });
+    this.render();
+  }
+
+  async download(kind) {
+    const { state, data } = this;
+    const name = `lens-layer-${data.layerName(state.layer)}${kind === "mask" ? "-masked" : ""}.png`;
+    saveFile(await this.picture.png({ ...state, shownLayer: state.layer }, kind, this.accent()), name);
+  }
+
+  accent() {
+    return getComputedStyle(this.root).getPropertyValue("--accent").trim() || "#0b6bcb";
+  }
+
+  // Once per frame at most. Parts whose inputs have not changed are left alone.
+  render(size = false) {
+    if (!this.data) return;
+    this.derive(); // now, not in the frame: two keys within one frame are two steps
+    this.sized = this.sized || size;
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      if (this.data && this.table) this.paint();
+    });
+  }
+
+  derive() {
+    const { state, data } = this;
+    state.shownLayer = state.preview ?? state.layer;
+    // A lock holds the readout; pointing elsewhere only draws an outline. A layer previewed in the table is always followed.
+    state.shownRow = state.locked ?? state.hover;
+    if (state.shownRow !== null) state.readRow = state.shownRow;
+    if (data.place.has(state.readRow)) state.patch = state.readRow;
+  }
+
+  changed(name, ...inputs) {
+    const before = this.key[name];
+    this.key[name] = inputs;
+    return !before || inputs.some((value, i) => value !== before[i]);
+  }
+
+  paint() {
+    const { state, data, part, picture } = this;
+    const { shownLayer, readRow, grid, found } = state;
+    const fresh = this.changed("size", state.view, grid) || this.sized;
+    this.sized = false;
+    const width = part.frame.clientWidth;
+    if (!width) return; // in a tab that is not shown; the ResizeObserver calls again
+    if (fresh) picture.fit(width, Math.max(260, innerHeight * 0.72), state, Math.min(3, devicePixelRatio || 1));
+    const quick = [shownLayer, state.min, state.colour, grid, state.mask, found];
+    if (this.changed("base", ...quick) || fresh) picture.drawBase(state);
+    picture.drawMarks(state, this.accent());
+    if (this.changed("bar", ...quick, state.view, state.preview)) drawBar(part, data, state);
+    if (this.changed("legend", state.layer, grid, state.outlined)) drawLegend(part, data, state);
+    if (this.changed("readout", readRow, shownLayer, state.locked)) {
+      drawReadout(part, data, readRow, shownLayer, state.locked === readRow ? "locked" : "");
+      // Asked each time: a page may gain the tab after the view.
+      const { features, hasFeatures } = this.options;
+      part.features.hidden = !features || Boolean(hasFeatures && !hasFeatures());
+    }
+    if (this.changed("find", readRow, shownLayer, grid, found)) this.find.follow(state);
+    this.table.follow(state, state.patch);
+    if (this.changed("column", state.layer) && state.preview === null) this.table.revealLayer();
+    this.root.dataset.ready = "true";
+  }
+}
+
+// Mount the view on the element that holds view.html; the host then calls set(payload).
+export function mount(element, options = {}) {
+  const root = element.querySelector("[data-part=root]");
+  root.__view?.destroy();
+  root.__view = new View(root, options);
+  return root.__view;
+}
+
+Object.assign(page, { mountLens: mount, featuresTab, openFeatures });

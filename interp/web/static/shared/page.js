@@ -1,0 +1,49 @@
+// What the views of one page share: each comes as a script of its own, so they meet in one global object and through DOM events.
+
+/**
+ * @typedef {{ views: number, waitingPlace: any, waitingEdit: any, [mount: string]: any }} Page
+ * @type {Page}
+ */
+export const page = /** @type {any} */ (globalThis).Microscope ?? { views: 0, waitingPlace: null, waitingEdit: null };
+/** @type {any} */ (globalThis).Microscope = page;
+
+// Radio groups need names that are unique in the page, whichever views are on it.
+export function uniqueNumber() {
+  return ++page.views;
+}
+
+/**
+ * A tab of the page, or null. On a narrow page gradio keeps some tabs in a menu, where only their text identifies them.
+ * @param {string} id
+ * @param {string} text
+ * @returns {HTMLElement | null}
+ */
+function tab(id, text) {
+  const found = document.querySelector(`#${id}-button`);
+  const named = [...document.querySelectorAll("button[role=tab], .overflow-dropdown button")];
+  return /** @type {HTMLElement | null} */ (found || named.find((button) => button.textContent.trim() === text) || null);
+}
+
+export const featuresTab = () => tab("sae-tab", "SAE features");
+export const steerTab = () => tab("steer-tab", "Steer");
+
+/**
+ * Show the features at a place of the lens view. A view that takes the place cancels the event; if the tab was never opened
+ * there is no such view yet, and the place waits here until it is mounted.
+ * @param {number} row
+ * @param {{ image: { src: string }, prompt: string, answer: string }} payload
+ */
+export function openFeatures(row, { image, prompt, answer }) {
+  const detail = { position: row, of: { image: image.src, prompt, answer } };
+  if (document.dispatchEvent(new CustomEvent("llava:patch", { detail, cancelable: true }))) page.waitingPlace = detail;
+  featuresTab()?.click();
+}
+
+/**
+ * Add a feature to the editor of edits; it waits here in the same way.
+ * @param {object} detail
+ */
+export function openSteer(detail) {
+  if (document.dispatchEvent(new CustomEvent("llava:steer", { detail, cancelable: true }))) page.waitingEdit = detail;
+  steerTab()?.click();
+}

@@ -1,0 +1,49 @@
+// Tokens and numbers as the reader sees them. No DOM.
+
+// How a token is shown: {text, lead: it starts with a space, dim: blank, punctuation or a piece of a character}.
+export function look(text) {
+  if (text.trim() === "") {
+    const signs = { " ": "␣", "\n": "↵", "\r": "↵", "\t": "⇥" };
+    const shown = text === "" ? "“”" : Array.from(text.slice(0, 4), (c) => signs[c] || "␣").join("");
+    return { text: shown + (text.length > 4 ? "…" : ""), lead: false, dim: true };
+  }
+  const core = text
+    .trim()
+    .replace(/[\n\r]/g, "↵")
+    .replace(/\t/g, "⇥");
+  const lead = /^\s/.test(text);
+  if (/^<0x[0-9A-F]{2}>$/i.test(core) || core.includes("\uFFFD")) return { text: core, lead, dim: true };
+  // Emoji are \p{So} and count as words.
+  if (/^[\p{P}\p{Sm}\p{Sc}\p{Sk}\p{C}\s↵⇥]+$/u.test(core)) return { text: `“${core}”`, lead: false, dim: true };
+  return { text: core, lead, dim: false };
+}
+
+// Three digits: activations have no unit, and their scale differs between dictionaries.
+export function amount(v) {
+  if (v === null || v === undefined || Number.isNaN(v)) return "–";
+  const size = Math.abs(v);
+  if (size === 0) return "0";
+  if (size < 0.001) return "< 0.001";
+  return v.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
+}
+
+export function share(v) {
+  if (v === null || v === undefined || Number.isNaN(v)) return "–";
+  if (v === 0) return "0 %";
+  if (v < 0.0001) return "< 0.01 %";
+  return `${(v * 100).toFixed(v >= 0.1 ? 0 : v >= 0.01 ? 1 : 2)} %`;
+}
+
+// Only an address that is https as a whole becomes a link.
+export function safeLink(text) {
+  try {
+    const url = new URL(text);
+    return url.protocol === "https:" ? url.href : null;
+  } catch {
+    return null;
+  }
+}
+
+export function plural(count, one, many = `${one}s`) {
+  return `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+}
