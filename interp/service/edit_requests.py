@@ -6,7 +6,7 @@ from typing import Any
 from ..errors import InterpError
 from ..saes.sae import Sae
 from ..steering.edits import UNITS, Edit
-from ..web.payloads.edits import chip
+from ..web.payloads.edits import Chip, chip
 
 KEYS = ("feature", *UNITS, "where", "sae")
 MAX_EDITS = 32
@@ -40,7 +40,7 @@ def edit_from(item: Any, find_sae: Callable[[str | None], Sae]) -> Edit:
     return Edit(sae=find_sae(name), feature=feature, where=item.get("where") or "all", **{unit: item.get(unit) for unit in UNITS})
 
 
-def linked_chip(item: Any, find_sae: Callable[[str | None], Sae]) -> dict[str, Any]:
+def linked_chip(item: Any, find_sae: Callable[[str | None], Sae]) -> Chip:
     """An edit from a link as the editor shows it, its name read from the SAE. Raises InterpError for what could not be applied."""
     if not isinstance(item, Mapping):
         raise InterpError(f"An edit of this link is {item!r}; it must name a feature.")

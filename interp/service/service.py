@@ -24,8 +24,8 @@ from ..saes.loading import load_sae
 from ..saes.sae import Sae
 from ..tracing.cache import TraceCache
 from ..tracing.trace import Trace
-from ..web.payloads import lens as payload
-from ..web.payloads.features import found_payload, one_feature
+from ..web.payloads import scene
+from ..web.payloads.features import FoundFeatures, found_payload, one_feature
 from .model_slot import ModelSlot
 from .zerogpu import on_gpu, seconds
 
@@ -276,9 +276,9 @@ class Service:
             raise InterpError("A word to look for has 1 to 80 characters.")
         spellings = list(lens.resolve(word))
         values = on_gpu(lens.probability, word, allow=seconds())
-        return {"spellings": spellings, "values": payload.encode(payload.quantise(values))}
+        return {"spellings": spellings, "values": scene.encode(scene.quantise(values))}
 
-    def features_at(self, run: str, where: Any) -> dict[str, Any]:
+    def features_at(self, run: str, where: Any) -> FoundFeatures:
         """The features of other tokens of the same trace, as the view wants them."""
         found = self.remembered(run, Features)
         k = min(max(len(found.features), 10), found.encoding.sae.d_sae)

@@ -16,7 +16,7 @@ from ..steering.edits import Edit
 from ..steering.results import SteeringResult, Sweep
 from ..steering.steer import steer, steer_sweep, steered_trace
 from ..tracing.trace import Trace
-from ..web.payloads.edits import Chip, edits_payload, found_chips, renewed
+from ..web.payloads.edits import Chip, EditsPayload, edits_payload, found_chips, renewed
 from .edit_requests import edits_from, linked_chip
 from .service import MAX_NEW_TOKENS, Service, given, matching, whole_number
 from .zerogpu import on_gpu, seconds
@@ -89,7 +89,7 @@ class SteerService:
         how = {"others": others, "on_text": on_text, "stop": stop, "allow": allow, **sampling}
         return on_gpu(steer_sweep, self._service.vlm(model), given(image), prompt, edit, values, **how)
 
-    def editor(self, trace: Trace, run: str, sae: str | None, current: dict[str, Any] | None) -> dict[str, Any]:
+    def editor(self, trace: Trace, run: str, sae: str | None, current: dict[str, Any] | None) -> EditsPayload:
         """The editor of edits for a trace, with the edits that it held before if they belong to the same model."""
         chips = current["edits"] if current and current["model"] == trace.model_name else []
         about: dict[str, Any] = {
@@ -103,7 +103,7 @@ class SteerService:
         encoding = self._service.features(trace, sae, where="all", top_k=1).encoding
         return on_gpu(_renewed_editor, trace, encoding, chips, allow=seconds(), **about)
 
-    def linked_editor(self, state: dict[str, Any]) -> dict[str, Any]:
+    def linked_editor(self, state: dict[str, Any]) -> EditsPayload:
         """The editor with the edits of a link, before there is a trace. Raises InterpError for edits that could not be applied."""
         model = state.get("model") or self._service.default_model
         if model != self._service.default_model and not self._service.can_switch:
@@ -161,7 +161,7 @@ class SteerService:
             event.set()
 
 
-def _renewed_editor(trace: Trace, encoding: Encoding, chips: Sequence[Chip], **about: Any) -> dict[str, Any]:
+def _renewed_editor(trace: Trace, encoding: Encoding, chips: Sequence[Chip], **about: Any) -> EditsPayload:
     return edits_payload(trace, encoding, renewed(chips, encoding), **about)
 
 

@@ -19,7 +19,7 @@ from ...steering.edits import Edit
 from ...steering.results import SteeringResult, Sweep
 from ...web.payloads.edits import requests
 from ...web.payloads.lens import lens_payload
-from ...web.payloads.steer import running_payload, running_sweep, steer_payload, sweep_payload
+from ...web.payloads.steer import SweepPayload, running_payload, running_sweep, steer_payload, sweep_payload
 from .. import share
 from ..components.inputs import FAILED, address, message, switched
 
@@ -211,7 +211,7 @@ class _Sweeping:
             ask.image, ask.prompt, ask.model, self.edit, self.values, others=self.others, on_text=show, stop=stop, **ask.sampling
         )
 
-    def shown(self, answers: list[str]) -> dict[str, Any]:
+    def shown(self, answers: list[str]) -> SweepPayload:
         """Its part of the view, with these answers so far."""
         return running_sweep(self.edit, self.values, answers, self.labels, others=len(self.others), current=self.current)
 

@@ -1,15 +1,84 @@
-"""What the editor of edits shows: chips, presets, the picture they may be placed on. Knows neither gradio nor HTML."""
+"""The payload of the editor of edits: chips, presets, and the picture they may be placed on."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from ...saes.features import Encoding
 from ...steering.published import KNOWN_STEERING, KnownSteering
 from ...tracing.trace import Trace
-from .lens import scene
+from .scene import Grid, Picture, scene
 
 SCHEMA = "llava-microscope/edits/1"
-Chip = dict[str, Any]
+
+
+class PatchPlace(TypedDict):
+    """Chosen patches: [row, column] pairs of one grid."""
+
+    patches: list[list[int]]
+    grid: int
+
+
+class EditItem(TypedDict):
+    """One edit of the list. `value` is in its `unit`; `max` and `active`: its largest activation on the picture and its patches there, if known."""
+
+    sae: str
+    layer: int | None
+    feature: int
+    label: str
+    unit: str
+    value: float
+    where: str | PatchPlace
+    max: float | None
+    active: list[list[int]]
+    on: bool
+
+
+Chip = EditItem
+
+
+class EditScene(TypedDict):
+    """The picture that edits may be placed on."""
+
+    image: Picture
+    seen: list[float]
+    grids: list[Grid]
+
+
+class EditPreset(TypedDict):
+    """Edits that are known to work, offered by name."""
+
+    name: str
+    note: str
+    edits: list[EditItem]
+
+
+class PublishedEdits(TypedDict):
+    """Edits published for another model, in words."""
+
+    model: str
+    text: str
+
+
+class EditorSae(TypedDict):
+    """The SAE that is searched."""
+
+    name: str
+    layer: int
+    features: int
+
+
+class EditsPayload(TypedDict):
+    """The editor's data. `swept`: the index of the edit that a sweep varies."""
+
+    schema: str
+    run: str | None
+    model: str
+    scene: EditScene | None
+    edits: list[EditItem]
+    swept: int
+    presets: list[EditPreset]
+    published: list[PublishedEdits]
+    sae: EditorSae | None
 
 
 def edits_payload(
@@ -21,7 +90,7 @@ def edits_payload(
     names: Iterable[str] = (),
     run: str | None = None,
     swept: int = 0,
-) -> dict[str, Any]:
+) -> EditsPayload:
     """The editor's data. `encoding`: of the trace by the dictionary that is searched. `names`: what the model is called, to find what is known for it."""
     names = {model, *names}
     sae = encoding.sae if encoding else None
@@ -29,7 +98,7 @@ def edits_payload(
         "schema": SCHEMA,
         "run": run,
         "model": model,
-        "scene": None if trace is None else {part: value for part, value in scene(trace).items() if part in {"image", "grids", "seen"}},
+        "scene": None if trace is None else _scene(trace),
         "edits": list(chips),
         "swept": swept,
         "presets": [preset(known, encoding) for known in KNOWN_STEERING if known.model in names],
@@ -38,10 +107,16 @@ def edits_payload(
     }
 
 
+def _scene(trace: Trace) -> EditScene:
+    shown = scene(trace)
+    return {"image": shown["image"], "seen": shown["seen"], "grids": shown["grids"]}
+
+
 def chip(sae_name: str, layer: int | None, feature: int, label: str, **changes: Any) -> Chip:
     """One edit as the editor shows it; by default switched off: pushed by nothing."""
     base = {"sae": sae_name, "layer": layer, "feature": feature, "label": label}
-    return {**base, "unit": "strength", "value": 0.0, "where": "all", "max": None, "active": [], "on": True, **changes}
+    usual = {"unit": "strength", "value": 0.0, "where": "all", "max": None, "active": [], "on": True}
+    return cast("Chip", {**base, **usual, **changes})
 
 
 def found_chips(encoding: Encoding, features: Sequence[int]) -> list[Chip]:
@@ -75,7 +150,7 @@ def requests(chips: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{"sae": c["sae"], "feature": c["feature"], c["unit"]: c["value"], "where": c["where"]} for c in chips if c.get("on", True)]
 
 
-def preset(known: KnownSteering, encoding: Encoding | None) -> dict[str, Any]:
+def preset(known: KnownSteering, encoding: Encoding | None) -> EditPreset:
     """A known set of edits as the editor offers it."""
     sae, chips = encoding.sae if encoding else None, []
     for edit in known.edits:

@@ -1,9 +1,10 @@
-"""Features as the compact dictionary that the feature view draws. Knows neither gradio nor HTML."""
+"""The payload of the feature view."""
 
-from typing import Any
+from typing import TypedDict
 
 from ...saes.features import Feature, Features
-from .lens import encode, scene
+from ...saes.fit import ReconstructionFit
+from .scene import Scene, encode, scene
 
 SCHEMA = "llava-microscope/feature-view/1"
 LIMITS = (
@@ -14,7 +15,76 @@ LIMITS = (
 )
 
 
-def feature_payload(found: Features, *, run: str | None = None) -> dict[str, Any]:
+class FeatureItem(TypedDict):
+    """One feature. `rows`: uint16, the positions at which it is active; `values`: float32, its activation at each of them."""
+
+    feature: int
+    label: str
+    source: str
+    score: float
+    mean: float
+    max: float
+    frequency: float
+    density: float | None
+    dense: str
+    top: list[str]
+    bottom: list[str]
+    link: str | None
+    rows: str
+    values: str
+
+
+class FoundFeatures(TypedDict):
+    """Features of some tokens: the part of the payload that another choice of tokens replaces."""
+
+    where: str
+    looked_at: int
+    active: int
+    features: list[FeatureItem]
+
+
+class OwnFit(TypedDict):
+    """The SAE's own figures on the data it was trained for."""
+
+    explained_variance: float | None
+    l0: float | None
+
+
+class Fit(TypedDict):
+    """How well the SAE rebuilds the tokens of one kind, "image" or "text"."""
+
+    kind: str
+    tokens: int
+    explained_variance: float | None
+    l0: float
+    active_share: float
+    trained: OwnFit | None
+    verdict: str
+
+
+class Dictionary(TypedDict):
+    """The SAE. `labels`: where its labels come from."""
+
+    name: str
+    layer: int
+    features: int
+    notes: list[str]
+    labels: str
+
+
+class FeaturePayload(Scene, FoundFeatures):
+    """The view's data. `left_out`: positions that rankings leave out; `quality`: how well the SAE rebuilds the states."""
+
+    schema: str
+    run: str | None
+    left_out: list[int]
+    sae: Dictionary
+    quality: list[Fit]
+    rank_by: str
+    limits: str
+
+
+def feature_payload(found: Features, *, run: str | None = None) -> FeaturePayload:
     """The view's data. `run` is handed back by the page when it asks for more."""
     encoding = found.encoding
     trace, sae = encoding.trace, encoding.sae
@@ -24,14 +94,14 @@ def feature_payload(found: Features, *, run: str | None = None) -> dict[str, Any
         **scene(trace),
         "left_out": list(encoding.left_out),
         "sae": {"name": sae.name, "layer": sae.layer, "features": sae.d_sae, "notes": encoding.notes, "labels": sae.labels.about},
-        "quality": [{"kind": kind, **quality.to_dict()} for kind, quality in found.quality.items()],
+        "quality": [_fit(quality) for quality in found.quality.values()],
         **found_payload(found),
         "rank_by": found.rank_by,
         "limits": LIMITS,
     }
 
 
-def found_payload(found: Features) -> dict[str, Any]:
+def found_payload(found: Features) -> FoundFeatures:
     """The part of the view's data that another choice of tokens replaces."""
     return {
         "where": found.where,
@@ -41,7 +111,7 @@ def found_payload(found: Features) -> dict[str, Any]:
     }
 
 
-def one_feature(feature: Feature) -> dict[str, Any]:
+def one_feature(feature: Feature) -> FeatureItem:
     """One feature, with the rows on which it is active."""
     rows = feature.activations.nonzero().flatten()
     return {
@@ -59,4 +129,17 @@ def one_feature(feature: Feature) -> dict[str, Any]:
         "link": feature.link,
         "rows": encode(rows.numpy().astype("<u2")),
         "values": encode(feature.activations[rows].numpy().astype("<f4")),
+    }
+
+
+def _fit(quality: ReconstructionFit) -> Fit:
+    own = quality.trained
+    return {
+        "kind": quality.kind,
+        "tokens": quality.tokens,
+        "explained_variance": quality.explained_variance,
+        "l0": quality.l0,
+        "active_share": quality.active_share,
+        "trained": None if own is None else {"explained_variance": own.explained_variance, "l0": own.l0},
+        "verdict": quality.verdict,
     }

@@ -1,25 +1,16 @@
-"""A lens as the compact dictionary that the interactive view draws: typed arrays in base64 and one list of words.
+"""The payload of the lens view."""
 
-Knows neither gradio nor HTML. Nested JSON of the same numbers is five times larger and takes fourteen times longer to reach a page.
-"""
-
-import base64
-import io
 import math
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ...errors import InterpError
 from ...lens.logit_lens import Lens
 from ...presets import PRESETS
-from ...tracing.trace import Trace
+from .scene import Scene, encode, quantise, scene
 
 SCHEMA = "llava-microscope/lens-view/1"
-_MAX_SIDE = 768  # pixels of the picture inside the view
-_LETTERS = {"image": "i", "separator": "s", "prompt": "p", "answer": "a", "special": "x"}
 WHY_DEFAULT = "Opens about three quarters deep: the last layers turn from what a patch shows to which word comes next."
 LIMITS = (
     "A logit lens asks one narrow question: which word would the model say if it stopped at this layer. A word on a patch is neither what the "
@@ -30,7 +21,30 @@ LIMITS = (
 )
 
 
-def lens_payload(lens: Lens, *, run: str | None = None) -> dict[str, Any]:
+class LensPayload(Scene):
+    """The view's data. L layers, T positions (the last token was never read), k words at each.
+
+    `vocab`: the words that occur; `ids`: uint16 or uint32 [L, T, k] into it; `probs`: uint8 [L, T, k], quantised logits; `entropy`: uint8 [L, T],
+    255 is `max_entropy` nats; `first`: uint8 [T], the index of the layer from which on the last layer's word is on top.
+    """
+
+    schema: str
+    run: str | None
+    layers: list[int]
+    default: int
+    why_default: str
+    k: int
+    vocab: list[str]
+    ids: str
+    ids_bytes: int
+    probs: str
+    entropy: str
+    max_entropy: float
+    first: str
+    limits: str
+
+
+def lens_payload(lens: Lens, *, run: str | None = None) -> LensPayload:
     """The view's data for a lens of all positions. `run` is handed back by the page when it asks for a word's map."""
     trace = lens.trace
     if lens.positions != tuple(range(trace.states.shape[1])):
@@ -65,53 +79,3 @@ def lens_payload(lens: Lens, *, run: str | None = None) -> dict[str, Any]:
 def _some_layers(lens: Lens) -> list[str]:
     read, there = len(lens.layers), lens.trace.n_layers + 1
     return [] if read == there else [f"{read} of {there} states were read."]
-
-
-def scene(trace: Trace) -> dict[str, Any]:
-    """What every view shows of a trace: its picture, its grids and its tokens."""
-    return {
-        "model": trace.model_name,
-        "prompt": trace.prompt,
-        "answer": trace.answer,
-        "finished": trace.finished,
-        "notes": list(trace.notes),
-        "image": _data_url(trace.image),
-        "seen": list(trace.grids[0].seen) if trace.grids else [0, 0, *trace.image.size],
-        "grids": [
-            {
-                "name": grid.name,
-                "rows": grid.rows,
-                "cols": grid.cols,
-                "boxes": encode(grid.boxes.numpy().astype("<f4")),
-                "positions": encode(grid.positions.numpy().astype("<u2")),
-                "view": _data_url(view),
-            }
-            for grid, view in zip(trace.grids, trace.views, strict=True)
-        ],
-        "regions": [
-            {"name": region.name, "box": list(region.box), "positions": encode(region.positions.numpy().astype("<u2"))}
-            for region in trace.regions
-        ],
-        "tokens": {"text": [token.text for token in trace.tokens], "kind": "".join(_LETTERS[token.kind] for token in trace.tokens)},
-    }
-
-
-def quantise(probability: torch.Tensor) -> np.ndarray:
-    """Probabilities as uint8 steps of their logit between -9 and 7: relative steps of 6 % at 0.02 %, of 0.1 points at 99.9 %."""
-    p = probability.double().clamp(1e-12, 1 - 1e-12)
-    return (((p / (1 - p)).log() + 9) / 16 * 255).round().clamp(0, 255).numpy().astype(np.uint8)
-
-
-def encode(array: np.ndarray) -> str:
-    """Little-endian bytes of an array in base64."""
-    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
-
-
-def _data_url(image: Image.Image) -> dict[str, Any]:
-    small = image.copy()
-    small.thumbnail((_MAX_SIDE, _MAX_SIDE))
-    buffer = io.BytesIO()
-    # Small pictures stay exact: their pixels are what is looked at.
-    small.save(buffer, "WEBP", **({"lossless": True} if max(small.size) <= 128 else {"quality": 82}))
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"src": f"data:image/webp;base64,{encoded}", "width": image.width, "height": image.height}

@@ -1,10 +1,10 @@
-"""SteeringResult answers and sweeps as the compact dictionary that the steer view draws. Knows neither gradio nor HTML, and loads no model."""
+"""The payload of the steer view: two answers and what the edits did, and a sweep."""
 
 import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from ...errors import InterpError
 from ...steering.edit_hooks import EditEffect
@@ -13,7 +13,6 @@ from ...steering.generation import Answer
 from ...steering.results import SteeringResult, Sweep
 
 SCHEMA = "llava-microscope/steer-view/1"
-_SETTINGS = ("max_new_tokens", "temperature", "seed")
 _PLACES = {
     "all": "everywhere but BOS and attention sinks",
     "image": "image tokens",
@@ -21,6 +20,98 @@ _PLACES = {
     "answer": "the answer and the position before it",
 }
 _NAMED = 6  # positions that are named one by one
+
+
+class Settings(TypedDict):
+    """How both answers were generated."""
+
+    max_new_tokens: int
+    temperature: float
+    seed: int
+
+
+class AnswerText(TypedDict):
+    """`finished`: None while it grows."""
+
+    text: str
+    finished: bool | None
+
+
+class DiffPiece(TypedDict):
+    """A piece of both answers; `op`: equal, replace, delete or insert."""
+
+    op: str
+    plain: str
+    steered: str
+
+
+class WordChance(TypedDict):
+    """Probability of a word at each token of the plain answer."""
+
+    word: str
+    plain: list[float]
+    steered: list[float]
+
+
+class Direction(TypedDict):
+    """What an edit pushes along: a feature with its label, "" where it has none, or a vector with its name."""
+
+    label: str
+    feature: int | None
+    sae: str | None
+    layer: int
+
+
+class EditOutcome(Direction):
+    """One edit and what it did: `fired` at how many positions, and how far it moved the states there, `relative` to their length."""
+
+    unit: str
+    value: float
+    where: str
+    fired: int
+    absolute: float
+    relative: float
+
+
+class SweepPoint(TypedDict):
+    """One value of a sweep. While it is answered, all but `value` and `answer` are None. `kl`: the mean over the answer."""
+
+    value: float
+    answer: str
+    finished: bool | None
+    diff: list[DiffPiece] | None
+    kl: float | None
+    relative: float | None
+
+
+class SweepPayload(Direction):
+    """A sweep. `state`: running, stopped or done; `others`: how many edits stay unchanged; `current`: the value that the pair beside it has."""
+
+    state: str
+    unit: str
+    others: int
+    current: float | None
+    points: list[SweepPoint]
+
+
+class SteerPayload(TypedDict):
+    """The view's data. `state`: running, stopped or done; what is only known at the end is None before."""
+
+    schema: str
+    run: str | None
+    state: str
+    model: str
+    prompt: str
+    settings: Settings
+    notes: list[str]
+    plain: AnswerText
+    steered: AnswerText
+    diff: list[DiffPiece] | None
+    tokens: list[str] | None
+    kl: list[float] | None
+    words: list[WordChance] | None
+    edits: list[EditOutcome] | None
+    sweep: SweepPayload | None
 
 
 def running_payload(
@@ -32,8 +123,8 @@ def running_payload(
     *,
     run: str | None = None,
     stopped: bool = False,
-    sweep: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    sweep: SweepPayload | None = None,
+) -> SteerPayload:
     """The view's data while both answers grow, or, with `stopped`, after they were stopped. `sweep` stays shown beside them."""
     return {
         "schema": SCHEMA,
@@ -41,7 +132,7 @@ def running_payload(
         "state": "stopped" if stopped else "running",
         "model": model,
         "prompt": prompt,
-        "settings": {name: settings[name] for name in _SETTINGS},
+        "settings": _settings(settings),
         "notes": [],
         "plain": {"text": plain, "finished": None},
         "steered": {"text": steered, "finished": None},
@@ -60,8 +151,8 @@ def steer_payload(
     labels: Mapping[tuple[str, int], str],
     *,
     run: str | None = None,
-    sweep: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    sweep: SweepPayload | None = None,
+) -> SteerPayload:
     """The view's data. `labels`: names of features by (SAE, feature); those without one are shown by their number.
 
     Raises InterpError for a KL or a probability that is not finite: JSON has no word for it, and gradio would turn it into "unknown".
@@ -72,7 +163,7 @@ def steer_payload(
         "state": "done",
         "model": result.model_name,
         "prompt": result.prompt,
-        "settings": {name: settings[name] for name in _SETTINGS},
+        "settings": _settings(settings),
         "notes": list(result.notes),
         "plain": _answer(result.plain_answer),
         "steered": _answer(result.steered_answer),
@@ -92,9 +183,9 @@ def steer_payload(
     }
 
 
-def sweep_payload(sweep: Sweep, labels: Mapping[tuple[str, int], str], *, current: float | None = None) -> dict[str, Any]:
+def sweep_payload(sweep: Sweep, labels: Mapping[tuple[str, int], str], *, current: float | None = None) -> SweepPayload:
     """The sweep's part of the view's data. `current`: the value that the pair beside it has, to be marked."""
-    points = [
+    points: list[SweepPoint] = [
         {
             "value": value,
             "answer": run.steered,
@@ -117,9 +208,9 @@ def running_sweep(
     others: int = 0,
     current: float | None = None,
     stopped: bool = False,
-) -> dict[str, Any]:
+) -> SweepPayload:
     """As `sweep_payload` while the answers grow: one answer so far for each value. `others`: how many edits stay unchanged beside the one swept."""
-    points = [
+    points: list[SweepPoint] = [
         {"value": value, "answer": answer, "finished": None, "diff": None, "kl": None, "relative": None}
         for value, answer in zip(values, answers, strict=True)
     ]
@@ -127,19 +218,19 @@ def running_sweep(
 
 
 def _sweep(
-    state: str, edit: Edit, others: int, labels: Mapping[tuple[str, int], str], current: float | None, points: list[dict[str, Any]]
-) -> dict[str, Any]:
+    state: str, edit: Edit, others: int, labels: Mapping[tuple[str, int], str], current: float | None, points: list[SweepPoint]
+) -> SweepPayload:
     return {"state": state, "unit": edit.unit, **_direction(edit, labels), "others": others, "current": current, "points": points}
 
 
-def _direction(edit: Edit, labels: Mapping[tuple[str, int], str]) -> dict[str, Any]:
+def _direction(edit: Edit, labels: Mapping[tuple[str, int], str]) -> Direction:
     """What is pushed along: a feature with its label, "" where it has none, or a vector."""
     if edit.sae is None or edit.feature is None:
         return {"label": edit.name, "feature": None, "sae": None, "layer": edit.at}
     return {"label": labels.get((edit.sae.name, edit.feature), ""), "feature": edit.feature, "sae": edit.sae.name, "layer": edit.at}
 
 
-def _edit(applied: EditEffect, labels: Mapping[tuple[str, int], str]) -> dict[str, Any]:
+def _edit(applied: EditEffect, labels: Mapping[tuple[str, int], str]) -> EditOutcome:
     edit = applied.edit
     return {
         **_direction(edit, labels),
@@ -167,11 +258,15 @@ def place(where: Any) -> str:
     return (f"patch row {row + 1}, column {column + 1}" if len(where["patches"]) == 1 else f"{len(where['patches'])} patches") + grid
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
+def _settings(settings: Mapping[str, Any]) -> Settings:
+    return {"max_new_tokens": settings["max_new_tokens"], "temperature": settings["temperature"], "seed": settings["seed"]}
+
+
+def _answer(answer: Answer) -> AnswerText:
     return {"text": answer.text, "finished": answer.finished}
 
 
-def text_diff(result: SteeringResult) -> list[dict[str, str]]:
+def text_diff(result: SteeringResult) -> list[DiffPiece]:
     """The pieces of `SteeringResult.diff` as readers see the answers: all plain sides together are the plain answer, all steered sides the steered one.
 
     Token by token where the tokens read as the text does. Where they do not (special tokens, characters of several tokens), word by word.
@@ -187,7 +282,11 @@ def text_diff(result: SteeringResult) -> list[dict[str, str]]:
             filled[-1][side] = filled[-1][side].rstrip()
         if "".join(piece[side] for piece in pieces) != answer.text:
             return _word_diff(result.plain, result.steered)
-    return [{**piece, "op": _operation(piece)} for piece in pieces if piece["plain"] or piece["steered"]]
+    return [
+        {"op": _operation(piece), "plain": piece["plain"], "steered": piece["steered"]}
+        for piece in pieces
+        if piece["plain"] or piece["steered"]
+    ]
 
 
 def _operation(piece: Mapping[str, str]) -> str:
@@ -196,7 +295,7 @@ def _operation(piece: Mapping[str, str]) -> str:
     return "replace" if piece["plain"] and piece["steered"] else "delete" if piece["plain"] else "insert"
 
 
-def _word_diff(plain: str, steered: str) -> list[dict[str, str]]:
+def _word_diff(plain: str, steered: str) -> list[DiffPiece]:
     old, new = re.findall(r"\s*\S+", plain), re.findall(r"\s*\S+", steered)
     codes = difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes()
     return [{"op": op, "plain": "".join(old[a:b]), "steered": "".join(new[c:d])} for op, a, b, c, d in codes]

@@ -1,0 +1,315 @@
+// Written by `python -m tests.web.typescript` from the TypedDicts in interp/web/payloads. Do not edit.
+
+/** An image as a data URL, with the size of the original in pixels. */
+export interface Picture {
+  src: string;
+  width: number;
+  height: number;
+}
+
+/** A grid of patches. `boxes`: float32 [rows * cols, 4]; `positions`: uint16 [rows * cols]; `view`: what the encoder saw. */
+export interface Grid {
+  name: string;
+  rows: number;
+  cols: number;
+  boxes: string;
+  positions: string;
+  view: Picture;
+}
+
+/** The part of the picture that some tokens without a patch read. `positions`: uint16. */
+export interface Region {
+  name: string;
+  box: number[];
+  positions: string;
+}
+
+/** All tokens, the last one included, which was never read. `kind`: one letter each, of i, s, p, a and x. */
+export interface Tokens {
+  text: string[];
+  kind: string;
+}
+
+/** What every view shows of a trace. `seen`: the part of the picture that the model saw, in its pixels. */
+export interface Scene {
+  model: string;
+  prompt: string;
+  answer: string;
+  finished: boolean;
+  notes: string[];
+  image: Picture;
+  seen: number[];
+  grids: Grid[];
+  regions: Region[];
+  tokens: Tokens;
+}
+
+/** The view's data. L layers, T positions (the last token was never read), k words at each. `vocab`: the words that occur; `ids`: uint16 or uint32 [L, T, k] into it; `probs`: uint8 [L, T, k], quantised logits; `entropy`: uint8 [L, T], 255 is `max_entropy` nats; `first`: uint8 [T], the index of the layer from which on the last layer's word is on top. */
+export interface LensPayload {
+  model: string;
+  prompt: string;
+  answer: string;
+  finished: boolean;
+  notes: string[];
+  image: Picture;
+  seen: number[];
+  grids: Grid[];
+  regions: Region[];
+  tokens: Tokens;
+  schema: string;
+  run: string | null;
+  layers: number[];
+  default: number;
+  why_default: string;
+  k: number;
+  vocab: string[];
+  ids: string;
+  ids_bytes: number;
+  probs: string;
+  entropy: string;
+  max_entropy: number;
+  first: string;
+  limits: string;
+}
+
+/** One feature. `rows`: uint16, the positions at which it is active; `values`: float32, its activation at each of them. */
+export interface FeatureItem {
+  feature: number;
+  label: string;
+  source: string;
+  score: number;
+  mean: number;
+  max: number;
+  frequency: number;
+  density: number | null;
+  dense: string;
+  top: string[];
+  bottom: string[];
+  link: string | null;
+  rows: string;
+  values: string;
+}
+
+/** Features of some tokens: the part of the payload that another choice of tokens replaces. */
+export interface FoundFeatures {
+  where: string;
+  looked_at: number;
+  active: number;
+  features: FeatureItem[];
+}
+
+/** The SAE's own figures on the data it was trained for. */
+export interface OwnFit {
+  explained_variance: number | null;
+  l0: number | null;
+}
+
+/** How well the SAE rebuilds the tokens of one kind, "image" or "text". */
+export interface Fit {
+  kind: string;
+  tokens: number;
+  explained_variance: number | null;
+  l0: number;
+  active_share: number;
+  trained: OwnFit | null;
+  verdict: string;
+}
+
+/** The SAE. `labels`: where its labels come from. */
+export interface Dictionary {
+  name: string;
+  layer: number;
+  features: number;
+  notes: string[];
+  labels: string;
+}
+
+/** The view's data. `left_out`: positions that rankings leave out; `quality`: how well the SAE rebuilds the states. */
+export interface FeaturePayload {
+  model: string;
+  prompt: string;
+  answer: string;
+  finished: boolean;
+  notes: string[];
+  image: Picture;
+  seen: number[];
+  grids: Grid[];
+  regions: Region[];
+  tokens: Tokens;
+  where: string;
+  looked_at: number;
+  active: number;
+  features: FeatureItem[];
+  schema: string;
+  run: string | null;
+  left_out: number[];
+  sae: Dictionary;
+  quality: Fit[];
+  rank_by: string;
+  limits: string;
+}
+
+/** Chosen patches: [row, column] pairs of one grid. */
+export interface PatchPlace {
+  patches: number[][];
+  grid: number;
+}
+
+/** One edit of the list. `value` is in its `unit`; `max` and `active`: its largest activation on the picture and its patches there, if known. */
+export interface EditItem {
+  sae: string;
+  layer: number | null;
+  feature: number;
+  label: string;
+  unit: string;
+  value: number;
+  where: string | PatchPlace;
+  max: number | null;
+  active: number[][];
+  on: boolean;
+}
+
+/** One edit of the list. `value` is in its `unit`; `max` and `active`: its largest activation on the picture and its patches there, if known. */
+export interface EditItem {
+  sae: string;
+  layer: number | null;
+  feature: number;
+  label: string;
+  unit: string;
+  value: number;
+  where: string | PatchPlace;
+  max: number | null;
+  active: number[][];
+  on: boolean;
+}
+
+/** The picture that edits may be placed on. */
+export interface EditScene {
+  image: Picture;
+  seen: number[];
+  grids: Grid[];
+}
+
+/** Edits that are known to work, offered by name. */
+export interface EditPreset {
+  name: string;
+  note: string;
+  edits: EditItem[];
+}
+
+/** Edits published for another model, in words. */
+export interface PublishedEdits {
+  model: string;
+  text: string;
+}
+
+/** The SAE that is searched. */
+export interface EditorSae {
+  name: string;
+  layer: number;
+  features: number;
+}
+
+/** The editor's data. `swept`: the index of the edit that a sweep varies. */
+export interface EditsPayload {
+  schema: string;
+  run: string | null;
+  model: string;
+  scene: EditScene | null;
+  edits: EditItem[];
+  swept: number;
+  presets: EditPreset[];
+  published: PublishedEdits[];
+  sae: EditorSae | null;
+}
+
+/** How both answers were generated. */
+export interface Settings {
+  max_new_tokens: number;
+  temperature: number;
+  seed: number;
+}
+
+/** `finished`: None while it grows. */
+export interface AnswerText {
+  text: string;
+  finished: boolean | null;
+}
+
+/** A piece of both answers; `op`: equal, replace, delete or insert. */
+export interface DiffPiece {
+  op: string;
+  plain: string;
+  steered: string;
+}
+
+/** Probability of a word at each token of the plain answer. */
+export interface WordChance {
+  word: string;
+  plain: number[];
+  steered: number[];
+}
+
+/** What an edit pushes along: a feature with its label, "" where it has none, or a vector with its name. */
+export interface Direction {
+  label: string;
+  feature: number | null;
+  sae: string | null;
+  layer: number;
+}
+
+/** One edit and what it did: `fired` at how many positions, and how far it moved the states there, `relative` to their length. */
+export interface EditOutcome {
+  label: string;
+  feature: number | null;
+  sae: string | null;
+  layer: number;
+  unit: string;
+  value: number;
+  where: string;
+  fired: number;
+  absolute: number;
+  relative: number;
+}
+
+/** One value of a sweep. While it is answered, all but `value` and `answer` are None. `kl`: the mean over the answer. */
+export interface SweepPoint {
+  value: number;
+  answer: string;
+  finished: boolean | null;
+  diff: DiffPiece[] | null;
+  kl: number | null;
+  relative: number | null;
+}
+
+/** A sweep. `state`: running, stopped or done; `others`: how many edits stay unchanged; `current`: the value that the pair beside it has. */
+export interface SweepPayload {
+  label: string;
+  feature: number | null;
+  sae: string | null;
+  layer: number;
+  state: string;
+  unit: string;
+  others: number;
+  current: number | null;
+  points: SweepPoint[];
+}
+
+/** The view's data. `state`: running, stopped or done; what is only known at the end is None before. */
+export interface SteerPayload {
+  schema: string;
+  run: string | null;
+  state: string;
+  model: string;
+  prompt: string;
+  settings: Settings;
+  notes: string[];
+  plain: AnswerText;
+  steered: AnswerText;
+  diff: DiffPiece[] | null;
+  tokens: string[] | null;
+  kl: number[] | null;
+  words: WordChance[] | null;
+  edits: EditOutcome[] | null;
+  sweep: SweepPayload | null;
+}

@@ -1,0 +1,30 @@
+"""The types that the browser code is checked against are those of the Python payloads."""
+
+from __future__ import annotations
+
+from interp.web.payloads.edits import EditItem, EditsPayload
+from interp.web.payloads.features import FeatureItem, FeaturePayload
+from interp.web.payloads.lens import LensPayload
+from interp.web.payloads.steer import SteerPayload, SweepPayload, SweepPoint
+from tests.web import edits_payload, feature_payload, lens_payload, steer_payload
+from tests.web.typescript import FILE, declarations
+
+
+def test_the_declarations_for_the_browser_are_up_to_date():
+    assert FILE.read_text(encoding="utf-8") == declarations(), "run: python -m tests.web.typescript"
+
+
+def test_the_payloads_made_up_for_tests_have_the_same_fields_as_real_ones():
+    def differing(made, declared):
+        return set(made) ^ set(declared.__annotations__)
+
+    # Views also read payloads without these two.
+    optional = {"run", "regions"}
+    assert differing(lens_payload.payload(), LensPayload) <= optional
+    assert differing(feature_payload.payload(), FeaturePayload) <= optional
+    assert not differing(feature_payload.payload()["features"][0], FeatureItem)
+    assert not differing(edits_payload.payload(), EditsPayload)
+    assert not differing(edits_payload.chip(), EditItem)
+    assert not differing(steer_payload.payload(), SteerPayload)
+    assert not differing(steer_payload.sweep(), SweepPayload)
+    assert not differing(steer_payload.sweep()["points"][0], SweepPoint)
