@@ -119,6 +119,7 @@ def payload(
         "model": "emoji-llava",
         "prompt": "Describe the image.",
         "answer": "a dog and a pizza.",
+        "finished": True,
         "notes": [],
         "image": {"src": data_url(scene(width, height)), "width": width, "height": height},
         "seen": seen,
