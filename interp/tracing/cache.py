@@ -1,34 +1,41 @@
-"""The most recent traces, by what they are of. Knows models and pictures; knows nothing of what is done with a trace."""
+"""The most recent traces, found again by what they were made from."""
 
 import functools
 import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from os import PathLike
+from typing import Any
 
-from ..vision.images import open_image
+from PIL import Image
+
+from ..models.identity import state_key
+from ..models.vlm import Vlm
+from ..validation import instance
+from ..vision.images import OpenedImage, open_image, read_file
 from .trace import Trace
 
-if TYPE_CHECKING:
-    from ..models.vlm import Vlm
+_ROWS = 256  # of a picture that are hashed at a time, so that it is not copied as a whole
 
 
 class TraceCache:
     """The most recent traces, up to a number of bytes. A second look at the same input costs no forward.
 
-    Keyed by the model's identity and revision, the picture's content, the prompt and the generation settings. Safe for threads; two that ask
-    for the same trace at once compute it once, for the model's lock makes the second wait and look again.
+    Everything that a trace holds is counted; the newest stays even where it alone is over the limit. A trace is found again by the model and
+    its state (see `models.identity.state_key`), the pixels and notes of the picture, the prompt and the generation settings. One whose tensors
+    were changed by a caller is computed again. Safe for threads: two that ask for the same trace at once compute it once, for the model's lock
+    makes the second wait and look again.
     """
 
     def __init__(self, max_bytes: int = 1 << 30) -> None:
         self.max_bytes = max_bytes
-        self._traces: OrderedDict[tuple[Any, ...], Trace] = OrderedDict()
+        self._traces: OrderedDict[tuple[Any, ...], tuple[Trace, tuple[int, ...]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(
         self,
-        vlm: "Vlm",
+        vlm: Vlm,
         image: Any,
         prompt: str,
         *,
@@ -41,32 +48,56 @@ class TraceCache:
 
         `run(vlm.trace, ...)` is called instead of `vlm.trace(...)` where the model is run elsewhere.
         """
-        opened = open_image(image)
-        digest = hashlib.sha256(repr(opened.image.size).encode() + opened.image.tobytes()).hexdigest()
-        key = (vlm.key, digest, prompt, repr(max_new_tokens), answer)  # repr: a wrong True must not find the trace of 1
+        instance("vlm", vlm, Vlm, "a Vlm, as interp.load(...) returns")
+        file = read_file(image) if isinstance(image, str | PathLike) else image if isinstance(image, bytes) else None
+        opened = open_image(image if file is None else file)
+        # repr: a wrong True must not find the trace of 1, and what cannot be hashed must reach `trace`, which refuses it
+        key = (vlm.key, _digest(opened), repr(prompt), repr(max_new_tokens), repr(answer))
         with vlm.lock:
-            with self._lock:
-                trace = self._traces.get(key)
-                if trace is not None:
-                    self._traces.move_to_end(key)
+            trace = self._find((state_key(vlm), *key))
             if trace is None:
                 made = functools.partial(run, vlm.trace) if run else vlm.trace
                 trace = made(opened, prompt, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
-                self._keep(key, trace)
+                if file is not None:
+                    trace.store_image_as(file)
+                self._keep((state_key(vlm), *key), trace)  # a first forward may settle weights in their final form
             elif on_text:
                 on_text(trace.answer)
         return trace
 
+    def _find(self, key: tuple[Any, ...]) -> Trace | None:
+        with self._lock:
+            trace, version = self._traces.get(key, (None, ()))
+            if trace is None:
+                return None
+            if trace.version != version:
+                del self._traces[key]
+                return None
+            self._traces.move_to_end(key)
+            return trace
+
     def _keep(self, key: tuple[Any, ...], trace: Trace) -> None:
         with self._lock:
-            self._traces[key] = trace
+            self._traces[key] = trace, trace.version
             while self.nbytes > self.max_bytes and len(self._traces) > 1:
                 self._traces.popitem(last=False)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the residual streams held now."""
-        return sum(trace.states.nbytes for trace in self._traces.values())
+        """Bytes held by the traces."""
+        return sum(trace.nbytes for trace, _ in self._traces.values())
 
     def __len__(self) -> int:
         return len(self._traces)
+
+
+def _digest(opened: OpenedImage) -> str:
+    image, notes = opened
+    digest = hashlib.sha256(repr((image.size, notes)).encode())
+    for top in range(0, image.height, _ROWS):
+        digest.update(_rows(image, top).tobytes())
+    return digest.hexdigest()
+
+
+def _rows(image: Image.Image, top: int) -> Image.Image:
+    return image.crop((0, top, image.width, min(top + _ROWS, image.height)))

@@ -1,33 +1,27 @@
-"""One generation with everything captured: its tokens, its picture, every layer's residual stream; saved and loaded.
+"""One generation with everything captured: its tokens, its picture, the residual stream of every layer."""
 
-Knows nothing of how it was made (`recording`), and of lenses and pages.
-"""
-
-import io
-import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from os import PathLike
+from typing import Any, Literal, cast, get_args
 
-import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ..errors import InterpError
-from ..validation import index, one_of
+from ..models.identity import Fingerprint, fingerprint, mismatch
+from ..models.vlm import Vlm
+from ..validation import index, instance, one_of
 from ..vision.grids import PatchGrid, Region
-
-if TYPE_CHECKING:
-    from os import PathLike
-
-    from ..models.vlm import Vlm
+from ..vision.images import open_image
+from ..vision.stored import StoredImage
+from .trace_file import Contents, png, read, write
 
 EMBED = -1
 """The pseudo-layer that enters block 0: token embeddings, and the projected picture at the image positions."""
 
-SCHEMA = "llava-microscope/trace/1"
 Kind = Literal["image", "separator", "prompt", "answer", "special"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_TOKEN_BYTES = 300  # of one Token with its text, about
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,7 @@ class Trace:
     """
 
     image: Image.Image
-    """The picture, upright and in RGB."""
+    """The picture, upright and in RGB; a copy of it at each look."""
     prompt: str
     answer: str
     """The generated (or given) text, without special tokens."""
@@ -76,7 +70,7 @@ class Trace:
     tokens: tuple[Token, ...]
     grids: tuple[PatchGrid, ...]
     views: tuple[Image.Image, ...]
-    """What each grid's encoder saw, de-normalised."""
+    """What each grid's encoder saw, de-normalised; copies at each look."""
     states: torch.Tensor
     """[layers + 1, T, d] on the CPU in the model's own dtype: `EMBED` first, then the output of each block before the final norm."""
     model_name: str
@@ -84,7 +78,9 @@ class Trace:
     """What had to be decided about the picture."""
     regions: tuple[Region, ...] = ()
     """Image tokens that have no place on a grid, by the part of the picture that they read."""
-    _vlm: "Vlm | None" = field(default=None, repr=False)
+    _vlm: Vlm | None = field(default=None, repr=False)
+    _weights: Fingerprint | None = field(default=None, repr=False)
+    """Of a saved trace: the fingerprint of its model."""
 
     @property
     def n_layers(self) -> int:
@@ -92,7 +88,7 @@ class Trace:
         return self.states.shape[0] - 1
 
     @property
-    def vlm(self) -> "Vlm":
+    def vlm(self) -> Vlm:
         """The model of this trace. Raises InterpError if it was loaded from a file without one."""
         if self._vlm is None:
             raise InterpError(
@@ -114,60 +110,120 @@ class Trace:
         _check_kinds(kinds)
         return [i for i, token in enumerate(self.tokens[:-1]) if token.kind in kinds]
 
-    def save(self, path: "str | PathLike[str]") -> None:
-        """Write everything but the model into one safetensors file."""
-        tensors = {"states": self.states.contiguous(), "image": _png(self.image)}
-        for g, (grid, view) in enumerate(zip(self.grids, self.views, strict=True)):
-            tensors |= {f"grid{g}.positions": grid.positions.contiguous(), f"grid{g}.boxes": grid.boxes, f"grid{g}.view": _png(view)}
-        tensors |= {f"region{r}.positions": region.positions.contiguous() for r, region in enumerate(self.regions)}
-        about = {
-            "schema": SCHEMA,
-            "prompt": self.prompt,
-            "answer": self.answer,
-            "finished": self.finished,
-            "model_name": self.model_name,
-            "notes": self.notes,
-            "grids": [grid.name for grid in self.grids],
-            "regions": [[region.name, region.box] for region in self.regions],
-            "tokens": [[token.id, token.text, token.kind] for token in self.tokens],
-        }
-        save_file(tensors, path, metadata={"trace": json.dumps(about)})
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Width and height of `image`, without decoding it."""
+        return self._stored_image.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that this trace holds, its model and what was computed from it apart."""
+        grids = sum(grid.positions.nbytes + grid.boxes.nbytes for grid in self.grids)
+        regions = sum(region.positions.nbytes for region in self.regions)
+        pictures = self._stored_image.nbytes + sum(view.nbytes for view in vars(self)["views"])
+        return self.states.untyped_storage().nbytes() + grids + regions + pictures + _TOKEN_BYTES * len(self.tokens)
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Changes when a tensor of this trace is changed in place, as far as torch counts it (not through numpy or `.data`)."""
+        tensors = [self.states, *(tensor for grid in self.grids for tensor in (grid.positions, grid.boxes))]
+        tensors += [region.positions for region in self.regions]
+        return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors)  # noqa: SLF001 - there is no public name for it
+
+    def store_image_as(self, file: bytes) -> None:
+        """Keep `image` as the file it was read from, where that is much smaller than its pixels."""
+        vars(self)["image"] = self._stored_image.as_file(file)
+
+    @property
+    def _stored_image(self) -> StoredImage:
+        stored: StoredImage = vars(self)["image"]
+        return stored
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything but the model into one safetensors file. Raises InterpError where it cannot be written."""
+        contents = Contents(
+            image=png(self.image),
+            prompt=self.prompt,
+            answer=self.answer,
+            finished=self.finished,
+            tokens=[(token.id, token.text, token.kind) for token in self.tokens],
+            grids=self.grids,
+            views=self.views,
+            states=self.states,
+            model_name=self.model_name,
+            notes=self.notes,
+            regions=self.regions,
+            weights=self._weights if self._vlm is None else fingerprint(self._vlm),
+        )
+        write(path, contents)
 
     @classmethod
-    def load(cls, path: "str | PathLike[str]", vlm: "Vlm | None" = None) -> "Trace":
-        """Read what `save` wrote. `vlm`, the model it was made with, is needed for a lens, not for looking at tokens and states."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["trace"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise InterpError(f"{path!s} is no saved trace ({error}).") from error
-        except FileNotFoundError as error:
-            raise InterpError(f"There is no trace at {path!s}.") from error
-        except OSError as error:
-            raise InterpError(f"The trace at {path!s} cannot be read ({error}).") from error
-        if about["schema"] != SCHEMA:
-            raise InterpError(f"{path!s} holds {about['schema']!r}; this version reads {SCHEMA!r}.")
-        if vlm is not None and (vlm.n_layers, vlm.d_model) != (tensors["states"].shape[0] - 1, tensors["states"].shape[2]):
-            raise InterpError(
-                f"The trace in {path!s} was made with {about['model_name']!r} "
-                f"({tensors['states'].shape[0] - 1} layers, width {tensors['states'].shape[2]}), not with {vlm.name!r} "
-                f"({vlm.n_layers} layers, width {vlm.d_model})."
-            )
-        names = about["grids"]
-        return cls(
-            image=_picture(tensors["image"]),
-            prompt=about["prompt"],
-            answer=about["answer"],
-            finished=about["finished"],
-            tokens=tuple(Token(*token) for token in about["tokens"]),
-            grids=tuple(PatchGrid(name, tensors[f"grid{g}.positions"], tensors[f"grid{g}.boxes"]) for g, name in enumerate(names)),
-            views=tuple(_picture(tensors[f"grid{g}.view"]) for g in range(len(names))),
-            states=tensors["states"],
-            model_name=about["model_name"],
-            notes=tuple(about["notes"]),
-            regions=tuple(Region(name, tensors[f"region{r}.positions"], (*box,)) for r, (name, box) in enumerate(about.get("regions", []))),
+    def load(cls, path: str | PathLike[str], vlm: Vlm | None = None) -> "Trace":
+        """Read what `save` wrote. `vlm`, the model it was made with, is needed for a lens, not for looking at tokens and states.
+
+        Raises InterpError for a missing or damaged file, and for another model than the trace's, also one of the same size.
+        """
+        if vlm is not None:
+            instance("vlm", vlm, Vlm, "a Vlm, as interp.load(...) returns")
+        found = read(path, KINDS)
+        if vlm is not None:
+            _check_model(str(path), found, vlm)
+        trace = cls(
+            image=open_image(found.image).image,
+            prompt=found.prompt,
+            answer=found.answer,
+            finished=found.finished,
+            tokens=tuple(Token(number, text, cast("Kind", kind)) for number, text, kind in found.tokens),
+            grids=found.grids,
+            views=found.views,
+            states=found.states,
+            model_name=found.model_name,
+            notes=found.notes,
+            regions=found.regions,
             _vlm=vlm,
+            _weights=found.weights,
+        )
+        trace.store_image_as(found.image)
+        return trace
+
+
+class _Pictures:
+    """The fields `image` and `views` of a trace: kept as bytes and decoded at each look, so that nothing done to a picture reaches the trace."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, trace: Trace | None, owner: type[Trace]) -> Any:
+        if trace is None:
+            raise AttributeError(self._name)  # as for any other field: a class has no value of it
+        kept = vars(trace)[self._name]
+        return kept.open() if isinstance(kept, StoredImage) else tuple(each.open() for each in kept)
+
+    def __set__(self, trace: Trace, value: Image.Image | tuple[Image.Image, ...]) -> None:
+        kept = StoredImage.of(value) if isinstance(value, Image.Image) else tuple(map(StoredImage.of, value))
+        vars(trace)[self._name] = kept
+
+
+for _name in ("image", "views"):  # after the class: a field's value in the class would be taken for its default
+    setattr(Trace, _name, _Pictures(_name))
+
+
+def _check_model(path: str, found: Contents, vlm: Vlm) -> None:
+    """Raise InterpError unless this is the model of a saved trace, as far as can be told."""
+    n_layers, d_model = len(found.states) - 1, found.states.shape[2]
+    made = f"The trace in {path} was made with {found.model_name!r}"
+    if (vlm.n_layers, vlm.d_model) != (n_layers, d_model):
+        raise InterpError(
+            f"{made} ({n_layers} layers, width {d_model}), not with {vlm.name!r} ({vlm.n_layers} layers, width {vlm.d_model}). "
+            "Load it with its own model, or without one."
+        )
+    if found.weights is None:  # saved by an earlier version
+        return
+    differs = mismatch(found.weights, vlm)
+    if differs or (differs == "" and found.model_name not in vlm.names):
+        raise InterpError(
+            f"{made}, and the weights of {vlm.name!r} are others{differs and f' (such as {differs})'}. "
+            "Load it with its own model, or without one."
         )
 
 
@@ -178,14 +234,4 @@ def checked_layer(layer: object, model_name: str, n_layers: int) -> int:
 
 def _check_kinds(kinds: tuple[object, ...]) -> None:
     for kind in kinds:
-        one_of("kind", kind, get_args(Kind))
-
-
-def _png(image: Image.Image) -> torch.Tensor:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return torch.from_numpy(np.frombuffer(buffer.getvalue(), dtype=np.uint8).copy())
-
-
-def _picture(png: torch.Tensor) -> Image.Image:
-    return Image.open(io.BytesIO(png.numpy().tobytes())).convert("RGB")
+        one_of("kind", kind, KINDS)

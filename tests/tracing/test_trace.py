@@ -1,13 +1,11 @@
-import dataclasses
 import itertools
 import threading
 
 import pytest
 import torch
-from PIL import Image
 
 import interp
-from interp import EMBED, InterpError, Trace, TraceCache
+from interp import EMBED, InterpError
 from tests import tiny
 from tests.conftest import PROMPT
 
@@ -215,142 +213,12 @@ def test_a_layer_that_is_passed_over_is_an_error(vlm, picture, monkeypatch):
         vlm.trace(picture, PROMPT, max_new_tokens=2)
 
 
-@pytest.mark.parametrize("name", ["crop", "interleave"])
-def test_save_and_load(load, picture, name, tmp_path):
-    vlm = load(name)
-    trace = vlm.trace(picture, PROMPT, answer="dog é 🐶")
-    noted = dataclasses.replace(trace, notes=("a note",))
-    noted.save(tmp_path / "run.trace")
-    again = Trace.load(tmp_path / "run.trace", vlm)
-    assert same(again, trace)
-    for field in ("prompt", "finished", "model_name"):
-        assert getattr(again, field) == getattr(trace, field)
-    assert again.notes == ("a note",)
-    assert again.image.tobytes() == trace.image.tobytes()
-    assert [view.tobytes() for view in again.views] == [view.tobytes() for view in trace.views]
-    assert torch.equal(again.grids[0].positions, trace.grids[0].positions)
-    assert torch.equal(again.grids[0].boxes, trace.grids[0].boxes)
-    assert again.grids[0].name == trace.grids[0].name
-    assert torch.equal(interp.logit_lens(again).probs, interp.logit_lens(trace).probs)
-    with pytest.raises(InterpError, match="without its model"):
-        _ = Trace.load(str(tmp_path / "run.trace")).vlm
-
-
-def test_files_that_are_no_trace(checkpoint, tmp_path, trace, emoji_vlm):
-    (tmp_path / "text").write_text("no trace")
-    for path, message in (
-        (tmp_path / "text", "no saved trace"),
-        (f"{checkpoint('crop')}/model.safetensors", "no saved trace"),  # the right kind of file with something else in it
-        (tmp_path / "missing", "no trace at"),
-        (tmp_path, "trace"),
-    ):
-        with pytest.raises(InterpError, match=message):
-            Trace.load(path)
-    trace.save(tmp_path / "run.trace")
-    with pytest.raises(InterpError, match="was made with"):
-        Trace.load(tmp_path / "run.trace", emoji_vlm)
-    cut = (tmp_path / "run.trace").read_bytes()[:-100]
-    (tmp_path / "cut").write_bytes(cut)
-    with pytest.raises(InterpError, match="no saved trace"):
-        Trace.load(tmp_path / "cut")
-
-
 def test_text_grows_and_ends_with_the_answer(vlm, picture, trace):
     seen = []
     vlm.trace(picture, PROMPT, max_new_tokens=6, on_text=seen.append)
     assert len(seen) == 6
     assert all(later.startswith(earlier) and len(later) > len(earlier) for earlier, later in itertools.pairwise(seen))
     assert seen[-1] == trace.answer
-
-
-@pytest.fixture
-def runs(vlm):
-    """One entry for every forward of the decoder."""
-    calls = []
-    decoder = vlm.model.get_decoder()
-    handle = decoder.register_forward_pre_hook(lambda *_: calls.append(1))
-    yield calls
-    handle.remove()
-
-
-def test_a_second_look_runs_nothing(vlm, picture, runs):
-    cache = TraceCache()
-    first = cache.get(vlm, picture, PROMPT, max_new_tokens=3)
-    assert len(runs) == 3
-    seen = []
-    again = cache.get(vlm, picture.copy(), PROMPT, max_new_tokens=3, on_text=seen.append)
-    assert again is first
-    assert seen == [first.answer]
-    assert len(runs) == 3
-    assert len(cache) == 1
-
-
-def test_what_makes_a_trace_another_one(vlm, load, picture):
-    cache = TraceCache()
-    base = {"vlm": vlm, "image": picture, "prompt": PROMPT, "max_new_tokens": 2}
-    one_pixel = picture.copy()
-    one_pixel.putpixel((5, 5), (0, 0, 0))
-    turned = Image.frombytes("RGB", picture.size[::-1], picture.tobytes())  # the same bytes in another shape
-    twin = interp.Vlm(load("crop").model, load("crop").processor)  # could have been patched by its owner
-    changes = [
-        {},
-        {"image": one_pixel},
-        {"image": turned},
-        {"prompt": PROMPT + " "},
-        {"max_new_tokens": 3},
-        {"answer": "dog"},
-        {"answer": "cat"},
-        {"vlm": load("pad")},
-        {"vlm": twin},
-    ]
-    traces = [cache.get(**base | change) for change in changes]
-    assert len({id(trace) for trace in traces}) == len(cache) == len(changes)
-    assert all(cache.get(**base | change) is trace for change, trace in zip(changes, traces, strict=True))
-
-
-def test_a_cached_file_is_known_by_its_content(vlm, picture, tmp_path):
-    cache = TraceCache()
-    picture.save(tmp_path / "a.png")
-    first = cache.get(vlm, tmp_path / "a.png", PROMPT, max_new_tokens=1)
-    assert cache.get(vlm, picture, PROMPT, max_new_tokens=1) is first
-    tiny.noise(50, 50, 3).save(tmp_path / "a.png")
-    assert cache.get(vlm, tmp_path / "a.png", PROMPT, max_new_tokens=1) is not first
-
-
-def test_notes_survive_the_cache(vlm):
-    clear = Image.new("RGBA", (60, 60), (0, 0, 0, 0))
-    assert "Transparent" in TraceCache().get(vlm, clear, PROMPT, max_new_tokens=1).notes[0]
-    assert "Transparent" in vlm.trace(clear, PROMPT, max_new_tokens=1).notes[0]
-
-
-def test_the_cache_is_bounded_in_bytes_and_forgets_the_least_recent(vlm, picture, runs):
-    size = TraceCache().get(vlm, picture, PROMPT, answer="dog").states.nbytes
-    cache = TraceCache(max_bytes=2 * size)
-    words = {word: cache.get(vlm, picture, PROMPT, answer=word) for word in ("dog", "cat")}
-    assert cache.nbytes == 2 * size
-    cache.get(vlm, picture, PROMPT, answer="dog")  # now "cat" is the least recent
-    cache.get(vlm, picture, PROMPT, answer="tree")
-    assert cache.nbytes <= 2 * size
-    runs.clear()
-    assert cache.get(vlm, picture, PROMPT, answer="dog") is words["dog"]
-    assert not runs
-    assert cache.get(vlm, picture, PROMPT, answer="cat") is not words["cat"]
-    assert runs
-    tight = TraceCache(max_bytes=1)
-    for word in ("dog", "cat"):
-        tight.get(vlm, picture, PROMPT, answer=word)
-        assert len(tight) == 1  # the newest stays, whatever its size
-
-
-def test_what_failed_is_not_kept(vlm, picture):
-    cache = TraceCache()
-    for arguments in ({"prompt": ""}, {"prompt": PROMPT, "max_new_tokens": 0}):
-        with pytest.raises(InterpError):
-            cache.get(vlm, picture, **arguments)
-    assert len(cache) == 0
-    cache.get(vlm, picture, PROMPT, max_new_tokens=1)
-    with pytest.raises(InterpError, match="max_new_tokens is True"):  # though True == 1
-        cache.get(vlm, picture, PROMPT, max_new_tokens=True)
 
 
 def in_threads(*tasks):
@@ -383,10 +251,3 @@ def test_threads_get_the_results_they_would_get_alone(vlm):
         assert same(trace, other)
         assert torch.equal(probs, other_probs)
         assert torch.equal(dog, other_dog)
-
-
-def test_threads_that_ask_for_the_same_trace_share_one_generation(vlm, picture, runs):
-    cache = TraceCache()
-    traces = in_threads(*[lambda: cache.get(vlm, picture, PROMPT, max_new_tokens=3)] * 4)
-    assert all(trace is traces[0] for trace in traces)
-    assert len(runs) == 3

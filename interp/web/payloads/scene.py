@@ -75,7 +75,7 @@ def scene(trace: Trace) -> Scene:
         "finished": trace.finished,
         "notes": list(trace.notes),
         "image": _data_url(trace.image),
-        "seen": list(trace.grids[0].seen) if trace.grids else [0, 0, *trace.image.size],
+        "seen": list(trace.grids[0].seen) if trace.grids else [0, 0, *trace.image_size],
         "grids": [
             {
                 "name": grid.name,
