@@ -136,10 +136,15 @@ class Sae:
         return retry_on_oom(lambda less: self._encode(states, less), _LOWER)
 
     def _encode(self, states: torch.Tensor, less: int) -> SparseActs:
+        keep = _TopK(len(states), self.k, states.device) if self.k is not None else _Positive(len(states))
+        shift, scale = self._fill(keep, states, less)
+        return SparseActs(*keep.entries(), shift.cpu(), scale.cpu())
+
+    def _fill(self, keep: "_TopK | _Positive", states: torch.Tensor, less: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hand every feature's activations to `keep`, block by block; returns shift and scale [T, 1] of the normalisation."""
         x, shift, scale = self._normalised(states.float())
         if self.subtract_b_dec:
             x = x - self.b_dec.to(x)
-        keep = _TopK(len(x), self.k, x.device) if self.k is not None else _Positive(len(x))
         width = max(1, self._block(len(x)) // less)
         buffer = torch.empty(len(x) * width, device=x.device)
         for start in range(0, self.d_sae, width):
@@ -147,7 +152,20 @@ class Sae:
             columns = block.stop - start
             out = buffer[: len(x) * columns].view(len(x), columns)
             keep.add(start, self._activate(torch.mm(x, self.W_enc[:, block].to(x), out=out), block))
-        return SparseActs(*keep.entries(), shift.cpu(), scale.cpu())
+        return shift, scale
+
+    @torch.inference_mode()
+    def kept(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a TopK SAE keeps of `states` [T, d_in]: features (int64) and activations (float32), each [T, k], on the device of `states`.
+
+        The same choice as that of `encode`, and it costs as much: the whole encoder is read, in blocks where it lies on another device or in
+        another dtype.
+        """
+        self._check(states)
+        assert self.k is not None
+        keep = _TopK(len(states), self.k, states.device)
+        self._fill(keep, states)
+        return keep.features, keep.values
 
     @torch.inference_mode()
     def decode(self, acts: SparseActs) -> torch.Tensor:
@@ -177,7 +195,7 @@ class Sae:
     def only(self, feature: int, device: torch.device) -> "Sae":
         """This one feature by itself, in float32 on `device`: all that steering needs to read and to write it.
 
-        A TopK SAE becomes a ReLU one: whether the feature is among a token's k largest cannot be told without all the others.
+        A TopK SAE becomes a ReLU one, since one feature alone cannot tell whether it is among the k largest; `kept` can.
         """
         feature = self.check(feature)
         instance("device", device, torch.device, "a torch.device")
@@ -298,20 +316,20 @@ class _TopK:
 
     def __init__(self, tokens: int, k: int, device: torch.device) -> None:
         self._k = k
-        self._values = torch.zeros(tokens, 0, device=device)
-        self._features = torch.zeros(tokens, 0, dtype=torch.int64, device=device)
+        self.values = torch.zeros(tokens, 0, device=device)
+        self.features = torch.zeros(tokens, 0, dtype=torch.int64, device=device)
 
     def add(self, start: int, activations: torch.Tensor) -> None:
         """Take the activations [T, block] of the features from `start` on."""
         values, features = activations.topk(min(self._k, activations.shape[1]), sorted=False)
-        values, features = torch.cat([self._values, values], 1), torch.cat([self._features, features + start], 1)
-        self._values, best = values.topk(min(self._k, values.shape[1]), sorted=False)
-        self._features = features.gather(1, best)
+        values, features = torch.cat([self.values, values], 1), torch.cat([self.features, features + start], 1)
+        self.values, best = values.topk(min(self._k, values.shape[1]), sorted=False)
+        self.features = features.gather(1, best)
 
     def entries(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(offsets, features, values) in order of tokens, then features."""
-        features, order = self._features.cpu().sort(dim=1)
-        values = self._values.cpu().gather(1, order)
+        features, order = self.features.cpu().sort(dim=1)
+        values = self.values.cpu().gather(1, order)
         active = values > 0
         offsets = F.pad(active.sum(1).cumsum(0), (1, 0))
         return offsets.int(), features[active].int(), values[active]

@@ -17,7 +17,7 @@ from ..tracing.record import greedy, tokens_of
 from ..tracing.trace import Prompt
 from ..validation import finite_number, function, instance, sequence, text, whole_number
 from .edit_hooks import EditEffect, EditHooks
-from .edits import Edit, Scale
+from .edits import Edit, Scale, positions_of
 from .generation import Answer, Noise, Stop, Stream, answer_of, not_finite, repeated, rows_at_once
 from .results import SteeringResult
 
@@ -105,7 +105,7 @@ class SteeringBatch:
                     reference = logs
                 found.append(_Reading.of(logs, reference, words, rows[len(found)]))
             del first, cache  # the next batch needs the room
-        notes = inputs.notes + _notes(sets[0], vlm)
+        notes = inputs.notes + _notes(sets[0], vlm, prompt, scales)
         plain, *others = found
         return [
             SteeringResult(
@@ -175,6 +175,18 @@ class _Reading:
         return cls(tuple(kl.tolist()), {word: tuple(logs[:, ids].exp().sum(-1).tolist()) for word, ids in words.items()})
 
 
-def _notes(edits: Sequence[Edit], vlm: "Vlm") -> tuple[str, ...]:
+def _notes(edits: Sequence[Edit], vlm: "Vlm", prompt: Prompt, scales: dict[int, Scale | None]) -> tuple[str, ...]:
+    """What warns the reader of these edits: SAEs of other models, and edits that nothing reads."""
     saes = {id(edit.sae): edit.sae for edit in edits if edit.sae is not None}.values()
-    return tuple(dict.fromkeys(note for sae in saes for note in sae.notes_for(vlm.names)))
+    notes = [note for sae in saes for note in sae.notes_for(vlm.names)]
+    last = vlm.n_layers - 1
+    for edit in edits:
+        scale = scales[edit.at]
+        if edit.at == last and scale is not None:
+            inside, on_answer = positions_of(edit, prompt, scale)
+            if not on_answer and prompt.length - 1 not in inside:
+                notes.append(
+                    f"{edit.name} is edited after the last layer ({last}), at positions that predict no token of the answer: the answer and its "
+                    "probabilities cannot change. Choose an earlier layer, or where='answer'."
+                )
+    return tuple(dict.fromkeys(notes))

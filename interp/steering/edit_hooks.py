@@ -1,7 +1,4 @@
-"""The edits of a batch as hooks: which rows, which positions, how far each was pushed.
-
-Knows edits and the layers of a model; knows nothing of generation.
-"""
+"""The edits of a batch as hooks: which rows and positions they act on, and how far each pushed them."""
 
 import functools
 import math
@@ -14,7 +11,7 @@ import torch
 from ..errors import InterpError
 from ..models.hooks import Hooks
 from ..tracing.trace import Prompt
-from .edits import Edit, Push, Scale, positions_of
+from .edits import Edit, Kept, Push, Scale, positions_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,11 +27,11 @@ class EditEffect:
 
     edit: Edit
     fired: int
-    """How many positions it changed, prompt and answer steps together."""
+    """Positions whose state it changed, in the model's dtype, prompt and answer steps together. 0 where the state already was as asked."""
     absolute: float
-    """Mean length of the change, |dh|."""
+    """Mean length of the change over these positions, |dh|; 0 where there are none."""
     relative: float
-    """Mean of |dh| / |h|, h before the change."""
+    """Mean of |dh| / |h| over the same positions, h before the change."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -92,12 +89,13 @@ class EditHooks:
         if scale is None:
             scale = self._scales[layer] = Scale.of(self._prompt, hidden[0, : self._prompt.length])
         change: torch.Tensor | None = None
+        kept: dict[Any, Kept] = {}
         for move in self._moves:
             if move.edit.at == layer:
                 columns = move.columns(self._prompt, scale, start, length)
                 if len(columns):
                     change = torch.zeros(hidden.shape, device=hidden.device) if change is None else change
-                    move.apply(hidden, change, columns, scale, start)
+                    move.apply(hidden, change, columns, scale, start, kept)
         return None if change is None else (hidden + change).to(hidden.dtype)  # summed in float32 at least
 
     def applied(self, lengths: Sequence[int]) -> list[tuple[EditEffect, ...]]:
@@ -123,7 +121,8 @@ class _Move:
         self._device = device
         self._push = Push(edit, device)
         self._place: tuple[list[int], bool] | None = None
-        self._calls: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self._calls: list[torch.Tensor] = []
+        """For each time it acted, in each row: positions changed, and sums over them of |dh| and of |dh| / |h|: [3, rows]."""
 
     def add(self, row: int, value: float) -> None:
         """One more row."""
@@ -143,28 +142,34 @@ class _Move:
         out = [position - start for position in inside if start <= position < start + length]
         return [*out, *range(max(prompt.length - start, 0), length)] if on_answer else out
 
-    def apply(self, hidden: torch.Tensor, change: torch.Tensor, columns: list[int], scale: Scale, start: int) -> None:
-        """Add to `change` what it does to `hidden`, both [rows of the batch, length, d]."""
+    def apply(
+        self, hidden: torch.Tensor, change: torch.Tensor, columns: list[int], scale: Scale, start: int, kept: dict[Any, Kept]
+    ) -> None:
+        """Add to `change` what it does to `hidden`, both [rows of the batch, length, d]. `kept`: what TopK SAEs keep of `hidden`, shared by moves."""
         device = hidden.device
         rows, values = self._batch
         at = torch.tensor(columns, device=device)
-        states = hidden[rows, at].float()
+        before = hidden[rows, at]
+        states = before.float()
         known = len(scale.norms)
         norms = torch.tensor([float(scale.norms[start + c]) if start + c < known else scale.text for c in columns], device=device)
-        delta = self._push.delta(states, values, norms)
+        key = (id(self._push.topk), *self.rows, None, *columns)
+        if self._push.topk is not None and key not in kept:
+            kept[key] = self._push.topk.kept(states.flatten(0, 1))
+        delta = self._push.delta(states, values, norms, kept.get(key))
         change.index_put_((rows, at), delta, accumulate=True)  # the same edit may stand twice in one row
-        length = delta.norm(dim=-1)
-        self._calls.append((len(columns), length.sum(1), (length / states.norm(dim=-1).clamp(min=_TINY)).sum(1)))
+        changed = ((states + delta).to(before.dtype) != before).any(dim=-1)
+        length = delta.norm(dim=-1).where(changed, 0.0)
+        self._calls.append(torch.stack([changed.float(), length, length / states.norm(dim=-1).clamp(min=_TINY)]).sum(-1))
 
     def applied(self, index: int, edit: Edit, steps: int) -> EditEffect:
         """What it did in its `index`-th row, whose answer has so many tokens; the batch may have gone on for others."""
         calls = self._calls[:steps]  # the first is the prompt, and the last token of an answer never enters the model
-        fired = sum(count for count, _, _ in calls)
-        absolute = float(torch.stack([lengths[index] for _, lengths, _ in calls]).sum())
-        relative = float(torch.stack([shares[index] for _, _, shares in calls]).sum())
+        changed, absolute, relative = torch.stack([call[:, index].double() for call in calls]).sum(0).tolist()
         if not math.isfinite(absolute):  # a norm takes squares of such states, and finds nothing left of them
             raise InterpError(
                 f"With {edit.unit} {edit.value:g} on {edit.name} the states are too large for the model to compute with. "
                 "Push less: a strength of 1 is already as long as the usual residual."
             )
-        return EditEffect(edit, fired, absolute / fired, relative / fired)
+        fired = round(changed)
+        return EditEffect(edit, fired, absolute / max(1, fired), relative / max(1, fired))

@@ -1,7 +1,6 @@
-"""Edit: one direction, pushed by so much, at some positions after one block; and the arithmetic of a push.
+"""Edit: a push along one direction, at some positions after one block; and the arithmetic of that push.
 
-The SAE's error stays in the state: an edit adds a multiple of one direction to it and never replaces it by a reconstruction. Knows states and
-directions; knows nothing of models and generation.
+The SAE's error stays in the state: an edit adds a multiple of one direction and never replaces the state by a reconstruction.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,8 @@ from ..tracing.trace import EMBED, Prompt
 from ..validation import as_whole, finite_number, instance, shown
 
 Unit = Literal["strength", "amount", "target"]
+Kept = tuple[torch.Tensor, torch.Tensor]
+"""What `Sae.kept` returns."""
 UNITS: tuple[Unit, ...] = ("strength", "amount", "target")
 
 
@@ -44,7 +45,9 @@ class Edit:
     - `strength`: adds this fraction of the layer's median residual norm in this very prompt (image and text tokens apart, BOS and sinks not
       counted, answer steps as text) along the normalised direction.
     - `amount`: adds this much activation, that is `amount * W_dec[feature]`; for a vector, `amount * vector`.
-    - `target`: sets the activation, h + (target - z) * W_dec[feature]; 0 ablates. For a vector, the projection onto its unit direction.
+    - `target`: sets the activation, h + (target - z) * W_dec[feature]; 0 ablates. z is the activation that `sae.encode` gives the state, so a
+      feature that a TopK SAE does not keep counts as 0; that choice reads the whole encoder at every edited step. For a vector, sets the
+      projection onto its unit direction.
 
     `where`: "all", "image", "prompt", "answer", or chosen tokens of the prompt as in `positions.select`: {"patches": [[row, column], ...]},
     {"box": [top, left, bottom, right]}, {"positions": [i, ...]}. "answer" acts on the last prompt position, which predicts the first answer token,
@@ -187,18 +190,24 @@ def positions_of(edit: Edit, prompt: Prompt, scale: Scale) -> tuple[list[int], b
 
 
 class Push:
-    """One direction at one layer, on the model's device, ready to be added to states. `read` is its feature's encoder, if it has one."""
+    """One direction at one layer, on the model's device, ready to be added to states."""
 
     def __init__(self, edit: Edit, device: torch.device) -> None:
         self._unit = edit.unit
         self._only = edit.sae.only(edit.feature, device) if edit.sae is not None and edit.feature is not None else None
+        self.topk = edit.sae if edit.unit == "target" and edit.sae is not None and edit.sae.k is not None else None
+        """The TopK SAE whose choice decides what the activation is that a target replaces; None where there is no such choice."""
+        self._feature = -1 if edit.feature is None else edit.feature
         direction = edit.direction.to(device, torch.float64)  # whose squares have room
         if edit.unit == "strength" or (self._only is None and edit.unit == "target"):
             direction = direction / direction.norm()
         self._direction = direction.float()
 
-    def delta(self, states: torch.Tensor, values: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-        """What to add to `states` (float32 [rows, n, d]) for `values` [rows], where the usual norm is `norms` [n]."""
+    def delta(self, states: torch.Tensor, values: torch.Tensor, norms: torch.Tensor, kept: Kept | None = None) -> torch.Tensor:
+        """What to add to `states` (float32 [rows, n, d]) for `values` [rows], where the usual norm is `norms` [n].
+
+        `kept`: what `topk` keeps of these states, if that is known already.
+        """
         by = values[:, None, None]
         if self._unit == "strength":
             return by * norms[:, None] * self._direction
@@ -208,5 +217,10 @@ class Push:
             return (by - (states @ self._direction)[..., None]) * self._direction
         if self._unit == "amount" and self._only.normalisation == "none":
             return (by * self._direction).expand_as(states)
-        activation, scale = (x.view(*states.shape[:2], 1) for x in self._only.read(states.flatten(0, 1)))
+        flat = states.flatten(0, 1)
+        activation, scale = self._only.read(flat)
+        if self.topk is not None:
+            features, activations = self.topk.kept(flat) if kept is None else kept
+            activation = activations.masked_fill(features.ne(self._feature), 0).sum(1)
+        activation, scale = (x.view(*states.shape[:2], 1) for x in (activation, scale))
         return (by if self._unit == "amount" else by - activation) / scale * self._direction

@@ -36,7 +36,7 @@ class SteeringResult:
 
     @property
     def fired(self) -> tuple[int, ...]:
-        """How many positions each edit changed."""
+        """How many positions each edit really changed."""
         return tuple(applied.fired for applied in self.applied)
 
     @property

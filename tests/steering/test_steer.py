@@ -76,9 +76,10 @@ def agrees_with_the_definition(vlm, picture, edits, **options):
         assert list(answer.ids) == ids
         torch.testing.assert_close(torch.stack([step[row, -1] for step in said[: len(ids)]]), logits, rtol=1e-3, atol=1e-3)
     for did, lengths, shares in zip(found.applied, naive.lengths, naive.shares, strict=True):
-        assert did.fired == len(lengths)
-        assert did.absolute == pytest.approx(sum(lengths) / len(lengths), rel=1e-3, abs=1e-5)
-        assert did.relative == pytest.approx(sum(shares) / len(shares), rel=1e-3, abs=1e-6)
+        changed = sum(length > 0 for length in lengths)
+        assert did.fired == changed
+        assert did.absolute == pytest.approx(sum(lengths) / max(1, changed), rel=1e-3, abs=1e-5)
+        assert did.relative == pytest.approx(sum(shares) / max(1, changed), rel=1e-3, abs=1e-6)
     assert found.fired == tuple(did.fired for did in found.applied)
     return found
 
@@ -119,10 +120,60 @@ def test_every_unit_in_every_place(vlm, picture, fields, where):
 
 
 @pytest.mark.parametrize("normalisation", ["none", "constant_norm_rescale", "layer_norm"])
-@pytest.mark.parametrize("activation", ["relu", "jumprelu", "gated"])
+@pytest.mark.parametrize("activation", ["relu", "topk", "jumprelu", "gated"])
 @pytest.mark.parametrize("unit", ["amount", "target"])
 def test_every_kind_of_sae(vlm, picture, unit, activation, normalisation):
     agrees_with_the_definition(vlm, picture, [Edit(sae=random_sae(activation, normalisation), feature=2, **{unit: 5.0})])
+
+
+def test_a_topk_sae_s_choice_decides_what_is_switched_off(vlm, picture):
+    """A feature that is above 0 but not among the k largest is shown as inactive, and switching it off leaves the run as it was."""
+    sae = random_sae("topk", k=3)
+    acts = sae.encode(vlm.trace(picture, PROMPT, max_new_tokens=1).residual(1)[IMAGE])
+    above = (dataclasses.replace(sae, k=48).encode(vlm.trace(picture, PROMPT, max_new_tokens=1).residual(1)[IMAGE])).features
+    counts = torch.bincount(acts.features, minlength=48)
+    unshown = next(f for f in range(48) if counts[f] == 0 and (above == f).any())
+    off = steer(vlm, picture, PROMPT, [Edit(sae=sae, feature=unshown, target=0, where="image")], max_new_tokens=NEW)
+    assert (off.fired, max(off.kl), off.steered_answer) == ((0,), pytest.approx(0, abs=1e-6), off.plain_answer)
+    shown = int(counts.argmax())
+    edits = [Edit(sae=sae, feature=f, target=0, where="image") for f in (shown, unshown)]
+    assert agrees_with_the_definition(vlm, picture, edits).fired == (int(counts[shown]), 0)
+
+
+def test_one_pass_over_the_encoder_serves_all_edits_of_a_topk_sae(vlm, picture, monkeypatch):
+    calls, real = [], interp.Sae.kept
+    monkeypatch.setattr(interp.Sae, "kept", lambda sae, states: calls.append(len(states)) or real(sae, states))
+    sae = random_sae("topk")
+    steer(vlm, picture, PROMPT, [Edit(sae=sae, feature=f, target=0, where="image") for f in range(5)], max_new_tokens=3)
+    assert calls == [16]
+    calls.clear()
+    steer(vlm, picture, PROMPT, [Edit(sae=sae, feature=2, amount=1)], max_new_tokens=3)
+    assert calls == []
+
+
+def test_only_positions_that_change_are_counted(vlm, picture):
+    """A hook that ran is not a change; an edit of strength 0 changes nothing, and so does a push that rounding takes away."""
+    nothing = steer(vlm, picture, PROMPT, [push(0)], max_new_tokens=NEW).applied[0]
+    assert (nothing.fired, nothing.absolute, nothing.relative) == (0, 0, 0)
+    assert steer(vlm, picture, PROMPT, [push(1e-30)], max_new_tokens=NEW).fired == (0,)
+    active = (SAE.encode(vlm.trace(picture, PROMPT, max_new_tokens=1).residual(1)[IMAGE]).features == 3).sum()
+    assert 0 < active < 16
+    assert steer(vlm, picture, PROMPT, [Edit(sae=SAE, feature=3, target=0, where="image")], max_new_tokens=NEW).fired == (int(active),)
+
+
+@pytest.mark.parametrize(
+    ("where", "warned"),
+    [("image", True), ({"positions": [3, 21]}, True), ({"patches": [[0, 0]]}, True), ({"positions": [26]}, False)]
+    + [(where, False) for where in ("all", "prompt", "answer")],
+    ids=repr,
+)
+def test_an_edit_that_nothing_reads_is_told(vlm, picture, where, warned):
+    found = steer(vlm, picture, PROMPT, [Edit(vector=VECTOR, layer=2, strength=1, where=where)], max_new_tokens=NEW)
+    assert any("cannot change" in note for note in found.notes) == warned
+    assert (max(found.kl) < 1e-6) == warned
+    assert found.fired[0] > 0
+    earlier = steer(vlm, picture, PROMPT, [Edit(vector=VECTOR, layer=1, strength=1, where=where)], max_new_tokens=NEW)
+    assert earlier.notes == ()
 
 
 @pytest.mark.parametrize("temperature", [0, 0.2, 1.5])
