@@ -1,9 +1,15 @@
-.PHONY: check test test-fast
+.PHONY: check check-js test test-fast
 
 check:
 	ruff check .
 	ruff format --check .
 	mypy
+
+# The browser code; needs node.
+check-js:
+	npm ci
+	npm run check
+	npm test
 
 test:
 	python -m pytest -n 2 --dist loadfile

@@ -1,0 +1,151 @@
+// Small payloads for tests, written from payloads.d.ts.
+
+export const b64 = (array) => Buffer.from(array.buffer, array.byteOffset, array.byteLength).toString("base64");
+
+export const picture = (width, height) => ({ src: "data:,", width, height });
+
+// A grid of 16-pixel patches whose rows of T begin at `start`.
+export function grid(rows, cols, start, name = "grid") {
+  const boxes = [];
+  for (let r = 0; r < rows; r++) for (let c = 0; c < cols; c++) boxes.push(16 * c, 16 * r, 16 * (c + 1), 16 * (r + 1));
+  return {
+    name,
+    rows,
+    cols,
+    boxes: b64(Float32Array.from(boxes)),
+    positions: b64(Uint16Array.from({ length: rows * cols }, (_, i) => start + i)),
+    view: picture(cols * 10, rows * 10),
+  };
+}
+
+// <s>, 2×3 patches, two words, and an answer of one word.
+export function scene(fields = {}) {
+  return {
+    model: "emoji-llava",
+    prompt: "Describe the image.",
+    answer: "dog",
+    finished: true,
+    notes: [],
+    image: picture(48, 32),
+    seen: [0, 0, 48, 32],
+    grids: [grid(2, 3, 1)],
+    regions: [],
+    tokens: { text: ["<s>", "", "", "", "", "", "", " the", " image", " dog"], kind: "xiiiiiippa" },
+    ...fields,
+  };
+}
+
+// Two layers, two words at each of the nine rows: `ids[layer][row]` and `probs[layer][row]`, pairs each.
+export function lens(ids, probs, fields = {}) {
+  return {
+    ...scene(),
+    schema: "llava-microscope/lens-view/1",
+    run: null,
+    layers: [-1, 0],
+    default: 1,
+    why_default: "",
+    k: 2,
+    vocab: [" dog", " cat", "dog", ",", "Dog "],
+    ids: b64(Uint16Array.from(ids.flat(2))),
+    ids_bytes: 2,
+    probs: b64(Uint8Array.from(probs.flat(2))),
+    entropy: b64(Uint8Array.from({ length: 18 }, (_, i) => i * 15)),
+    max_entropy: 5.1,
+    first: b64(new Uint8Array(9)),
+    limits: "",
+    ...fields,
+  };
+}
+
+export function feature(number, at, fields = {}) {
+  const rows = Object.keys(at).map(Number);
+  const values = Object.values(at);
+  return {
+    feature: number,
+    label: "",
+    source: "",
+    score: Math.max(0, ...values),
+    mean: 0,
+    max: Math.max(0, ...values),
+    frequency: 0,
+    density: null,
+    dense: "",
+    top: [],
+    bottom: [],
+    link: null,
+    rows: b64(Uint16Array.from(rows)),
+    values: b64(Float32Array.from(values)),
+    ...fields,
+  };
+}
+
+export function features(list, fields = {}) {
+  return {
+    ...scene(),
+    schema: "llava-microscope/feature-view/1",
+    run: "r1",
+    left_out: [0],
+    sae: { name: "sae", layer: 5, features: 64, notes: [], labels: "" },
+    quality: [],
+    where: "image tokens",
+    looked_at: 6,
+    active: list.length,
+    features: list,
+    rank_by: "mean",
+    limits: "",
+    ...fields,
+  };
+}
+
+export function chip(fields = {}) {
+  return {
+    sae: "sae",
+    layer: 5,
+    feature: 17,
+    label: "dog",
+    unit: "strength",
+    value: 0.5,
+    where: "image",
+    max: 4,
+    active: [[0, 1]],
+    on: true,
+    ...fields,
+  };
+}
+
+export function edits(fields = {}) {
+  const { image, seen, grids } = scene();
+  return {
+    schema: "llava-microscope/edits/1",
+    run: null,
+    model: "emoji-llava",
+    scene: { image, seen, grids },
+    edits: [chip()],
+    swept: 0,
+    presets: [],
+    published: [],
+    sae: { name: "sae", layer: 5, features: 64 },
+    ...fields,
+  };
+}
+
+export function steer(fields = {}) {
+  return {
+    schema: "llava-microscope/steer-view/1",
+    run: null,
+    state: "done",
+    model: "emoji-llava",
+    prompt: "Describe the image.",
+    settings: { max_new_tokens: 32, temperature: 0, seed: 0 },
+    notes: [],
+    plain: { text: "a dog", finished: true },
+    steered: { text: "a cat", finished: true },
+    diff: [],
+    tokens: [" a", " dog", "</s>"],
+    kl: [0.1, 2.5, 0.4],
+    words: [{ word: "dog", plain: [0.1, 0.9, 0], steered: [0.8, 0.2, 0] }],
+    edits: [],
+    sweep: null,
+    ...fields,
+  };
+}
