@@ -1,10 +1,10 @@
-"""Checkpoints on the Hugging Face hub: asked about first, then downloaded into the hub's cache, where finished files stay.
+"""The one client of the Hugging Face hub: repositories are asked what they hold, and what is needed is downloaded into the hub's cache.
 
-Knows files and their sizes; knows nothing of models. Errors name what cannot work before anything large is downloaded.
+Errors name what cannot work before anything large is downloaded.
 """
 
 import contextlib
-import errno
+import functools
 import json
 import re
 import shutil
@@ -15,37 +15,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, get_token, hf_hub_download, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import httpx, validate_repo_id  # httpx: whichever one this version of it is built on
+import httpx2 as httpx
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+from huggingface_hub.utils import validate_repo_id
 from tqdm import tqdm
 
 from ..errors import InterpError
+from .hub_errors import FAILURES, MOVE_CACHE, NETWORK, may_pass, translated, unreachable
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken")  # of model, processor, tokenizer and chat template
 _PATIENCE = 10.0  # seconds for the hub to say what a repository holds
-_EVERY = 0.3  # seconds between two words about a download
-_FAILURES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, httpx.HTTPError)
-_MOVE = "set the environment variable HF_HUB_CACHE to a folder elsewhere"
+_EVERY = 0.3  # seconds between two progress messages
+_ONE_SWITCH = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Offer:
-    """One commit of a repository: what of it is needed, and how much of that still has to be downloaded."""
+    """One commit of a checkpoint: what of it is needed, and how much of that still has to be downloaded."""
 
     repo: str
     commit: str
     folder: Path
-    """Where its files lie, or will; config.json does already."""
+    """Where its files are, or will be; config.json is there already."""
     files: tuple[str, ...]
     total: int
     """Bytes of `files`."""
@@ -53,24 +46,36 @@ class Offer:
     """Bytes of those that are not in the cache."""
 
 
+@dataclass(frozen=True)
+class RepoFiles:
+    """The files of a repository."""
+
+    repo: str
+    revision: str | None
+    names: tuple[str, ...]
+    """Paths within the repository."""
+    cached: bool
+    """Whether these are only the files that were downloaded before, because the hub cannot be reached."""
+
+
 def ask(repo: str, revision: str | None = None) -> Offer:
     """What has to be downloaded for this checkpoint; config.json and the index of the weights are fetched on the way.
 
-    Where the hub cannot be reached and everything was downloaded before, that is taken. Raises InterpError for a repository or revision that
-    does not exist, is private or gated, or holds no safetensors; for a disk too small; and where the hub cannot be reached.
+    Without the hub, a checkpoint that is complete in the cache is used. Raises InterpError for a repository or revision that does not exist,
+    is private or gated, or holds no safetensors; for too little disk space; and for a hub that cannot be reached.
     """
-    with _told(repo, revision):
+    with translated(repo, revision):
         validate_repo_id(repo)
         try:
             info = HfApi().model_info(repo, revision=revision, timeout=_PATIENCE)
-            commit = HfApi().resolve_revision(repo, revision=revision)  # has the cache remember it, for a day without the hub
+            commit = HfApi().resolve_revision(repo, revision=revision)  # lets the cache remember it, for a day without the hub
         except (OSError, httpx.HTTPError) as error:
-            if isinstance(error, HfHubHTTPError) and not _may_pass(error):
+            if not may_pass(error):
                 raise
-            return _kept(repo, revision, error)
+            return _cached_offer(repo, revision, error)
         names = {file.rfilename for file in info.siblings or []}
         if "config.json" not in names:
-            raise InterpError(f"{repo!r} holds no checkpoint of a model: there is no config.json. Choose another repository.")
+            raise InterpError(f"{repo!r} holds no model: it has no config.json. Choose another repository.")
         folder = Path(hf_hub_download(repo, "config.json", revision=commit)).parent
         if WEIGHTS not in names and INDEX in names:
             hf_hub_download(repo, INDEX, revision=commit)
@@ -86,8 +91,8 @@ def ask(repo: str, revision: str | None = None) -> Offer:
 def download(offer: Offer, on_progress: Callable[[str], None] | None = None) -> None:
     """Download what is missing into the hub's cache. `on_progress` gets a line about it, a few times a second at most.
 
-    Files that are complete are not fetched again. A connection that breaks is taken up again where it broke; after an end of the process
-    the file that was under way begins anew. Raises InterpError for what ends it.
+    Complete files are not fetched again. A broken connection is resumed where it broke; after a restart of the process, the file that was
+    under way starts again. Raises InterpError for whatever ends the download.
     """
     if not offer.missing:
         return
@@ -97,123 +102,130 @@ def download(offer: Offer, on_progress: Callable[[str], None] | None = None) -> 
         assert on_progress is not None
         on_progress(f"Downloading {offer.repo}: {_of(min(done + fetched, offer.total), offer.total)}")
 
-    with _told(offer.repo, offer.commit, "What has arrived whole is kept: load it again to go on."):
-        bars = {"tqdm_class": _bar(show)} if on_progress else {}  # else those of the library, on the console
+    with translated(offer.repo, offer.commit, "Complete files are kept: load it again to resume."):
+        bars = {"tqdm_class": _bar(show)} if on_progress else {}  # else the library's own, on the console
         snapshot_download(offer.repo, revision=offer.commit, allow_patterns=list(offer.files), **bars)
 
 
-def weight_files(cannot: str, folder: Path, names: Collection[str]) -> list[str]:
-    """The files that hold a checkpoint's weights, of all its `names`. The index of several files lies in `folder`.
+def repo_files(repo: str, revision: str | None = None) -> RepoFiles:
+    """What a repository holds; without the hub, what of it was downloaded before. Raises InterpError as `ask` does."""
+    with translated(repo, revision):
+        validate_repo_id(repo)
+        try:
+            info = HfApi().model_info(repo, revision=revision, timeout=_PATIENCE)
+        except (OSError, httpx.HTTPError) as error:
+            if not may_pass(error):
+                raise
+            folder = _cached_folder(repo, revision, error)
+            return RepoFiles(
+                repo, revision, tuple(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()), cached=True
+            )
+    return RepoFiles(repo, revision, tuple(file.rfilename for file in info.siblings or []), cached=False)
 
-    Raises InterpError where there are no safetensors, or not all of them; `cannot` begins its message.
+
+def fetch_files(listed: RepoFiles, names: Collection[str]) -> Path:
+    """Download these files of a repository, as far as it holds them. Returns its folder in the cache. Raises InterpError as `download` does."""
+    with translated(listed.repo, listed.revision, "Complete files are kept: load it again to resume."):
+        return Path(snapshot_download(listed.repo, revision=listed.revision, allow_patterns=list(names), local_files_only=listed.cached))
+
+
+@contextlib.contextmanager
+def reachable(repo: str) -> Iterator[None]:
+    """For a library that downloads from `repo` by itself: names what would keep it from doing so, and spares it its retries without the hub.
+
+    Offline, huggingface_hub tries each file again for 25 seconds before it looks into its cache, unless it is told that it is offline.
+    """
+    with translated(repo, None, failures=NETWORK):
+        if not repo_files(repo).cached or constants.HF_HUB_OFFLINE:
+            yield
+            return
+        with _ONE_SWITCH:
+            constants.HF_HUB_OFFLINE = True
+            try:
+                yield
+            finally:
+                constants.HF_HUB_OFFLINE = False
+
+
+class Dataset:
+    """The files of a data set. Its methods raise what the hub's file system raises; see `hub_errors.in_short`."""
+
+    def __init__(self, repo: str, revision: str) -> None:
+        self._root = f"datasets/{repo}@{revision}"
+
+    def files(self) -> dict[str, int]:
+        """Paths for `open` → bytes."""
+        return {path: info["size"] for path, info in self._system.find(self._root, detail=True).items()}
+
+    def open(self, path: str) -> Any:
+        """A binary file, of which only what is read is downloaded: nothing ahead of it."""
+        return self._system.open(path, "rb", cache_type="none")
+
+    @functools.cached_property
+    def _system(self) -> Any:
+        from huggingface_hub import HfFileSystem  # noqa: PLC0415 - costs most of a second, and only data sets need it
+
+        return HfFileSystem(endpoint=constants.ENDPOINT, skip_instance_cache=True)  # a cached one would keep an old listing
+
+
+def weight_files(cannot: str, folder: Path, names: Collection[str]) -> list[str]:
+    """Which of the files `names` hold a checkpoint's weights. The index, if there are several, is in `folder`.
+
+    Raises InterpError for missing safetensors; `cannot` begins its message.
     """
     if WEIGHTS in names:
         return [WEIGHTS]
     if INDEX in names:
         shards = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
         if absent := [shard for shard in shards if shard not in names]:
-            raise InterpError(f"{cannot}: its weights are not complete, {absent[0]!r} is missing.")
+            raise InterpError(f"{cannot}: its weights are incomplete, {absent[0]!r} is missing.")
         return shards
     if pickles := sorted(name for name in names if name.endswith(_PICKLES)):
         raise InterpError(
-            f"{cannot}: its weights are pickles only ({pickles[0]}), which can run code when they are read. "
+            f"{cannot}: its weights are only pickles ({pickles[0]}), which can run code when they are read. "
             f"Use a revision or a copy with safetensors."
         )
-    raise InterpError(f"{cannot}: there are no weights, neither {WEIGHTS} nor {INDEX}.")
+    raise InterpError(f"{cannot}: it has no weights, neither {WEIGHTS} nor {INDEX}.")
 
 
 def _is_setting(name: str) -> bool:
     return name.endswith(_SETTINGS) and ("/" not in name or name.startswith("additional_chat_templates/"))
 
 
-def _kept(repo: str, revision: str | None, error: Exception) -> Offer:
+def _cached_folder(repo: str, revision: str | None, error: Exception) -> Path:
+    """Where the files that were downloaded before are."""
+    with contextlib.suppress(*FAILURES):
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=[], local_files_only=True))
+    raise InterpError(
+        f"{repo!r} was not downloaded before, and {unreachable(error)}. Connect to the internet, or give the folder of a copy."
+    ) from error
+
+
+def _cached_offer(repo: str, revision: str | None, error: Exception) -> Offer:
     """What was downloaded before, if it is complete."""
-    config = try_to_load_from_cache(repo, "config.json", revision=revision)
-    why = "HF_HUB_OFFLINE is set" if isinstance(error, OfflineModeIsEnabled) else f"the Hugging Face hub cannot be reached ({_line(error)})"
-    if not isinstance(config, str):
-        raise InterpError(
-            f"{repo!r} was not downloaded before, and {why}. Connect to the internet, or give the folder of a copy."
-        ) from error
-    folder = Path(config).parent
+    folder = _cached_folder(repo, revision, error)
     names = {file.name for file in folder.iterdir() if file.exists()}  # a link whose file was deleted does not exist
     try:
         files = weight_files(f"{repo!r} cannot be loaded", folder, names)
     except InterpError as unfinished:
-        raise InterpError(f"{repo!r} was downloaded in part only, and {why}. Connect to the internet to go on.") from unfinished
+        raise InterpError(
+            f"{repo!r} was only partly downloaded, and {unreachable(error)}. Connect to the internet to go on."
+        ) from unfinished
     size = sum((folder / file).stat().st_size for file in files)
     return Offer(repo, folder.name, folder, tuple(files), size, 0)
 
 
 def _check_disk(offer: Offer) -> None:
     cache = Path(constants.HF_HUB_CACHE)
-    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
     if offer.missing > free:
         raise InterpError(
-            f"{offer.repo!r} needs {_size(offer.missing)} more on the disk, and {_size(free)} are free at {cache}. Free some, or {_MOVE}."
+            f"{offer.repo!r} needs {_size(offer.missing)} more disk space, and {_size(free)} are free in {cache}. Free some space, or {MOVE_CACHE}."
         )
 
 
-@contextlib.contextmanager
-def _told(repo: str, revision: str | None, more: str = "") -> Iterator[None]:
-    """Turns what the hub, the network and the disk do into an InterpError; `more` is said where trying again helps."""
-    try:
-        yield
-    except InterpError:
-        raise
-    except _FAILURES as error:
-        raise InterpError(f"{_why(repo, revision, error)} {more if _may_pass(error) else ''}".rstrip()) from error
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the hub is only out of order, or tired of this address."""
-    return not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500 or error.response.status_code in {408, 429}
-
-
-def _why(repo: str, revision: str | None, error: Exception) -> str:
-    if isinstance(error, HFValidationError):
-        return f"{repo!r} is neither a folder nor the id of a repository ('owner/name')."
-    if isinstance(error, HfHubHTTPError):
-        return _refusal(repo, revision, error)
-    if isinstance(error, OSError | httpx.HTTPError | RuntimeError):
-        return _breakdown(repo, error)
-    return f"The Hugging Face hub gave no sense about {repo!r} ({_line(error)})."
-
-
-def _refusal(repo: str, revision: str | None, error: HfHubHTTPError) -> str:
-    """What an answer of the hub means."""
-    page, login = f"{constants.ENDPOINT}/{repo}", "log in with `hf auth login` or set the environment variable HF_TOKEN"
-    if isinstance(error, GatedRepoError):  # before RepositoryNotFoundError, of which it is one
-        if get_token() is None:
-            return f"{repo!r} is gated: accept its licence at {page}, then {login}."
-        return f"{repo!r} is gated, and the account whose token is used has no access: accept its licence at {page}."
-    if isinstance(error, RepositoryNotFoundError):
-        return f"There is no repository {repo!r} on the Hugging Face hub, or it is private: check its id, or {login}."
-    if isinstance(error, RevisionNotFoundError):
-        return f"The repository {repo!r} has no revision {revision!r}. Leave it out for the newest."
-    code = error.response.status_code
-    if code in {401, 403}:
-        return f"The Hugging Face hub refuses the token that is used for {repo!r} (it answered {code}): {login} anew."
-    return f"The Hugging Face hub answered {code} when asked for {repo!r}. Try again later."
-
-
-def _breakdown(repo: str, error: Exception) -> str:
-    """What a failure of this machine, or of the way to the hub, means."""
-    code = error.errno if isinstance(error, OSError) else None
-    if code in {errno.ENOSPC, errno.EDQUOT} or "No space left" in str(error):
-        return f"The disk is full: {repo!r} does not fit at {constants.HF_HUB_CACHE}. Free some of it, or {_MOVE}."
-    if code in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return f"{constants.HF_HUB_CACHE} cannot be written to ({_line(error)}): {_MOVE}."
-    return f"The download of {repo!r} broke off ({_line(error)})."
-
-
-def _line(error: Exception) -> str:
-    """The first line of what an error says; a server may have written it."""
-    return next(iter(str(error).strip().splitlines()), "")[:200] or type(error).__name__
-
-
 def _bar(show: Callable[[int], None] | None) -> Any:
-    """A class of progress bars that are not drawn: `show` gets the bytes fetched so far.
+    """A class of progress bars that draw nothing: `show` gets the bytes fetched so far.
 
     The library makes one bar for the bytes that it receives, one for those that it writes, and one that counts files.
     """
@@ -238,7 +250,7 @@ def _bar(show: Callable[[int], None] | None) -> Any:
 
 
 def _of(part: int, whole: int) -> str:
-    """Such as "3.2 of 14.1 GB"."""
+    """For example "3.2 of 14.1 GB"."""
     unit, name = (1e9, "GB") if whole >= 1e9 else (1e6, "MB")
     return f"{part / unit:.1f} of {whole / unit:.1f} {name}"
 

@@ -1,7 +1,6 @@
 """Load a checkpoint into a `Vlm`: a preset, a hub id or a folder, in 4 bit or not.
 
-In two steps, so that what cannot work is told before anything is downloaded, and before memory is taken. Knows nothing of what is done with
-the model.
+In two steps, so that what cannot work is refused before anything is downloaded, and before memory is used.
 """
 
 import importlib.util
@@ -25,7 +24,7 @@ from .vlm import Vlm
 
 Quantize = Literal["auto", "4bit", "none"]
 OnProgress = Callable[[str], None]
-# Families whose AutoProcessor asks for torchvision, whichever pictures it is then given.
+# Families whose AutoProcessor imports torchvision, whether it needs it or not.
 _WANT_TORCHVISION = {"llava_onevision", "molmo2", "qwen2_5_vl", "qwen2_vl", "smolvlm"}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "*.tiktoken")
 _SMALLER = "Load it with quantize='4bit', choose a smaller model or another device, or free memory."
@@ -34,7 +33,7 @@ _FAILURES = (OSError, ValueError, LookupError, TypeError, AttributeError, Runtim
 
 @dataclass(frozen=True)
 class Ready:
-    """A checkpoint whose files lie here, are whole, and fit the memory; not yet loaded."""
+    """A checkpoint whose files are here, complete, and fit into memory; not loaded yet."""
 
     name: str
     source: str
@@ -89,10 +88,10 @@ def load(
 
     `quantize`: "4bit" is nf4 with double quantisation of the decoder's linear layers; vision tower, projector and head stay in 16 or 32 bit.
     "auto" is 4bit on CUDA and none on a CPU. `device`: "auto", "cpu", "cuda", "cuda:1", … or "balanced" (the layers spread over all GPUs).
-    `on_progress` gets lines about what is being done; without it, downloads draw their bars on the console.
+    `on_progress` gets lines about progress; without it, downloads draw their bars on the console.
 
     Raises InterpError for an unknown name, an unreachable hub, a gated or private repository, a checkpoint without safetensors or with code of
-    its own, a family that is not understood, a missing package, damaged files, and for too little disk or memory.
+    its own, an unsupported family, a missing package, damaged files, and too little disk space or memory.
     """
     return fetch(checkpoint, quantize=quantize, device=device, revision=revision, on_progress=on_progress).load(on_progress)
 
@@ -106,7 +105,7 @@ def fetch(
     on_progress: OnProgress | None = None,
     spare: int = 0,
 ) -> Ready:
-    """Everything about a checkpoint but its weights in memory: download it, check its files, and that it will fit. Arguments as for `load`.
+    """All but loading the weights: download a checkpoint, check its files, and check that it will fit. Arguments as for `load`.
 
     `spare`: bytes on the device that will be freed before it is loaded.
     """
@@ -122,7 +121,7 @@ def fetch(
     local = _is_folder(source)
     if not local and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
         raise InterpError(
-            f"{name!r} is no known model and no folder. Give a preset ({', '.join(PRESETS)}), a hub id such as 'llava-hf/llava-1.5-7b-hf', "
+            f"{name!r} is neither a known model nor a folder. Give a preset ({', '.join(PRESETS)}), a hub id such as 'llava-hf/llava-1.5-7b-hf', "
             f"or a folder."
         )
     devices = pick_devices(device)
@@ -165,13 +164,13 @@ def _wants_four_bit(quantize: Quantize, preset: Preset | None, device: torch.dev
 
 
 def _check_family(cannot: str, folder: Path, preset: Preset | None) -> None:
-    """Refuse what no download would help: families that are not understood, code of its own, and missing packages."""
+    """Refuse what no download would help: unsupported families, code of its own, and missing packages."""
     if not (folder / "config.json").is_file():
         raise InterpError(f"{cannot}: there is no config.json.")
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     family = raw.get("model_type")
     if family not in LAYOUTS:
-        unknown = "it brings code of its own (trust_remote_code), which is not run here" if "auto_map" in raw else "its layout is not known"
+        unknown = "it needs code of its own (trust_remote_code), which is not run here" if "auto_map" in raw else "its layout is not known"
         raise InterpError(
             f"{cannot}: model_type {family!r} is not supported, for {REFUSED.get(family, unknown)}. "
             f"Supported families: {', '.join(sorted(LAYOUTS))}."
@@ -189,7 +188,7 @@ def _install(packages: list[str]) -> str:
 
 
 def _weight_bytes(skeleton: Any, dtype: torch.dtype, *, four_bit: bool) -> int:
-    """The least that the weights take in memory; half a byte for each that is quantised."""
+    """The least memory that the weights take, in bytes; half a byte for each quantised one."""
     quantised = {id(module.weight) for module in skeleton.get_decoder().modules() if isinstance(module, nn.Linear)} if four_bit else set()
     sizes = (weight.numel() // 2 if id(weight) in quantised else weight.numel() * dtype.itemsize for weight in skeleton.parameters())
     return sum(sizes)
@@ -199,23 +198,23 @@ def _check_memory(name: str, needed: int, free: int, devices: list[torch.device]
     if needed > free:
         places = ", ".join(map(str, devices))
         raise InterpError(
-            f"{name!r} needs {needed / 1e9:.1f} GB on {places} for its weights alone, and {free / 1e9:.1f} GB are free there. {_SMALLER}"
+            f"{name!r} needs {needed / 1e9:.1f} GB on {places} for its weights alone, and {free / 1e9:.1f} GB are free. {_SMALLER}"
         )
 
 
 def _check_weights(cannot: str, folder: Path) -> None:
-    """Open every file of weights: one that is cut short or no safetensors is found by its header."""
+    """Open every weight file: the header shows if it is truncated or no safetensors."""
     for file in weight_files(cannot, folder, {path.name for path in folder.iterdir() if path.exists()}):
         try:
             with safe_open(folder / file, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            place = (folder / file).resolve()  # in the hub's cache a link leads to what has to go
-            raise InterpError(f"{cannot}: {file} is damaged ({_line(error)}). Delete {place} and get it anew.") from error
+            place = (folder / file).resolve()  # in the hub's cache, the target of a link is what has to go
+            raise InterpError(f"{cannot}: {file} is damaged ({_line(error)}). Delete {place} and download it again.") from error
 
 
 def _complete(processor: Any, skeleton: Any) -> None:
-    """Settings of the processor that older checkpoints leave out, from the model: without them it counts image tokens wrongly."""
+    """Take processor settings that older checkpoints lack from the model: without them the processor miscounts image tokens."""
     config = skeleton.config
     known = {
         "patch_size": getattr(getattr(config, "vision_config", None), "patch_size", None),
@@ -232,7 +231,7 @@ def _complete(processor: Any, skeleton: Any) -> None:
 
 
 def _why(folder: Path, error: Exception) -> str:
-    """What an error of transformers means for the reader."""
+    """What an error from transformers means."""
     if isinstance(error, ImportError) and "torchvision" in str(error).lower():
         return _install(["torchvision"])
     if not any(next(folder.glob(pattern), None) for pattern in _TOKENIZER_FILES):
@@ -245,7 +244,7 @@ def _line(error: Exception) -> str:
 
 
 def _four_bit(skeleton: Any, dtype: torch.dtype) -> Any:
-    """nf4 for the decoder alone. The skip list replaces bitsandbytes' default one and is matched from the start of a module's full name."""
+    """nf4 for the decoder alone. The skip list replaces bitsandbytes' default list; its entries are prefixes of module names."""
     from transformers import BitsAndBytesConfig  # noqa: PLC0415
 
     decoder = next(name for name, module in skeleton.named_modules() if module is skeleton.get_decoder())

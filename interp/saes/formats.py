@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.utils import httpx  # whichever one this version of it is built on
 from safetensors import SafetensorError, safe_open
 
 from ..errors import InterpError
+from ..models import hub_errors
 from ..tracing.trace import EMBED
 from .labels.labels import Labels, is_neuronpedia_id, labels_from_file
 from .labels.published import neuronpedia_labels
@@ -34,7 +34,7 @@ _HOOKS = (
     (r"blocks\.(\d+)\.hook_resid_pre", -1),
     (r"(?!.*vis)(?:\w+\.)*layers?[._](\d+)(?:\.output)?", 0),
 )
-FAILURES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError, httpx.HTTPError)
+FAILURES = (*hub_errors.FAILURES, SafetensorError)
 """What reading a stranger's files, and fetching them, can raise."""
 
 

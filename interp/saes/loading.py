@@ -1,26 +1,22 @@
 """Where SAEs come from: a preset, a release of sae-lens, a repository on the Hugging Face hub, or a folder.
 
 The import of sae-lens takes seconds, so it happens inside the functions: start `import_sae_lens` in a background thread to have it done
-early. Formats that are pickles are refused. Knows nothing of what stands in a checkpoint, and of what an SAE is used for.
+early. Pickles are refused.
 """
 
-import contextlib
 import dataclasses
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
 from ..devices import pick_device
 from ..errors import InterpError
+from ..models.hub import fetch_files, reachable, repo_files
 from ..presets import PRESETS, KnownSae
 from .formats import (
-    FAILURES,
     SAE_LENS,
     SPARSIFY,
     converted,
@@ -41,8 +37,6 @@ _PICKLES = (".pt", ".pth", ".pkl", ".bin", ".ckpt")
 # Loaders of sae-lens that unpickle what they download.
 _PICKLED_RELEASES = {"connor_rob_hook_z", "deepseek_r1", "dictionary_learning_1", "goodfire", "qwen_scope"}
 _EXPLAINED = {"lmms-lab/llama3-llava-next-8b-hf-sae-131k": LMMS_LAB}  # SAEs whose names lie in a data set of their own
-_PATIENCE = 10.0  # seconds for the hub to say what a repository holds
-_ONCE = "It is downloaded once from the Hugging Face hub; this needs the internet. Without it, give the folder of a copy."
 
 
 def load_sae(
@@ -127,7 +121,7 @@ def _from_release(release: Any, sae_id: str, layer: int | None, device: str, dty
     if release.conversion_func == "sparsify":
         return _from_hub(f"{release.repo_id}/{release.saes_map[sae_id]}", layer, device, dtype, None)
     name = f"{release.release}/{sae_id}"
-    with told(f"The SAE {name!r} cannot be fetched", _ONCE):
+    with told(f"The SAE {name!r} cannot be read"), reachable(release.repo_id):
         # The config alone first: what is refused for it is refused before gigabytes are downloaded.
         config = loaders().load_sae_config_from_huggingface(release.release, sae_id)
         at = layer_read(refuse(config, name, release.norm_scaling_factor.get(sae_id)), name, sae_id, layer)
@@ -144,35 +138,17 @@ def _from_release(release: Any, sae_id: str, layer: int | None, device: str, dty
 def _from_hub(source: str, layer: int | None, device: str, dtype: str, revision: str | None) -> Sae:
     owner, name, *inner = source.rstrip("/").split("/")
     repo = f"{owner}/{name}"
-    with told(f"The SAE {source!r} cannot be fetched", _ONCE):
-        files, cached = _repo_files(repo, revision)
-        place = _place(source, files, "/".join(inner), layer)
-        prefix = f"{place}/" if place else ""
-        wanted = [f"{prefix}{file}" for file in ("cfg.json", SAE_LENS, SPARSIFY, "sparsity.safetensors", "labels.json")]
-        # sparsify keeps the model's name in config.json beside its folders.
-        beside = f"{place.rpartition('/')[0]}/config.json".lstrip("/")
-        local = Path(snapshot_download(repo, revision=revision, allow_patterns=[*wanted, beside], local_files_only=cached))
+    listed = repo_files(repo, revision)
+    place = _place(source, listed.names, "/".join(inner), layer)
+    prefix = f"{place}/" if place else ""
+    wanted = [f"{prefix}{file}" for file in ("cfg.json", SAE_LENS, SPARSIFY, "sparsity.safetensors", "labels.json")]
+    # sparsify keeps the model's name in config.json beside its folders.
+    local = fetch_files(listed, [*wanted, f"{place.rpartition('/')[0]}/config.json".lstrip("/")])
     found = read_folder(local / place, f"{repo}/{place}".rstrip("/"), layer, device, dtype)
     if repo in _EXPLAINED and not found.labels.names:
         labels = explanation_labels(_EXPLAINED[repo], module=place.rpartition("/")[2], features=found.d_sae)
         found = dataclasses.replace(found, labels=labels)
     return found
-
-
-def _repo_files(repo: str, revision: str | None) -> tuple[list[str], bool]:
-    """Paths of a repository's files, and whether they are those that were downloaded before, because the hub cannot be asked."""
-    try:
-        info = HfApi().model_info(repo, revision=revision, timeout=_PATIENCE)
-    except RepositoryNotFoundError as error:
-        raise InterpError(f"There is no repository {repo!r} on the Hugging Face hub, or it is not public.") from error
-    except RevisionNotFoundError as error:
-        raise InterpError(f"The repository {repo!r} has no revision {revision!r}.") from error
-    except FAILURES:
-        with contextlib.suppress(*FAILURES):
-            local = Path(snapshot_download(repo, revision=revision, allow_patterns=[], local_files_only=True))
-            return [file.relative_to(local).as_posix() for file in local.rglob("*") if file.is_file()], True
-        raise
-    return [file.rfilename for file in info.siblings or []], False
 
 
 def _only_sae(folder: Path, layer: int | None) -> str:
@@ -181,7 +157,7 @@ def _only_sae(folder: Path, layer: int | None) -> str:
     return _place(str(folder), files, "", layer)
 
 
-def _place(source: str, files: list[str], under: str, layer: int | None) -> str:
+def _place(source: str, files: Sequence[str], under: str, layer: int | None) -> str:
     """The folder, among files given by their paths, that holds a config and weights."""
     held = set(files)
     places = [file.removesuffix("cfg.json").rstrip("/") for file in files if file.rpartition("/")[2] == "cfg.json" and ".." not in file]

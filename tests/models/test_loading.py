@@ -97,7 +97,7 @@ def test_a_processor_that_asks_for_a_package_by_itself(checkpoint, monkeypatch):
 
 def test_memory_is_counted_before_the_download(repo, model_hub, monkeypatch):
     monkeypatch.setattr(loading, "free_bytes", lambda _device: 500_000)
-    with pytest.raises(InterpError, match=r"needs 0\.\d+ GB on cpu for its weights alone, and 0\.0 GB are free there\. .*quantize='4bit'"):
+    with pytest.raises(InterpError, match=r"needs 0\.\d+ GB on cpu for its weights alone, and 0\.0 GB are free\. .*quantize='4bit'"):
         interp.load(REPO, device="cpu")
     assert only_the_config_was_sent(model_hub)
     assert loading.fetch(REPO, device="cpu", spare=500_000).name == REPO
@@ -116,7 +116,7 @@ def test_the_estimate_is_what_the_weights_take(checkpoint, load, monkeypatch, na
 def test_weights_that_are_cut_short_are_told_before_they_are_loaded(repo, model_hub, monkeypatch):
     whole = (repo / "model.safetensors").read_bytes()
     (repo / "model.safetensors").write_bytes(whole[:-100])
-    with pytest.raises(InterpError, match=r"model\.safetensors is damaged \(.*\)\. Delete (\S+) and get it anew") as caught:
+    with pytest.raises(InterpError, match=r"model\.safetensors is damaged \(.*\)\. Delete (\S+) and download it again") as caught:
         loading.fetch(REPO, device="cpu")
     (repo / "model.safetensors").write_bytes(whole)
     Path(str(caught.value).partition("Delete ")[2].partition(" ")[0]).unlink()

@@ -392,7 +392,7 @@ def test_a_spoilt_batch_costs_its_names_and_is_asked_for_again(server, ask, spoi
     assert len(server.asked) == 2
 
 
-@pytest.mark.parametrize(("spoil", "word"), [*SPOILT[2:], (truncate, "listing")])
+@pytest.mark.parametrize(("spoil", "word"), [*SPOILT[2:], (truncate, "damaged")])
 def test_a_spoilt_listing(server, ask, tmp_path, spoil, word):
     server.files[f"{FOLDER}/batch-0.jsonl.gz"] = batch(row(0, "dogs"))
     if spoil in (truncate, drip):
@@ -433,9 +433,10 @@ def test_a_source_without_explanations(ask):
     none_named(ask(), "Neuronpedia has no explanations")
 
 
-def test_no_connection(server, ask):
+def test_no_connection(server, ask, explain):
     server.stop()
     none_named(ask(), "cannot be reached")
+    none_named(explain(), "cannot be reached")
 
 
 def test_offline_asks_nobody(server, ask, monkeypatch):

@@ -791,7 +791,7 @@ def test_a_repository_that_does_not_exist(hub, saved):
         load_sae("me/one", revision="v9")
     assert load_sae("me/one", revision="main").layer == 3
     for odd in ("me/on e", "a//b", "me/../one", "-/--"):
-        with pytest.raises(InterpError, match=r"cannot be fetched|There is no repository"):
+        with pytest.raises(InterpError, match=r"neither a folder nor the id of a repository|There is no repository"):
             load_sae(odd)
 
 
@@ -813,7 +813,9 @@ def test_without_the_hub_what_was_fetched_before_is_used(saved, tmp_path, monkey
         point_at(monkeypatch, url, tmp_path / "cache", offline=offline)
         start = time.monotonic()
         assert load_sae("me/one", layer=3).name == "me/one/layers.3"
-        with pytest.raises(InterpError, match=f"{why}.*this needs the internet. Without it, give the folder of a copy"):
+        with pytest.raises(
+            InterpError, match=f"'me/two' was not downloaded before.*{why}.*Connect to the internet, or give the folder of a copy"
+        ):
             load_sae("me/two")
         with pytest.raises(InterpError, match="holds no SAE"):
             load_sae("me/one/layers.4")
@@ -856,10 +858,40 @@ def test_a_release(hub, release, saved, no_names_from_the_network):
         load_sae("our-release")
     with pytest.raises(InterpError, match=r"has no SAE 'blocks.5.hook_resid_post'"):
         load_sae("our-release/blocks.5.hook_resid_post")
-    with pytest.raises(InterpError, match=r"cannot be fetched.*needs the internet"):
+    with pytest.raises(InterpError, match=r"'me/release' has no file 'none/cfg\.json'"):
         load_sae("our-release/blocks.4.hook_resid_post")
     with pytest.raises(InterpError, match="revision is 'main', but 'our-release' is a release"):
         load_sae("our-release/blocks.3.hook_resid_post", revision="main")
+
+
+def test_a_release_without_the_hub_is_read_from_the_cache_or_refused_with_no_retries(release, saved, tmp_path, monkeypatch):
+    """huggingface_hub would try every file again for 25 seconds; not even one pause is left here."""
+    hub = Hub(tmp_path / "hub")
+    copy(saved["jumprelu"], hub.repo("me/release") / "a")
+    release({"blocks.3.hook_resid_post": "a", "blocks.4.hook_resid_post": "b"})
+    with serve(hub) as url:
+        point_at(monkeypatch, url, tmp_path / "cache")
+        online = load_sae("our-release/blocks.3.hook_resid_post")
+    point_at(monkeypatch, url, tmp_path / "cache")
+
+    def waited(_seconds):
+        raise AssertionError("a retry")
+
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", waited)
+    assert torch.equal(load_sae("our-release/blocks.3.hook_resid_post").W_dec, online.W_dec)
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+    with pytest.raises(InterpError, match=r"'me/release' is not complete in \S+cache, and the hub cannot be reached\. Connect"):
+        load_sae("our-release/blocks.4.hook_resid_post")
+    point_at(monkeypatch, url, tmp_path / "empty")
+    with pytest.raises(InterpError, match=r"'me/release' was not downloaded before, and the Hugging Face hub cannot be reached"):
+        load_sae("our-release/blocks.3.hook_resid_post")
+
+
+def test_a_gated_repository_of_saes_says_where_its_licence_is(model_hub, saved):
+    copy(saved["standard"], model_hub.root / "me" / "gated")
+    model_hub.gated.add("me/gated")
+    with pytest.raises(InterpError, match=r"'me/gated' is gated: accept its licence at http://127\S+/me/gated, then log in"):
+        load_sae("me/gated")
 
 
 def test_several_of_a_layer_in_a_release_are_not_chosen_between(release):

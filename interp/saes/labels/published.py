@@ -1,6 +1,6 @@
-"""Names that others published for their SAEs: Neuronpedia's exports, and the explanations that LMMs-Lab put on the Hugging Face Hub.
+"""Names that others published for their SAEs: Neuronpedia's exports, and LMMs-Lab's explanations on the Hugging Face hub.
 
-Knows the layout of both; how a download is bounded and kept stands in `downloads`.
+Here is the layout of both; `downloads` limits and keeps what is fetched.
 """
 
 import functools
@@ -13,10 +13,10 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants
-
 from ...errors import InterpError
-from .downloads import MAX_BYTES, Row, fetched, folder_of, get, left, unnamed
+from ...models.https import get, left
+from ...models.hub import Dataset
+from .downloads import MAX_BYTES, Row, fetched, folder_of, unnamed
 from .labels import ID, MAX_UNPACKED, NUMBER, Labels, TroubleError, clean, is_neuronpedia_id
 
 NEURONPEDIA = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com"
@@ -31,14 +31,14 @@ def neuronpedia_labels(
     cache: Path | None = None,
     timeout: float = 60.0,
 ) -> Labels:
-    """The explanations that Neuronpedia exports for one SAE; downloaded once, then read from `cache` (the Hub's folder of assets).
+    """The explanations that Neuronpedia exports for one SAE; downloaded once, then read from `cache` (the hub's folder of assets).
 
-    What arrived whole is kept even when `timeout` seconds did not suffice, and the next attempt asks only for the rest.
+    Complete files are kept even if `timeout` seconds were not enough, and the next attempt asks only for the rest.
 
-    The layout was verified in Neuronpedia's documentation and in the code that writes the export, not on the bucket itself: files
+    The layout was checked in Neuronpedia's documentation and in the code that writes the export, not on the bucket itself: files
     v1/{model}/{source}/explanations/batch-N.jsonl.gz of up to 1 024 rows, fields `index` (a string), `description` and
     `explanationModelName`, no scores, possibly several rows for one feature (the first counts), possibly further folders explanations-{model}
-    (read only where the plain one is missing). Which N exist is asked from the bucket.
+    (read only if the plain one is missing). The bucket lists which N exist.
     """
     if not base_url.startswith(("https://", "http://")):
         raise InterpError(f"base_url is {base_url!r}; it must start with https:// (or http:// for a server of your own).")
@@ -104,14 +104,14 @@ def explanation_labels(
     cache: Path | None = None,
     timeout: float = 120.0,
 ) -> Labels:
-    """The explanations of one module's features in a data set on the Hub; fetched once, then read from `cache` as above.
+    """The explanations of one module's features in a data set on the hub; downloaded once, then read from `cache` as above.
 
-    Reads {module with _ for .}.json wherever it lies, the list of {"model.layers.24_feature7": "..."} that LMMs-Lab's own code writes (or one
-    such dict); without one, the parquet files of `folder`, of which only columns of words and whole numbers are fetched.
+    Reads {module with _ for .}.json in any folder: the list of {"model.layers.24_feature7": "..."} that LMMs-Lab's own code writes (or one
+    such dict). If there is none, it reads the parquet files of `folder`, of which only columns of words and whole numbers are fetched.
 
-    Verified in LMMs-Lab's code: the JSON form and its two texts for "no explanation". Verified on pages of the Hub for lmms-lab's data set:
-    it is parquet with pictures, three files of 416 MB in "legacy" (5 000 rows) and 29 of 400 to 500 MB in "revised" (4 800). Not verified: the
-    names of its columns. So they are told by what they hold, and one that cannot be told yields no names.
+    Checked in LMMs-Lab's code: the JSON form and its two texts for "no explanation". Checked on the hub's pages of lmms-lab's data set:
+    it is parquet with pictures, three files of 416 MB in "legacy" (5 000 rows) and 29 of 400 to 500 MB in "revised" (4 800). Not checked: the
+    names of its columns. They are therefore recognised by their contents, and if that fails there are no names.
     """
     for what, value in (("module", module), ("folder", folder), ("revision", revision)):
         if not re.fullmatch(r"(?!.*\.\.)[A-Za-z0-9][\w.-]*", value, re.ASCII):
@@ -120,14 +120,10 @@ def explanation_labels(
         return unnamed(f"{clean(str(repo_id))!r} is no data set's id")
     source = "LMMs-Lab explanation" if repo_id.startswith("lmms-lab/") else f"explanation from {repo_id}"
 
-    @functools.cache
-    def hub() -> Any:
-        from huggingface_hub import HfFileSystem  # noqa: PLC0415 - costs most of a second, and only this needs it
-
-        return HfFileSystem(endpoint=constants.ENDPOINT, skip_instance_cache=True)  # a cached one would keep an old listing
+    dataset = Dataset(repo_id, revision)
 
     def listing(_deadline: float) -> dict[str, int]:
-        sizes = {key: info["size"] for key, info in hub().find(f"datasets/{repo_id}@{revision}", detail=True).items()}
+        sizes = dataset.files()
         found = [key for key in sizes if key.endswith(f"/{module.replace('.', '_')}.json")]
         found = found or [key for key in sizes if f"/{folder}/" in key and key.endswith(".parquet")]
         if not found:
@@ -138,7 +134,7 @@ def explanation_labels(
         parquet = key.endswith(".parquet")
         if not parquet and size > MAX_UNPACKED:
             raise TroubleError(f"{key.rpartition('/')[2]} has more than {MAX_UNPACKED >> 20} MB")
-        with hub().open(key, "rb", cache_type="none") as file:  # no reading ahead: between two columns of words lie pictures
+        with dataset.open(key) as file:  # between two columns of words there are pictures
             pairs = _parquet_pairs(file, module, deadline) if parquet else _json_pairs(file.read(MAX_UNPACKED), module)
         unable = re.compile(r"Unable to produce descriptions|Explanation could not be parsed")
         return [(feature, clean(name), source) for feature, name in pairs if not unable.search(name)], ""

@@ -1,0 +1,39 @@
+"""One file from a plain web server, within limits of size and time."""
+
+import time
+
+import httpx2 as httpx
+
+from .hub_errors import AnswerError
+
+_STALL = 10.0  # seconds without a byte
+
+
+def get(url: str, limit: int, deadline: float) -> bytes:
+    """The file at `url`, of at most `limit` bytes, before `deadline` (of `time.monotonic`). Redirects are not followed: they may lead anywhere.
+
+    Raises AnswerError for any other answer, EOFError for one that ends too soon, TimeoutError, and httpx's errors for a server out of reach.
+    """
+    body = bytearray()
+    # As it is stored: a size that was announced is that of the file itself.
+    headers = {"Accept-Encoding": "identity"}
+    with httpx.Client(timeout=min(_STALL, left(deadline))) as client, client.stream("GET", url, headers=headers) as response:
+        if response.status_code != httpx.codes.OK:
+            raise AnswerError(f"the server answered {response.status_code}")
+        try:
+            for chunk in response.iter_raw():
+                body += chunk
+                if len(body) > limit:
+                    raise AnswerError("an answer is larger than it should be")
+                left(deadline)
+        except (httpx.RemoteProtocolError, httpx.ReadError) as error:
+            raise EOFError(f"{url} ends too soon") from error
+    return bytes(body)
+
+
+def left(deadline: float) -> float:
+    """Seconds until the deadline; TimeoutError after it."""
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds
