@@ -16,6 +16,7 @@ from jinja2 import TemplateError
 from PIL import Image
 from torch import nn
 
+from .. import validation
 from ..errors import InterpError
 from ..presets import PRESETS
 from ..vision.grids import Layout
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ..tracing.trace import Trace
 
 _KEYS = itertools.count()
+_PLACEHOLDER_WITHOUT_ROW = {"gemma3", "paligemma"}  # model types that put another id in its place where the embedding is too small
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ class Vlm:
     @functools.cached_property
     def unembed(self) -> Unembed:
         """From residual states to logits. Raises InterpError if the model's logits are not its head on its final norm."""
-        ids = self.tokenizer("The cat sat on the mat.", return_tensors="pt").input_ids.to(self.model.device)
+        ids = self.tokenizer("The cat sat on the mat.", return_tensors="pt").input_ids
+        self._check_ids(ids[0].tolist())
+        ids = ids.to(self.model.device)
         with self.lock:
             finish = find_finish(self.model, self.blocks[-1], self.norm, self.head, ids)
         return Unembed(self.norm, self.head, self.vocabulary, finish)
@@ -150,7 +154,7 @@ class Vlm:
         than the model's context.
         """
         picture, notes = open_image(image)
-        if not isinstance(prompt, str) or not prompt.strip():
+        if not validation.text("prompt", prompt).strip():
             raise InterpError('The prompt is empty. Ask something about the picture, such as "Describe the image."')
         marks = (getattr(self.processor, name, None) for name in ("image_token", "video_token"))
         placeholders = {self.tokenizer.convert_ids_to_tokens(self.image_token_id), *marks} - {None}
@@ -202,11 +206,23 @@ class Vlm:
             raise InterpError(
                 f"The processor of {self.name!r} refuses this picture of {size}: {error}. Crop or scale it, and try again."
             ) from error
+        own = [] if self.model.config.model_type in _PLACEHOLDER_WITHOUT_ROW else [self.image_token_id]
+        self._check_ids([i for i in inputs["input_ids"][0].tolist() if i != self.image_token_id] + own)
         return {name: tensor for name, tensor in inputs.items() if isinstance(tensor, torch.Tensor)}
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        """Raise InterpError for ids that the input embedding has no row for; on a GPU they would end the process."""
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        if (largest := max(ids, default=0)) >= rows:
+            raise InterpError(
+                f"The tokenizer of {self.name!r} makes {self.tokenizer.convert_ids_to_tokens(largest)!r} the id {largest}, and the model's "
+                f"embedding has {rows} rows: they do not belong together. Use the checkpoint's own tokenizer, or call "
+                f"model.resize_token_embeddings({len(self.tokenizer)})."
+            )
 
     def answer_ids(self, inputs: Inputs, answer: str) -> torch.Tensor:
         """The ids of a forced answer, with the end-of-answer token appended so that all of its words enter the model."""
-        if not answer.strip():
+        if not validation.text("answer", answer).strip():
             raise InterpError("The forced answer is empty; omit `answer` to let the model answer.")
         glue = "" if inputs.text[-1:].isspace() or inputs.text.endswith(tuple(self.tokenizer.all_special_tokens)) else " "
         # On the unexpanded text: an answer may spell the picture's placeholder, and there it stands for no picture.
@@ -216,6 +232,7 @@ class Vlm:
         ids = whole[len(before) :]
         if whole[: len(before)] != before:  # the answer's first letters merged into the prompt's last token
             ids = self.tokenizer(answer.strip(), add_special_tokens=False).input_ids
+        self._check_ids(ids)
         return torch.tensor([*ids, *sorted(self.end_ids)[:1]])
 
     def read(self, tensors: Mapping[str, torch.Tensor], ids: Sequence[int], *, keep: int = 0) -> torch.Tensor:

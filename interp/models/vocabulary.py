@@ -1,33 +1,37 @@
-"""What single token ids look like to a reader, and which ids spell a word. Knows tokenizers, not models."""
+"""How single tokens read, and which of them spell a word."""
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
+from .. import validation
 from ..errors import InterpError
+
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """The texts of all ids of a model's output layer.
 
-    A text is what the token adds in the middle of a sentence, leading space included ("▁dog" and "Ġdog" are both " dog"). Bytes that are no
+    A text is what the token adds in the middle of a sentence, leading space included ("▁dog" and "Ġdog" are both " dog"). Bytes that are not
     text by themselves are shown as "<0xE2>".
     """
 
     texts: tuple[str, ...]
     """The text of each id; "" where the tokenizer has none."""
     undecodable: tuple[int, ...]
-    """Ids of the output layer that the tokenizer does not know (padding of the vocabulary). They count in a softmax, but are never listed."""
+    """Ids without a token (padding rows of the output layer). They count in a softmax, but are never listed."""
 
     @classmethod
     def of(cls, tokenizer: Any, size: int) -> "Vocabulary":
-        """The vocabulary of an output layer with `size` rows."""
+        """The vocabulary of an output layer with `size` rows. Tokens of the tokenizer beyond them are left out."""
         pieces = dict.fromkeys(range(size), "")
         known = {i: piece for piece, i in tokenizer.get_vocab().items() if i < size}
         pieces |= known
         special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
-        # Counted: a large vocabulary of the one kind also has pieces that begin with the other's mark for a space.
+        # By majority: a large vocabulary of one kind also has pieces that begin with the other kind's mark for a space.
         byte_level = sum(piece.startswith("Ġ") for piece in known.values()) > sum(piece.startswith("▁") for piece in known.values())
         read = functools.partial(_byte_level_text, _byte_alphabet()) if byte_level else _sentencepiece_text
         texts = tuple(piece if i in special else read(piece) for i, piece in pieces.items())
@@ -44,11 +48,11 @@ class Vocabulary:
     def resolve(self, word: str, tokenizer: Any, *, first_piece: bool = False) -> dict[str, int]:
         """Every single-token spelling of a word (with and without the leading space, as given and capitalised) and its id.
 
-        Raises InterpError for a word of several tokens, naming them; with `first_piece` its first token stands for it instead.
+        Raises InterpError for an empty word, and for one of several tokens, naming them; with `first_piece` the first of them is returned.
         """
-        word = word.strip()
+        word = validation.text("A word", word).strip()
         if not word:
-            raise InterpError("Type a word to look for: an empty one cannot be found.")
+            raise InterpError("The word to look for is empty. Type one.")
         spellings: dict[str, int] = {}
         for text in dict.fromkeys([f" {word}", word, f" {word.capitalize()}", word.capitalize()]):
             for i in self._ids.get(text, []):
@@ -57,7 +61,7 @@ class Vocabulary:
             return spellings
         ids = [i for i in tokenizer(f" {word}", add_special_tokens=False).input_ids if i < len(self.texts) and self.texts[i].strip()]
         if not ids:
-            raise InterpError(f"The tokenizer knows no piece of {word!r}.")
+            raise InterpError(f"The model has no token for any part of {word!r}. Try another word.")
         pieces = [self.texts[i] for i in ids]
         if first_piece:
             return {pieces[0]: ids[0]}
@@ -69,7 +73,7 @@ class Vocabulary:
 
 @functools.cache
 def _byte_alphabet() -> dict[str, int]:
-    """The printable stand-ins that byte-level BPE (GPT-2) uses for the 256 bytes."""
+    """The printable characters that stand for the 256 bytes in byte-level BPE (GPT-2)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [b for b in range(256) if b not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(rest)}
@@ -82,7 +86,7 @@ def _byte_level_text(alphabet: dict[str, int], piece: str) -> str:
 
 
 def _sentencepiece_text(piece: str) -> str:
-    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+    if _BYTE.fullmatch(piece):
         return _utf8_or_hex(bytes([int(piece[3:5], 16)]))
     return piece.replace("▁", " ")
 

@@ -11,7 +11,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from ..devices import retry_on_oom
 from ..models.hooks import Hooks
-from ..validation import whole_number
+from ..validation import function, text, whole_number
 from ..vision.grids import Layout
 from .trace import Kind, Token, Trace
 
@@ -89,6 +89,9 @@ def trace(
 ) -> Trace:
     """See `Vlm.trace`."""
     max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
+    function("on_text", on_text)
+    if answer is not None:
+        text("answer", answer)
     inputs = vlm.prepare(image, prompt)
 
     def run(_less: int) -> Trace:

@@ -126,10 +126,40 @@ def test_begin_of_text_comes_once(load, picture):
     assert torch.equal(plain, written)
 
 
-@pytest.mark.parametrize("prompt", ["", "  ", "\n", None, 3, ["a"]], ids=repr)
+@pytest.mark.parametrize("prompt", ["", "  ", "\n"], ids=repr)
 def test_empty_prompts_are_refused(vlm, picture, prompt):
     with pytest.raises(InterpError, match="prompt is empty"):
         vlm.prepare(picture, prompt)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [(None, "it must be text"), (["a"], "it must be text"), ("a \ud800", "half of a character")])
+def test_what_is_not_text_is_refused_as_prompt_and_as_answer(vlm, picture, wrong, message):
+    with pytest.raises(InterpError, match=f"prompt .*{message}"):
+        vlm.prepare(picture, wrong)
+    if wrong is not None:
+        with pytest.raises(InterpError, match=f"answer .*{message}"):
+            vlm.trace(picture, PROMPT, answer=wrong)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows(picture):
+    model, processor = tiny.build("crop")
+    processor.tokenizer.add_tokens(["zebra"])
+    vlm = interp.Vlm(model, processor)
+    rows = model.get_input_embeddings().weight.shape[0]
+    trace = vlm.trace(picture, PROMPT, answer="dog")  # legal, as long as none of them is used
+    assert interp.logit_lens(trace, top_k=3).ids.max() < rows
+    for prompt, answer in (("zebra", None), (PROMPT, "zebra")):
+        with pytest.raises(InterpError, match=f"'zebra' the id {rows}, and the model's embedding has {rows} rows"):
+            vlm.trace(picture, prompt, answer=answer)
+    with pytest.raises(InterpError, match="no token for any part of 'zebra'"):
+        interp.logit_lens(trace, top_k=3).probability("zebra")
+
+
+def test_a_placeholder_that_the_embedding_has_no_row_for_is_refused(picture):
+    model, processor = tiny.build("crop")
+    model.resize_token_embeddings(2)
+    with pytest.raises(InterpError, match="the model's embedding has 2 rows"):
+        interp.Vlm(model, processor).prepare(picture, PROMPT)
 
 
 @pytest.mark.parametrize("prompt", ["<image>", "Describe <image> this", "<image><image>"])

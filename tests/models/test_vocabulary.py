@@ -15,7 +15,23 @@ def byte_level():
 @pytest.fixture(scope="module")
 def sentencepiece():
     """Llama's kind: "▁" for a space, bytes as "<0x41>"."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁dog", "dog", "▁", "▁▁", "▁D", "o", "g", "é", "Ġ"]
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁dog",
+        "dog",
+        "▁",
+        "▁▁",
+        "▁D",
+        "o",
+        "g",
+        "é",
+        "Ġ",
+        "<0xZZ>",
+        "<0x+1>",
+    ]
     backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
@@ -47,6 +63,8 @@ def test_byte_level_pieces(byte_level, piece, text):
         ("<0x0A>", "\n"),
         ("<0xE2>", "<0xE2>"),
         ("<0x41>", "A"),
+        ("<0xZZ>", "<0xZZ>"),  # text that only looks like a byte
+        ("<0x+1>", "<0x+1>"),
         ("<image>", "<image>"),
         ("▁odd", "▁odd"),  # an added token is stored as it reads
     ],
@@ -101,3 +119,9 @@ def test_ids_beyond_the_head_are_never_resolved(byte_level):
     dog = byte_level.convert_tokens_to_ids("Ġdog")
     with pytest.raises(InterpError):
         Vocabulary.of(byte_level, dog).resolve("pizza", byte_level)
+
+
+@pytest.mark.parametrize("word", [None, 3, b"dog", ["dog"], "\ud800", "do\udfffg"])
+def test_what_is_not_a_word_is_refused(byte_level, word):
+    with pytest.raises(InterpError, match=r"A word (is|holds)"):
+        Vocabulary.of(byte_level, len(byte_level)).resolve(word, byte_level)
