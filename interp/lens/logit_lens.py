@@ -8,16 +8,17 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..devices import retry_on_oom
 from ..errors import InterpError
+from ..files import write_text
 from ..models.unembed import BLOCK, block_peaks
 from ..tracing.select import grid_of
-from ..tracing.trace import EMBED, Trace
+from ..tracing.trace import EMBED, Trace, checked_layer
+from ..validation import as_whole, index, instance, sequence, shown, whole_number
 
 _LOWER = "Ask for fewer layers or positions, load the model with quantize='4bit', or choose a smaller model."
 
@@ -129,14 +130,14 @@ class Lens:
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write `to_dict` into a file."""
-        Path(path).write_text(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        write_text(path, lambda: json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False))
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the interactive view as one file that opens without a server. Needs a lens of all positions."""
         from ..web.payloads.lens import lens_payload  # noqa: PLC0415 - the view is not needed for numbers
         from ..web.standalone import standalone_html  # noqa: PLC0415
 
-        Path(path).write_text(standalone_html(lens_payload(self)), encoding="utf-8")
+        write_text(path, lambda: standalone_html(lens_payload(self)))
 
     def _states(self) -> Iterator[tuple[int, torch.Tensor]]:
         rows = torch.tensor(self.positions)
@@ -144,14 +145,16 @@ class Lens:
             yield axis, self.trace.residual(layer)[rows]
 
     def _layer(self, layer: int) -> int:
-        if layer not in self.layers:
-            raise InterpError(f"This lens does not hold layer {layer}; it holds {', '.join(map(str, self.layers))}.")
-        return self.layers.index(layer)
+        number = as_whole(layer)
+        if number not in self.layers:
+            raise InterpError(f"This lens does not hold layer {shown(layer)}; it holds {', '.join(map(str, self.layers))}.")
+        return self.layers.index(number)
 
     def _position(self, position: int) -> int:
-        if position not in self._rows:
-            raise InterpError(f"This lens does not hold position {position}; ask for it in logit_lens(..., positions=...).")
-        return self._rows[position]
+        number = as_whole(position)
+        if number not in self._rows:
+            raise InterpError(f"This lens does not hold position {shown(position)}; ask for it in logit_lens(..., positions=...).")
+        return self._rows[number]
 
     @property
     def _rows(self) -> dict[int, int]:
@@ -169,24 +172,23 @@ def logit_lens(trace: Trace, top_k: int = 5, layers: Sequence[int] | None = None
 
     Raises InterpError for a `top_k` below 1 or above the vocabulary, and for layers or positions that do not exist.
     """
-    vlm = trace.vlm
+    vlm = instance("trace", trace, Trace, "a Trace, as Vlm.trace returns").vlm
     unembed = vlm.unembed
     listed = len(vlm.vocabulary.texts) - len(vlm.vocabulary.undecodable)
-    if not isinstance(top_k, int) or isinstance(top_k, bool) or not 1 <= top_k <= listed:
-        raise InterpError(f"top_k is {top_k!r}; it must be a whole number from 1 to {listed}, the number of words {vlm.name} can say.")
-    chosen = tuple(range(EMBED, trace.n_layers)) if layers is None else tuple(layers)
-    for layer in chosen:
-        trace.residual(layer)
-    length = trace.states.shape[1]
-    rows = tuple(range(length)) if positions is None else tuple(positions)
-    if not chosen or not rows:
-        raise InterpError("A lens needs at least one layer and one position.")
-    outside = [position for position in rows if not 0 <= position < length]
-    if outside:
-        raise InterpError(f"Position {outside[0]} does not exist: the trace has {length} positions, 0 to {length - 1}.")
-    index = None if positions is None else torch.tensor(rows)
+    top_k = whole_number("top_k", top_k, 1, listed, hint=f"the number of words {vlm.name} can say")
+    chosen, rows = tuple(range(EMBED, trace.n_layers)), tuple(range(trace.length))
+    if layers is not None:
+        chosen = tuple(
+            checked_layer(each, trace.model_name, trace.n_layers) for each in sequence("layers", layers, "layer numbers, at least one")
+        )
+    if positions is not None:
+        there_are = f"the trace has {trace.length} positions, 0 to {trace.length - 1}"
+        rows = tuple(
+            index("Position", each, 0, trace.length - 1, there_are) for each in sequence("positions", positions, "positions, at least one")
+        )
+    some = None if positions is None else torch.tensor(rows)
     with vlm.lock, torch.inference_mode():
-        read = retry_on_oom(lambda less: _read(trace, chosen, index, top_k, unembed.buffers(less)), _LOWER)
+        read = retry_on_oom(lambda less: _read(trace, chosen, some, top_k, unembed.buffers(less)), _LOWER)
     return Lens(trace, chosen, rows, *read)
 
 

@@ -15,6 +15,7 @@ import torch
 from jinja2 import TemplateError
 from PIL import Image
 from torch import nn
+from transformers import PreTrainedModel
 
 from .. import validation
 from ..errors import InterpError
@@ -63,6 +64,8 @@ class Vlm:
 
     def __init__(self, model: Any, processor: Any, *, name: str | None = None) -> None:
         """Wrap a model you already hold. Raises InterpError, naming the class, if its structure is not understood."""
+        validation.instance("model", model, PreTrainedModel, "a model of transformers, as AutoModelForImageTextToText.from_pretrained(...) returns")
+        name = name if name is None else validation.text("name", name)
         family = model.config.model_type
         kind = type(model).__name__
         if family not in LAYOUTS:
@@ -163,8 +166,8 @@ class Vlm:
                 raise InterpError(
                     f"The prompt contains {placeholder!r}, the placeholder of the picture. It is added automatically: remove it from the prompt."
                 )
-        text = self._in_template(prompt)
-        tensors = self._tokenize(text, picture)
+        templated = self._in_template(prompt)
+        tensors = self._tokenize(templated, picture)
         layout = LAYOUTS[self.model.config.model_type](self.model.config, self.processor, picture, tensors)
         self.check_length(tensors["input_ids"].shape[1], 0)
         return Inputs(
@@ -174,7 +177,7 @@ class Vlm:
             },
             image=picture,
             prompt=prompt,
-            text=text,
+            text=templated,
             layout=layout,
             notes=notes,
         )
@@ -222,6 +225,7 @@ class Vlm:
 
     def answer_ids(self, inputs: Inputs, answer: str) -> torch.Tensor:
         """The ids of a forced answer, with the end-of-answer token appended so that all of its words enter the model."""
+        validation.instance("inputs", inputs, Inputs, "Inputs, as Vlm.prepare returns")
         if not validation.text("answer", answer).strip():
             raise InterpError("The forced answer is empty; omit `answer` to let the model answer.")
         glue = "" if inputs.text[-1:].isspace() or inputs.text.endswith(tuple(self.tokenizer.all_special_tokens)) else " "
@@ -256,6 +260,7 @@ class Vlm:
 
     def check_length(self, prompt: int, new: int) -> None:
         """Raise InterpError unless `prompt` tokens and `new` more fit into the context."""
+        prompt, new = validation.whole_number("prompt", prompt, 0), validation.whole_number("new", new, 0)
         if prompt + new > self.context:
             asked = f"{prompt} tokens with the picture" + (f", and {new} new ones were asked for" if new else "")
             raise InterpError(

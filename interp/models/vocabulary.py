@@ -40,9 +40,9 @@ class Vocabulary:
     @functools.cached_property
     def _ids(self) -> dict[str, list[int]]:
         ids: dict[str, list[int]] = {}
-        for i, text in enumerate(self.texts):
-            if text:
-                ids.setdefault(text, []).append(i)
+        for i, piece in enumerate(self.texts):
+            if piece:
+                ids.setdefault(piece, []).append(i)
         return ids
 
     def resolve(self, word: str, tokenizer: Any, *, first_piece: bool = False) -> dict[str, int]:
@@ -50,13 +50,13 @@ class Vocabulary:
 
         Raises InterpError for an empty word, and for one of several tokens, naming them; with `first_piece` the first of them is returned.
         """
-        word = validation.text("A word", word).strip()
+        word, first_piece = validation.text("A word", word).strip(), validation.flag("first_piece", first_piece)
         if not word:
             raise InterpError("The word to look for is empty. Type one.")
         spellings: dict[str, int] = {}
-        for text in dict.fromkeys([f" {word}", word, f" {word.capitalize()}", word.capitalize()]):
-            for i in self._ids.get(text, []):
-                spellings.setdefault(text, i)
+        for spelling in dict.fromkeys([f" {word}", word, f" {word.capitalize()}", word.capitalize()]):
+            for i in self._ids.get(spelling, []):
+                spellings.setdefault(spelling, i)
         if spellings:
             return spellings
         ids = [i for i in tokenizer(f" {word}", add_special_tokens=False).input_ids if i < len(self.texts) and self.texts[i].strip()]

@@ -11,15 +11,16 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from ..errors import InterpError
+from ..files import write_text
 from ..lens.directions import Words, listed, promoted_words
 from ..tracing.select import grid_of, select, sinks
 from ..tracing.trace import Trace
+from ..validation import instance, one_of, sequence, whole_number
 from .fit import ReconstructionFit, measure
 from .labels.labels import neuronpedia_link
 from .sae import Sae, SparseActs
@@ -133,7 +134,7 @@ class Features:
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write `to_dict` into a file."""
-        Path(path).write_text(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        write_text(path, lambda: json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False))
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,11 +165,9 @@ class Encoding:
 
     def top(self, k: int = 10, where: Any = "image", rank_by: RankBy = "mean") -> Features:
         """The k features that rank highest over the tokens at `where` (see `select`). See `top_features`."""
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= self.sae.d_sae:
-            raise InterpError(
-                f"k is {k!r}; it must be a whole number from 1 to {self.sae.d_sae}, the number of features of {self.sae.name}."
-            )
-        column = _column(rank_by)
+        k = whole_number("k", k, 1, self.sae.d_sae, hint=f"the number of features of {self.sae.name}")
+        rank_by = one_of("rank_by", rank_by, RANKINGS)
+        column = RANKINGS.index(rank_by)
         words, positions = self.select(where)
         features, statistics = self._statistics(positions)
         # A stable sort by mean first: features that are active equally often are told apart by how strongly, and then by number.
@@ -179,15 +178,17 @@ class Encoding:
 
     def some(self, features: Sequence[int], where: Any = "image", rank_by: RankBy = "mean") -> tuple[Feature, ...]:
         """Chosen features, also such as are not active here, in the given order, each once."""
-        column = _column(rank_by)
+        column = RANKINGS.index(one_of("rank_by", rank_by, RANKINGS))
+        wanted = [self.sae.check(feature) for feature in sequence("features", features, "features", empty=True)]
         active, statistics = self._statistics(self.select(where)[1])
         row = {feature: i for i, feature in enumerate(active.tolist())}
-        chosen = {self.sae.check(f): statistics[row[f]].tolist() if f in row else [0.0] * len(RANKINGS) for f in features}
+        chosen = {feature: statistics[row[feature]].tolist() if feature in row else [0.0] * len(RANKINGS) for feature in wanted}
         return self._described(chosen, column)
 
     def label(self, feature: int) -> str:
         """A feature's name, or the words it promotes."""
-        label = self.sae.labels.get(self.sae.check(feature))
+        feature = self.sae.check(feature)
+        label = self.sae.labels.get(feature)
         return label.text if label else listed(self._words([feature])[feature][0][:_NAMED_BY])
 
     def _statistics(self, positions: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -260,6 +261,8 @@ class Encoding:
 
 def encode(trace: Trace, sae: Sae) -> Encoding:
     """Encode every position of a trace. Raises InterpError where the SAE does not belong to a model of this width and depth."""
+    instance("trace", trace, Trace, "a Trace, as Vlm.trace returns")
+    instance("sae", sae, Sae, "an SAE, as interp.load_sae(...) returns")
     width = trace.states.shape[-1]
     if sae.d_in != width:
         raise InterpError(
@@ -298,12 +301,6 @@ def _dense(density: float | None, here: float) -> str:
     if here > _DENSE_HERE:
         return f"fires on {here:.0%} of the tokens of this input"
     return ""
-
-
-def _column(rank_by: object) -> int:
-    if rank_by not in RANKINGS:
-        raise InterpError(f"rank_by is {rank_by!r}; it must be one of {', '.join(RANKINGS)}.")
-    return RANKINGS.index(rank_by)
 
 
 def _short(value: float) -> float:

@@ -88,10 +88,10 @@ def trace(
     on_text: Callable[[str], None] | None,
 ) -> Trace:
     """See `Vlm.trace`."""
-    max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
-    function("on_text", on_text)
+    max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1, vlm.context, hint=f"the context of {vlm.name}")
     if answer is not None:
         text("answer", answer)
+    function("on_text", on_text)
     inputs = vlm.prepare(image, prompt)
 
     def run(_less: int) -> Trace:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
+from ..validation import index
+
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in pixels of the upright original picture."""
 Edges = Sequence[tuple[float, float]]
@@ -53,6 +55,8 @@ class PatchGrid:
 
     def box(self, row: int, col: int) -> Box:
         """The pixels of the picture that one patch is made of."""
+        there_are = f"the grid has {self.rows} x {self.cols} patches, counted from 0"
+        row, col = index("Patch row", row, 0, self.rows - 1, there_are), index("Patch column", col, 0, self.cols - 1, there_are)
         left, top, right, bottom = self.boxes[row, col].tolist()
         return left, top, right, bottom
 

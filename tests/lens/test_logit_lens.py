@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -146,7 +147,7 @@ def test_undecodable_ids_are_never_listed_but_stay_in_the_denominator(load, pict
         interp.logit_lens(trace, top_k=known + 1)
 
 
-@pytest.mark.parametrize("k", [0, -1, 288, 1.0, "3", True, None])
+@pytest.mark.parametrize("k", [0, -1, 288, 1.5, "3", True, None])
 def test_bad_top_k(trace, k):
     with pytest.raises(InterpError, match="top_k"):
         interp.logit_lens(trace, top_k=k)
@@ -220,11 +221,30 @@ def test_subsets_equal_the_full_lens(trace, lens, layers, positions):
         ({"positions": [-1]}, "Position -1"),
         ({"layers": []}, "at least one"),
         ({"positions": []}, "at least one"),
+        ({"layers": 1}, "layers is 1; it must be a list of layer numbers"),
+        ({"layers": ["1"]}, "Layer '1' does not exist"),
+        ({"layers": [True]}, "Layer True does not exist"),
+        ({"positions": [1.5]}, "Position 1.5 does not exist"),
+        ({"positions": range(10**12)}, "Position 32 does not exist"),
     ],
 )
 def test_layers_and_positions_that_do_not_exist(trace, wanted, message):
     with pytest.raises(InterpError, match=message):
         interp.logit_lens(trace, **wanted)
+
+
+def test_layers_and_positions_of_numpy_and_torch(trace, lens):
+    part = interp.logit_lens(trace, np.int64(3), layers=np.array([1, 2]), positions=torch.tensor([4, 5]))
+    assert (part.layers, part.positions) == ((1, 2), (4, 5))
+    assert part.texts(np.int64(1), torch.tensor(4)) == lens.texts(1, 4)
+
+
+@pytest.mark.parametrize("place", ["", None, 3, "a\0b", "nowhere/lens.json", "."])
+def test_files_that_cannot_be_written(lens, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for write in (lens.to_json, lens.to_html):
+        with pytest.raises(InterpError, match=r"^path is .*(must be the path of a file|nothing can be written)"):
+            write(place)
 
 
 def test_grid(trace, lens):

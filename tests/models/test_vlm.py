@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from transformers import (
@@ -162,6 +164,14 @@ def test_a_placeholder_that_the_embedding_has_no_row_for_is_refused(picture):
         interp.Vlm(model, processor).prepare(picture, PROMPT)
 
 
+@pytest.mark.parametrize("wrong", [None, "crop", 3, object(), torch.nn.Linear(2, 2)], ids=lambda wrong: type(wrong).__name__)
+def test_what_is_no_model_is_refused(vlm, wrong):
+    with pytest.raises(InterpError, match="model is .*; it must be a model of transformers"):
+        interp.Vlm(wrong, vlm.processor)
+    with pytest.raises(InterpError, match="tokenizer"):
+        interp.Vlm(vlm.model, wrong)
+
+
 @pytest.mark.parametrize("prompt", ["<image>", "Describe <image> this", "<image><image>"])
 @pytest.mark.parametrize("name", ["crop", "interleave"])
 def test_the_pictures_placeholder_is_refused_in_a_prompt(load, picture, prompt, name):
@@ -192,7 +202,7 @@ def test_a_prompt_longer_than_the_context_is_refused(vlm, picture):
     assert vlm.trace(picture, "z" * room, max_new_tokens=1).states.shape[1] == vlm.context - 1
 
 
-@pytest.mark.parametrize("new", [0, -1, True, False, "3", 3.5, None], ids=repr)
+@pytest.mark.parametrize("new", [0, -1, True, False, "3", 3.5, None, math.inf, 193, 10**40], ids=repr)
 def test_bad_max_new_tokens(vlm, picture, new):
     with pytest.raises(InterpError, match="max_new_tokens is"):
         vlm.trace(picture, PROMPT, max_new_tokens=new)

@@ -15,8 +15,9 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from ...errors import InterpError
+from ...files import write_whole
 from ...models.hub_errors import in_short
-from .labels import INSTEAD, Label, Labels, TroubleError, count, write_whole
+from .labels import INSTEAD, Label, Labels, TroubleError, count
 
 MAX_BYTES = 200 << 20  # downloaded for one SAE; 16 384 features with their embeddings were reported at some 35 MB
 _KEPT = "llava-microscope/fetched-names/1"

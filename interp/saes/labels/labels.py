@@ -6,16 +6,17 @@ brought to one line without control characters, not escaped.
 """
 
 import json
-import math
 import os
 import re
-import threading
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import InterpError
+from ...files import write_text
+from ...validation import as_number, shown, whole_number
+from ...validation import text as checked_text
 
 SCHEMA = "llava-microscope/labels/1"
 LONGEST = 300  # characters of a name, and of how it was found
@@ -52,9 +53,7 @@ class Labels:
 
     def search(self, text: str, limit: int = 50) -> list[int]:
         """Features whose names hold `text` in any case: as whole words, then as the start of a word, then anywhere; each by number."""
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise InterpError(f"limit is {limit!r}; it must be a whole number of at least 1.")
-        wanted = " ".join(text.casefold().split())
+        limit, wanted = whole_number("limit", limit, 1), " ".join(checked_text("text", text).casefold().split())
         start = re.compile(rf"(?<!\w){re.escape(wanted)}(\w?)")
         ranked = []
         for feature, label in self.names.items():
@@ -104,15 +103,15 @@ def write_labels(path: str | os.PathLike[str], names: Mapping[int, Label], metho
 
     Raises InterpError for what `labels_from_file` would not take back.
     """
-    if not isinstance(method, str) or not method.strip():
+    if not checked_text("method", method).strip():
         raise InterpError(f"method is {method!r}; it must say in a sentence or two how the names were found.")
     for feature, label in names.items():
-        if isinstance(feature, bool) or not isinstance(feature, int) or not NUMBER.fullmatch(str(feature)):
-            raise InterpError(f"Feature {feature!r} cannot be named: features are whole numbers from 0 to 999 999 999.")
+        if type(feature) is not int or not 0 <= feature < 10**9:
+            raise InterpError(f"Feature {shown(feature)} cannot be named: features are whole numbers from 0 to 999 999 999.")
         if flaw := _flaw(label):
             raise InterpError(f"The name of feature {feature} cannot be written: {flaw}.")
     entries = {str(i): {"text": names[i].text, "source": names[i].source, "score": names[i].score} for i in sorted(names)}
-    write_whole(Path(path), json.dumps({"schema": SCHEMA, "method": method, "labels": entries}, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, lambda: json.dumps({"schema": SCHEMA, "method": method, "labels": entries}, ensure_ascii=False, indent=1) + "\n")
 
 
 def neuronpedia_link(neuronpedia_id: str, feature: int) -> str:
@@ -125,16 +124,6 @@ def neuronpedia_link(neuronpedia_id: str, feature: int) -> str:
 def is_neuronpedia_id(text: object) -> bool:
     """Whether this can name a source of Neuronpedia, as "gemma-2b/12-res-jb" does."""
     return isinstance(text, str) and ID.fullmatch(text) is not None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write all of a file or nothing."""
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def count(names: Mapping[int, Label], features: int | None) -> str:
@@ -155,6 +144,6 @@ def _flaw(label: Label) -> str:
         if not isinstance(text, str) or not text or text != clean(text):
             return f"its {what} is not one line of 1 to {LONGEST} characters"
     score = label.score
-    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score)):
+    if score is not None and as_number(score) is None:
         return "its score is no number"
     return ""

@@ -1,0 +1,31 @@
+"""Writing text files."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import InterpError
+from .validation import file_path
+
+
+def write_text(path: object, make: Callable[[], str]) -> None:
+    """Write what `make` returns into the file at `path`, as UTF-8. Raises InterpError for what is no path, and where nothing can be written."""
+    place = file_path("path", path)
+    text = make()
+    try:
+        place.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise InterpError(
+            f"path is {str(place)!r}, where nothing can be written ({error.strerror}). Name a file that you may write."
+        ) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write all of a file or nothing. Raises OSError."""
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
