@@ -1,5 +1,6 @@
 """Devices: picking one, its dtype, its free memory, and what to do when memory runs out."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,6 +10,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from .errors import InterpError
+from .validation import shown
 
 Result = TypeVar("Result")
 # Reports that accelerate does not recognise: the CPU allocator on Windows, CUDA's driver and bitsandbytes, cuBLAS.
@@ -17,14 +19,14 @@ _OUT_OF_MEMORY = ("not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAI
 
 def pick_device(device: str) -> torch.device:
     """The torch device that "auto", "cpu", "cuda" or "cuda:N" stands for. Raises InterpError for anything else, and for CUDA without a GPU."""
-    if device == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except (RuntimeError, TypeError):
-        place = None
+    place = None
+    if isinstance(device, str | torch.device):
+        if device == "auto":
+            return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        with contextlib.suppress(RuntimeError):
+            place = torch.device(device)
     if place is None or place.type not in {"cpu", "cuda"}:
-        raise InterpError(f"device is {device!r}; it must be 'auto', 'cpu', 'cuda' or 'cuda:N' (or, for a model, 'balanced').")
+        raise InterpError(f"device is {shown(device)}; it must be 'auto', 'cpu', 'cuda' or 'cuda:N' (or, for a model, 'balanced').")
     if place.type == "cuda" and not torch.cuda.is_available():
         raise InterpError(f"device is {device!r}, but torch sees no CUDA device here. Use 'auto' or 'cpu'.")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
@@ -34,7 +36,7 @@ def pick_device(device: str) -> torch.device:
 
 def pick_devices(device: str) -> list[torch.device]:
     """As `pick_device`, with "balanced" for all GPUs. Raises InterpError for "balanced" with fewer than two."""
-    if device != "balanced":
+    if not isinstance(device, str) or device != "balanced":
         return [pick_device(device)]
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count < 2:

@@ -23,10 +23,10 @@ _LONGEST = 200  # characters of a value in a message
 
 
 def whole_number(name: str, value: object, low: int, high: int | None = None, *, hint: str = "") -> int:
-    """`value` as an int from `low` to `high`; `hint` says where the limit comes from."""
-    number = as_whole(value)
-    if number is None or number < low or (high is not None and number > high):
-        limits = f"of at least {low}" if high is None else f"from {low} to {high}"
+    """`value` as an int from `low` to `high` (what 64 bits hold, if there is no other limit); `hint` says where the limit comes from."""
+    number, top = as_whole(value), 2**63 - 1 if high is None else high
+    if number is None or not low <= number <= top:
+        limits = f"of at least {low}" if high is None and (number is None or number < low) else f"from {low} to {top}"
         raise InterpError(f"{name} is {shown(value)}; it must be a whole number {limits}{hint and ', '}{hint}.")
     return number
 

@@ -74,7 +74,9 @@ def test_a_long_number_is_shown_by_its_first_digits():
 
 
 def test_limits_may_be_open():
-    assert validation.whole_number("k", 10**40, 1) == 10**40
+    assert validation.whole_number("k", 2**63 - 1, 1) == 2**63 - 1
+    with pytest.raises(InterpError, match=r"^k is 1000000000… \(41 digits\); it must be a whole number from 1 to 9223372036854775807\.$"):
+        validation.whole_number("k", 10**40, 1)
     assert validation.finite_number("t", -1e300) == -1e300
     with pytest.raises(InterpError, match=r"^k is 0; it must be a whole number of at least 1\.$"):
         validation.whole_number("k", 0, 1)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,7 @@ from torch import nn
 from ..devices import dtype_on, free_bytes, out_of_memory, pick_devices
 from ..errors import InterpError
 from ..presets import PRESETS, Preset
+from ..validation import function, one_of, shown, text
 from ..vision.layouts import LAYOUTS, REFUSED
 from .hub import ask, download, weight_files
 from .vlm import Vlm
@@ -112,10 +113,12 @@ def fetch(
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415 - seconds of import
 
     if not isinstance(checkpoint, str | PathLike):
-        raise InterpError(f"checkpoint is {checkpoint!r}; it must be the name of a preset, a hub id, or a folder.")
-    name = fspath(checkpoint)
-    if quantize not in {"auto", "4bit", "none"}:
-        raise InterpError(f"quantize is {quantize!r}; it must be 'auto', '4bit' or 'none'.")
+        raise InterpError(f"checkpoint is {shown(checkpoint)}; it must be the name of a preset, a hub id, or a folder.")
+    name = text("checkpoint", fspath(checkpoint))
+    quantize = one_of("quantize", quantize, get_args(Quantize))
+    if revision is not None:
+        text("revision", revision)
+    function("on_progress", on_progress)
     preset = PRESETS.get(name)
     source, revision = (preset.checkpoint, revision or preset.revision) if preset else (name, revision)
     local = _is_folder(source)

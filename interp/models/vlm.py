@@ -64,7 +64,9 @@ class Vlm:
 
     def __init__(self, model: Any, processor: Any, *, name: str | None = None) -> None:
         """Wrap a model you already hold. Raises InterpError, naming the class, if its structure is not understood."""
-        validation.instance("model", model, PreTrainedModel, "a model of transformers, as AutoModelForImageTextToText.from_pretrained(...) returns")
+        validation.instance(
+            "model", model, PreTrainedModel, "a model of transformers, as AutoModelForImageTextToText.from_pretrained(...) returns"
+        )
         name = name if name is None else validation.text("name", name)
         family = model.config.model_type
         kind = type(model).__name__

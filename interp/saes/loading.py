@@ -16,6 +16,8 @@ from ..devices import pick_device
 from ..errors import InterpError
 from ..models.hub import fetch_files, reachable, repo_files
 from ..presets import PRESETS, KnownSae
+from ..tracing.trace import EMBED
+from ..validation import one_of, shown, text, whole_number
 from .formats import (
     SAE_LENS,
     SPARSIFY,
@@ -55,9 +57,15 @@ def load_sae(
     """
     given = fspath(source) if isinstance(source, str | PathLike) else source
     if not isinstance(given, str) or not given.strip():
-        raise InterpError(f"source is {source!r}; it must be a preset, a release of sae-lens with an id, a hub repository, or a folder.")
-    if dtype not in {"auto", "float32", "bfloat16"}:
-        raise InterpError(f"dtype is {dtype!r}; it must be 'auto', 'float32' or 'bfloat16'.")
+        raise InterpError(
+            f"source is {shown(source)}; it must be a preset, a release of sae-lens with an id, a hub repository, or a folder."
+        )
+    text("source", given)
+    dtype = one_of("dtype", dtype, ("auto", "float32", "bfloat16"))
+    if layer is not None:
+        layer = whole_number("layer", layer, EMBED)
+    if revision is not None:
+        text("revision", revision)
     given, place = given.strip(), str(pick_device(device))
     known = _known(given, layer)
     sae = _load(known.source if known else given, layer, place, dtype, revision)

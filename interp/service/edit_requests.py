@@ -33,8 +33,6 @@ def edit_from(item: Any, find_sae: Callable[[str | None], Sae]) -> Edit:
     if unknown := sorted(set(item) - set(KEYS)):
         raise InterpError(f"An edit has {unknown[0]!r}; it may have {', '.join(KEYS)}.")
     feature, name = item["feature"], item.get("sae")
-    if isinstance(feature, float) and feature.is_integer():  # JSON clients may send 5.0 for 5
-        feature = int(feature)
     if name is not None and not isinstance(name, str):
         raise InterpError(f"The sae of an edit is {name!r}; it must be a name.")
     return Edit(sae=find_sae(name), feature=feature, where=item.get("where") or "all", **{unit: item.get(unit) for unit in UNITS})

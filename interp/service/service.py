@@ -4,7 +4,6 @@ Plain functions that take plain values and raise InterpError. Knows nothing of g
 """
 
 import dataclasses
-import math
 import secrets
 import threading
 import time
@@ -24,6 +23,7 @@ from ..saes.loading import load_sae
 from ..saes.sae import Sae
 from ..tracing.cache import TraceCache
 from ..tracing.trace import Trace
+from ..validation import one_of, whole_number
 from ..web.payloads import scene
 from ..web.payloads.features import FoundFeatures, found_payload, one_feature
 from .model_slot import ModelSlot
@@ -142,8 +142,7 @@ class Service:
         `layers`: "all", or "auto" for as many as can be read quickly. `on_text` gets the growing answer, `on_trace` the trace before it is read.
         """
         top_k = whole_number("top_k", top_k, 1, MAX_TOP_K)
-        if layers not in {"auto", "all"}:
-            raise InterpError(f"layers is {layers!r}; it must be 'auto' (as many as can be read quickly) or 'all'.")
+        layers = one_of("layers", layers, ("auto", "all"))
         trace = self.trace(image, prompt, model, max_new_tokens=max_new_tokens, on_text=on_text)
         if on_trace:
             on_trace(trace)
@@ -325,11 +324,3 @@ def given(image: Any) -> Any:
     if image is None:
         raise InterpError("There is no picture. Choose or upload one first.")
     return image
-
-
-def whole_number(name: str, value: Any, low: int, high: int) -> int:
-    """`value` as an int, or an InterpError that says what is wrong with it. JSON clients may send 5.0 for 5."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value != int(value) or not low <= value <= high:
-        raise InterpError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
-    return int(value)

@@ -16,9 +16,10 @@ from ..steering.edits import Edit
 from ..steering.results import SteeringResult, Sweep
 from ..steering.steer import steer, steer_sweep, steered_trace
 from ..tracing.trace import Trace
+from ..validation import whole_number
 from ..web.payloads.edits import Chip, EditsPayload, edits_payload, found_chips, renewed
 from .edit_requests import edits_from, linked_chip
-from .service import MAX_NEW_TOKENS, Service, given, matching, whole_number
+from .service import MAX_NEW_TOKENS, Service, given, matching
 from .zerogpu import on_gpu, seconds
 
 MAX_SWEEP = 16  # values in one sweep

@@ -115,7 +115,7 @@ def test_temperature_is_reproducible_and_shared(client):
         ({"edits": [{"feature": 1, "target": 0, "sae": "no/such"}]}, "no/such"),
         ({"edits": ["dog"]}, "An edit is 'dog'; it must name a feature"),
         ({"sae": "no/such"}, "no/such"),
-        ({"temperature": -1}, "temperature is -1; it must be 0"),
+        ({"temperature": -1}, "temperature is -1; it must be a finite number of at least 0"),
         ({"seed": -1}, "seed is -1; it must be a whole number"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"words": "dog, unheard-of thing"}, "tokens for this model|no piece"),

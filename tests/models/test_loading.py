@@ -189,7 +189,7 @@ def test_a_path_object_is_a_folder_too(checkpoint):
 
 @pytest.mark.parametrize("quantize", ["8bit", "", None, True, 4, "4BIT"], ids=repr)
 def test_bad_quantize(quantize):
-    with pytest.raises(InterpError, match=r"must be 'auto', '4bit' or 'none'"):
+    with pytest.raises(InterpError, match=r"must be one of auto, 4bit, none"):
         interp.load("emoji-llava", quantize=quantize)
 
 

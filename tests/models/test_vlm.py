@@ -166,7 +166,7 @@ def test_a_placeholder_that_the_embedding_has_no_row_for_is_refused(picture):
 
 @pytest.mark.parametrize("wrong", [None, "crop", 3, object(), torch.nn.Linear(2, 2)], ids=lambda wrong: type(wrong).__name__)
 def test_what_is_no_model_is_refused(vlm, wrong):
-    with pytest.raises(InterpError, match="model is .*; it must be a model of transformers"):
+    with pytest.raises(InterpError, match=r"model is .*; it must be a model of transformers"):
         interp.Vlm(wrong, vlm.processor)
     with pytest.raises(InterpError, match="tokenizer"):
         interp.Vlm(vlm.model, wrong)
