@@ -1,19 +1,23 @@
-.PHONY: check check-js test test-fast
+.PHONY: check test test-fast test-js
 
-check:
+check: node_modules
 	ruff check .
 	ruff format --check .
 	mypy
-
-# The browser code; needs node.
-check-js:
-	npm ci
+	lint-imports
 	npm run check
-	npm test
 
 test:
 	python -m pytest -n 2 --dist loadfile
 
-# A minute: what needs no browser and no server.
+# About a minute: what needs no browser and no server.
 test-fast:
 	python -m pytest -n 2 --dist loadfile -m "not browser and not server and not slow"
+
+# The browser code's pure functions. `make test` runs them too.
+test-js:
+	npm test
+
+node_modules: package-lock.json
+	npm ci
+	touch node_modules
