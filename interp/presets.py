@@ -92,7 +92,9 @@ PRESETS = {
                 "For the real thing choose another model, such as llava-interleave-0.5b."
             ),
             quantize="none",
-            saes=(KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), 3, "scenes and promoted words, beside the weights"),),
+            saes=(
+                KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), 3, "what they fire on in unseen scenes, beside the weights"),
+            ),
         ),
         Preset(
             name="llava-interleave-0.5b",

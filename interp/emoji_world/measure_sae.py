@@ -1,112 +1,29 @@
-"""Labels, densities and figures of the SAE of `emoji-llava`, all on scenes that training never drew. Called by `train_sae`.
+"""Densities, figures and the model card of the SAE of `emoji-llava`, all on scenes that training never drew. Called by `train_sae`.
 
-A feature is judged as a detector: of the noun, colour, row or column of the patch it fires on, or of the word it fires on in a prompt or an
-answer. What is chosen (the best feature of a noun, the label of a feature) is chosen on one set of scenes and scored on another.
+A feature is judged as a detector of the noun on the patch it fires on. Whatever is chosen (the best feature of a noun, the label of a feature) is
+chosen on one set of scenes and scored on another.
 """
 
-import itertools
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 import interp
 
-from ..lens.directions import listed, promoted_words
-from ..saes.labels.labels import Label, write_labels
+from ..saes.labels.labels import UNNAMED, Label, write_labels
 from ..saes.sae import Sae
-from .activations import Residuals, batches, studio
-from .architecture import CELLS
-from .words import COLORS, NOUNS, WORDS
+from .name_features import METHOD, NAMED, ODDS, SUPPORT, TOO_RARE, named
+from .unseen import Split, auroc, average_precision, collect, dense
+from .words import COLORS, NOUNS
 
 N_NOUNS = len(NOUNS)
-BATCHES = 25  # of 48 scenes, for each of the two sets
+KNOWN = {noun for noun, _ in NOUNS}
 GOOD = 0.95  # AUROC of a detector worth the name
-NAMED = 0.5  # share of a feature's activation that must lie on what it is called by
-METHOD = (
-    f"named by the noun, colour, row, column or token on which at least {NAMED:.0%} of its activation lies on unseen scenes, else by the words that "
-    "its direction promotes"
-)
-TOUCHED = 0.1  # of a patch, from which a word counts as there: features fire on borders too
-RARE = 20  # a word that occurs less often in a set is no class
-
-
-@dataclass(frozen=True)
-class Split:
-    """One set of scenes: states, and what is there."""
-
-    image: torch.Tensor
-    """[patches, d]"""
-    neurons: torch.Tensor
-    """MLP neurons of the same block on the same patches: [patches, neurons]."""
-    text: torch.Tensor
-    """[tokens, d], prompt and answer."""
-    prompt: int
-    """How many of the text tokens are the prompt's."""
-    words: torch.Tensor
-    """Token ids of the text: [tokens]."""
-    shares: dict[str, torch.Tensor]
-    """Word or place → how much of each patch it covers: [patches]."""
-
-    @property
-    def nouns(self) -> torch.Tensor:
-        """Which patches each noun covers at least half of: bool [nouns, patches]."""
-        return torch.stack([self.shares[noun] for noun, _ in NOUNS]) >= 0.5
-
-
-def average_precision(scores: torch.Tensor, positive: torch.Tensor) -> float:
-    """Area under precision over recall, ties (such as all the zeros of a sparse feature) as one step."""
-    order = scores.argsort(descending=True)
-    hits = positive[order].float().cumsum(0)
-    ends = torch.cat([scores[order].diff() != 0, torch.ones(1, dtype=torch.bool)]).nonzero().flatten()
-    precision, recall = hits[ends] / (ends + 1), hits[ends] / hits[-1]
-    return float((precision * torch.diff(recall, prepend=torch.zeros(1))).sum())
-
-
-def auroc(scores: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """Area under the ROC curve of every score [N, F] for every class [C, N] (bool): [C, F]. Ties count half."""
-    ranks = torch.empty_like(scores)
-    for column in range(scores.shape[1]):
-        _, index, counts = scores[:, column].unique(return_inverse=True, return_counts=True)
-        ends = counts.cumsum(0)
-        ranks[:, column] = (ends - (counts + 1) / 2)[index]
-    positives = classes.sum(1, keepdim=True).double()
-    total = classes.double() @ ranks.double()
-    return (total - positives * (positives - 1) / 2) / (positives * (len(scores) - positives)).clamp(min=1)
-
-
-def collect(vlm: interp.Vlm, layer: int, seed: str) -> Split:
-    """One set of scenes of seen vendors, as drawn."""
-    desk = studio(vlm.model, vlm.processor, vlm.model.device)
-    parts: list[Residuals] = list(tqdm(itertools.islice(batches(desk, [layer], seed, augment=0.0), BATCHES), total=BATCHES, desc=seed))
-    shares = torch.cat([part.shares for part in parts]).flatten(0, 1)
-    cell = torch.arange(CELLS * CELLS).repeat(len(shares) // CELLS**2)
-    covers = {word: shares[:, i] for i, word in enumerate(WORDS)}
-    covers |= {f"row {i + 1} of {CELLS}": (cell // CELLS == i).float() for i in range(CELLS)}
-    covers |= {f"column {i + 1} of {CELLS}": (cell % CELLS == i).float() for i in range(CELLS)}
-    prompt, answer = (torch.cat([getattr(part, kind)[0] for part in parts]) for kind in ("prompt", "answer"))
-    return Split(
-        image=torch.cat([part.image[0] for part in parts]).flatten(0, 1),
-        neurons=torch.cat([part.neurons for part in parts]).flatten(0, 1),
-        text=torch.cat([prompt, answer]),
-        prompt=len(prompt),
-        words=torch.cat([part.prompt_ids for part in parts] + [part.answer_ids for part in parts]),
-        shares=covers,
-    )
-
-
-def dense(sae: Sae, states: torch.Tensor) -> torch.Tensor:
-    """Activations of every feature: [tokens, features]. The dictionary is small enough here."""
-    acts = sae.encode(states)
-    out = torch.zeros(len(states), sae.d_sae)
-    out[acts.tokens, acts.features.long()] = acts.values
-    return out
 
 
 def fit(sae: Sae, states: torch.Tensor) -> dict[str, float]:
@@ -157,38 +74,6 @@ def noun_table(vlm: interp.Vlm, sae: Sae, choose: Split, score: Split) -> dict[s
     return table
 
 
-def named(vlm: interp.Vlm, sae: Sae, choose: Split, score: Split) -> dict[int, Label]:
-    """A label for every feature: the class that holds most of its activation, chosen on one set and scored on the other, else words.
-
-    Where a feature's activation lies mostly on patches, its classes are the words that cover at least a tenth of a patch, and the patch's place;
-    else the words of prompts and answers that it stands on. Classes compete by how much likelier than chance they are.
-    """
-    texts = vlm.vocabulary.texts
-    labels = {f: Label(listed(up[:3]), "the words it promotes", None) for f, (up, _) in enumerate(promoted_words(vlm, sae.W_dec))}
-    frequent = [i for i in choose.words.unique().tolist() if min((s.words == i).sum() for s in (choose, score)) >= RARE]
-    patches = ([*choose.shares], [(torch.stack([*split.shares.values()]) >= TOUCHED).float() for split in (choose, score)], "image")
-    tokens = (
-        [f"“{listed([texts[i]])}” in text" for i in frequent],
-        [torch.stack([split.words == i for i in frequent]).float() for split in (choose, score)],
-        "text",
-    )
-    activations = {kind: [dense(sae, getattr(split, kind)) for split in (choose, score)] for kind in ("image", "text")}
-    mean = {kind: both[0].mean(0) for kind, both in activations.items()}
-    for names, classes, kind in (patches, tokens):
-        mass, base = [truth @ z / z.sum(0).clamp(min=1e-9) for truth, z in zip(classes, activations[kind], strict=True)], classes[0].mean(1)
-        held, likelier = mass[0], mass[0] / base[:, None]
-        best = likelier.masked_fill(held < NAMED, 0).max(0)
-        here = mean[kind] >= mean["text" if kind == "image" else "image"]
-        for f in (here & (best.values > 1)).nonzero().flatten().tolist():
-            c = int(best.indices[f])
-            share = mass[1][c, f].item()
-            if share >= NAMED:
-                area = auroc(activations[kind][1][:, f : f + 1], classes[1][c : c + 1] >= 0.5)[0, 0].item()
-                what = "patches" if kind == "image" else "tokens"
-                labels[f] = Label(names[c], f"{share:.0%} of its activation on unseen {what} lies there; AUROC {area:.3f}", round(share, 4))
-    return labels
-
-
 CARD = """---
 license: apache-2.0
 library_name: saelens
@@ -225,9 +110,15 @@ lens at this layer) is given by the noun itself. {directions} random directions,
 
 ## Labels
 
-Each feature is {method}. The class is chosen on one set of scenes and its share scored on another. Of {features} features, {named} are named by
-such a share ({nouns} by one of {different} nouns, {colors} by a colour, {places} by a place, {words} by a token of prompts or answers), the rest by
-words.
+A feature is named by the most specific class of tokens that holds at least {least:.0%} of its activation, at {odds:g} times the odds of chance: one noun,
+colour, row, column or word of the text; else two or three of these together; else a coarse class. Classes are chosen on one set of scenes and must hold on
+another; that share stands beside each name. Of {features} features, {named} are named:
+
+| named after | features | median share of the activation | lowest |
+|---|---|---|---|
+{kinds}
+
+The {nouns} that are named after one noun cover {different} of the {every} nouns. Of the {unnamed} unnamed ones, {rare} fire on fewer than {support} tokens of a set.
 
 ## Every noun
 
@@ -266,7 +157,7 @@ def card(
             for i in (1, 2)
         )
         compared.append(f"the best {name} by median AUROC: it {by_area} it; by median average precision: it {by_precision} it")
-    measured = [label for label in labels.values() if label.score is not None]
+    measured = [label for label in labels.values() if label.text != UNNAMED]
     every = zip(NOUNS, *(table[name] for name in ("SAE feature", "random direction", "MLP neuron", "unembedding row")), strict=True)
     return CARD.format(
         features=sae.d_sae,
@@ -279,13 +170,16 @@ def card(
         good=GOOD,
         summary="\n".join(summary),
         verdict="Against " + "; against ".join(compared) + ".",
-        method=METHOD,
-        named=sum(label.score is not None for label in labels.values()),
-        nouns=sum(label.text in dict(NOUNS) for label in measured),
-        different=len({label.text for label in measured} & set(dict(NOUNS))),
-        colors=sum(label.text in COLORS for label in measured),
-        places=sum(label.text.startswith(("row", "column")) for label in measured),
-        words=sum(label.text.endswith("in text") for label in measured),
+        least=NAMED,
+        odds=ODDS,
+        support=SUPPORT,
+        named=len(measured),
+        unnamed=len(labels) - len(measured),
+        rare=sum(label == TOO_RARE for label in labels.values()),
+        kinds="\n".join(_kinds(measured)),
+        nouns=sum(label.text in KNOWN for label in measured),
+        different=len({label.text for label in measured} & KNOWN),
+        every=N_NOUNS,
         table="\n".join(
             f"| {noun} | {ours['index']} | {ours['auroc']:.3f} | {ours['average precision']:.2f} | {rand['auroc']:.3f} | {neuron['auroc']:.3f} | "
             f"{row['auroc']:.3f} | {row['average precision']:.2f} |"
@@ -293,6 +187,27 @@ def card(
         ),
         **about,
     )
+
+
+def _kinds(labels: Sequence[Label]) -> Iterator[str]:
+    """Rows of the card's table of names."""
+    kinds: dict[str, list[float]] = {}
+    for label in labels:
+        assert label.score is not None
+        kinds.setdefault(_kind(label.text), []).append(label.score)
+    for kind, scores in sorted(kinds.items(), key=lambda item: -len(item[1])):
+        yield f"| {kind} | {len(scores)} | {torch.tensor(scores).median():.0%} | {min(scores):.0%} |"
+
+
+def _kind(name: str) -> str:
+    """What a feature is named after, in words."""
+    words = set(name.replace(" or ", ", ").split(", "))
+    if name.endswith("in text"):
+        return "a word of prompts or answers" if name.count("“") == 1 else "two or three words of prompts or answers"
+    for kind, known in (("noun", KNOWN), ("colour", set(COLORS))):
+        if words <= known:
+            return f"one {kind}" if len(words) == 1 else f"two or three {kind}s"
+    return "a row or column" if name.startswith(("row", "column")) else "a coarse class"
 
 
 def measure(vlm: interp.Vlm, finished: Path, target: Path, training: Mapping[str, Any]) -> None:
@@ -309,7 +224,8 @@ def measure(vlm: interp.Vlm, finished: Path, target: Path, training: Mapping[str
     # Each kind counts a third, as in training.
     density = torch.stack([(dense(plain, kinds[kind]) > 0).float().mean(0) for kind in ("image", "prompt", "answer")]).mean(0)
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copy(finished / "sae_weights.safetensors", target)
+    if finished.resolve() != target.resolve():
+        shutil.copy(finished / "sae_weights.safetensors", target)
     config = json.loads((finished / "cfg.json").read_text(encoding="utf-8"))
     config["device"] = "cpu"
     config["metadata"]["trained"] = {kind: fits[kind] for kind in ("image", "text")}

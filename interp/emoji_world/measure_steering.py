@@ -23,9 +23,9 @@ import interp
 
 from .. import Edit
 from .architecture import CELLS, IMAGE_SIDE
-from .measure_sae import collect, dense
 from .scenes import draw, draw_picture, sample_scene
 from .sprites import SEEN_VENDORS, load_sprites
+from .unseen import collect, dense
 from .words import COLORS, NOUNS, QUESTIONS
 
 SCENES = 3  # for each noun

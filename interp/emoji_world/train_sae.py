@@ -116,13 +116,16 @@ def main() -> None:
     parser.add_argument("--layer", type=int, default=LAYER)
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument(
+        "--measure", action="store_true", help="train nothing: label and measure the SAE in the target folder anew (minutes)"
+    )
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
-    args.work.mkdir(parents=True, exist_ok=True)
     vlm = interp.load("emoji-llava")
-    finished = args.work / "finished"
+    finished = args.target if args.measure else args.work / "finished"
+    args.work.mkdir(parents=True, exist_ok=True)
     if not (finished / "cfg.json").exists():
         states = collect(studio(vlm.model, vlm.processor, vlm.model.device), args.layer, args.work, BATCHES)
         train(states, args.work, args.layer, args.tokens)

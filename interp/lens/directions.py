@@ -1,5 +1,6 @@
-"""What the model's own output side reads in a direction of its residual stream. Knows directions; knows nothing of where they come from."""
+"""The words that a direction of the residual stream promotes and suppresses, read by the model's own final norm and unembedding."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,7 @@ Words = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def promoted_words(vlm: "Vlm", directions: torch.Tensor, k: int = 8) -> list[Words]:
-    """The k words that each direction [N, d] promotes and suppresses most when the model's own norm and head read it.
-
-    Ids that the tokenizer cannot decode are never listed.
-    """
+    """The k words that each direction [N, d] promotes and suppresses most. Ids that the tokenizer cannot decode are never listed."""
     texts, hidden = vlm.vocabulary.texts, set(vlm.vocabulary.undecodable)
     ids = torch.tensor([i for i in range(len(texts)) if i not in hidden], device=vlm.unembed.device)
     out: list[Words] = []
@@ -29,5 +27,15 @@ def promoted_words(vlm: "Vlm", directions: torch.Tensor, k: int = 8) -> list[Wor
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words in a row as a short name; what is invisible is spelled out."""
+    """Words joined by commas; a word that cannot be seen is shown as its Python literal."""
     return ", ".join(word.strip() if word.strip() and word.isprintable() else repr(word) for word in words)
+
+
+def is_word(text: str) -> bool:
+    """Whether a token reads as a word: letters of any script, perhaps joined by a hyphen or apostrophe. A single ASCII letter is none."""
+    bare = text.strip()
+    parts = bare.replace("'", "-").replace("’", "-").split("-")  # noqa: RUF001 - the apostrophe of typeset text
+    letters = all(
+        part and unicodedata.category(part[0])[0] == "L" and all(unicodedata.category(c)[0] in "LM" for c in part) for part in parts
+    )
+    return letters and (len(bare) > 1 or not bare.isascii())

@@ -1,7 +1,7 @@
-"""Which SAE features a trace lights up: rankings over some of its tokens, and each feature's map on the picture.
+"""Which SAE features are active on a trace: rankings over some of its tokens, and each feature's map on the picture.
 
-Activations are thresholded (ReLU, TopK, JumpReLU) before anything is averaged. BOS and attention sinks, whose norms drown everything else,
-are left out unless asked for. Knows traces and SAEs; knows nothing of where either came from, or of pages.
+Activations are averaged after the SAE's own ReLU, TopK or JumpReLU. BOS and attention sinks, whose norms dwarf all others, are left out unless
+asked for.
 """
 
 import csv
@@ -17,12 +17,12 @@ import torch
 
 from ..errors import InterpError
 from ..files import write_text
-from ..lens.directions import Words, listed, promoted_words
+from ..lens.directions import Words, is_word, listed, promoted_words
 from ..tracing.select import grid_of, select, sinks
 from ..tracing.trace import Trace
 from ..validation import instance, one_of, sequence, whole_number
 from .fit import ReconstructionFit, measure
-from .labels.labels import neuronpedia_link
+from .labels.labels import UNNAMED, Label, neuronpedia_link
 from .sae import Sae, SparseActs
 
 RankBy = Literal["mean", "max", "frequency"]
@@ -39,7 +39,7 @@ class Feature:
 
     feature: int
     label: str
-    """Its name, or the words it promotes where it has none."""
+    """Its name; without one, the three words it promotes most; "unnamed" where these are bytes, marks or fragments of no script."""
     label_source: str
     """How the label was found."""
     label_score: float | None
@@ -186,10 +186,10 @@ class Encoding:
         return self._described(chosen, column)
 
     def label(self, feature: int) -> str:
-        """A feature's name, or the words it promotes."""
+        """A feature's name, as in `Feature.label`."""
         feature = self.sae.check(feature)
-        label = self.sae.labels.get(feature)
-        return label.text if label else listed(self._words([feature])[feature][0][:_NAMED_BY])
+        known = self.sae.labels.get(feature)
+        return (known or _label_of_words(self._words([feature])[feature][0])).text
 
     def _statistics(self, positions: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """The features that are active at these positions, by number, and their mean, max and share of tokens: float32 [features, 3]."""
@@ -213,14 +213,14 @@ class Encoding:
         out = []
         for row, (feature, statistics) in enumerate(chosen.items()):
             density = None if sae.density is None else float(sae.density[feature])
-            label = sae.labels.get(feature)
             top, bottom = words[feature]
+            label = sae.labels.get(feature) or _label_of_words(top)
             out.append(
                 Feature(
                     feature=feature,
-                    label=label.text if label else listed(top[:_NAMED_BY]),
-                    label_source=label.source if label else "the words it promotes",
-                    label_score=label.score if label else None,
+                    label=label.text,
+                    label_source=label.source,
+                    label_score=label.score,
                     score=statistics[column],
                     mean=statistics[0],
                     max=statistics[1],
@@ -293,6 +293,12 @@ def top_features(trace: Trace, sae: Sae, k: int = 10, where: Any = "image", rank
     To rank the same trace in several ways, keep `encode(trace, sae)` and call its `top`.
     """
     return encode(trace, sae).top(k, where, rank_by)
+
+
+def _label_of_words(promoted: Sequence[str]) -> Label:
+    """A label for a feature that has none of its own: a guess from its direction alone, and only where that reads as words."""
+    words = promoted[:_NAMED_BY]
+    return Label(listed(words), "the words it promotes") if all(map(is_word, words)) else Label(UNNAMED, "it promotes no words")
 
 
 def _dense(density: float | None, here: float) -> str:

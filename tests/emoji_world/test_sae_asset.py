@@ -2,12 +2,13 @@
 
 import json
 import random
+import re
 
 import pytest
 import torch
 
 import interp
-from interp.emoji_world import find_features, measure_sae
+from interp.emoji_world import find_features, measure_sae, unseen
 from interp.emoji_world.scenes import draw, draw_picture, sample_scene
 from interp.emoji_world.sprites import SEEN_VENDORS, load_sprites
 from interp.emoji_world.words import NOUNS, QUESTIONS
@@ -82,13 +83,28 @@ def test_names_stand_on_what_they_name(looked):
     assert hits / total > 0.8
 
 
+def test_names_say_what_a_feature_fires_on_and_how_surely(sae):
+    named = [label for label in sae.labels.names.values() if label.text != "unnamed"]
+    assert len(named) == 1264
+    for label in named:
+        share = int(re.match(r"(\d+)% of its activation on unseen (?:patches|tokens) lies there", label.source)[1])
+        assert label.score >= 0.5
+        assert share == pytest.approx(100 * label.score, abs=0.51)
+    assert sae.labels.about.startswith("Names: 1 264 of 2 048 features")
+    unnamed = [label for label in sae.labels.names.values() if label.text == "unnamed"]
+    assert {label.score for label in unnamed} == {None}
+    assert not any(re.search(r"<0x|\\x|<pad>", label.text) for label in named)
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"Of {sae.d_sae} features, {len(named)} are named" in card
+
+
 def test_most_features_are_sparse(sae):
     assert torch.median(sae.density) < 0.02
     assert (sae.density > 0.5).sum() == 0
 
 
 def test_measuring_writes_what_the_app_loads(emoji_vlm, sae, tmp_path, monkeypatch):
-    monkeypatch.setattr(measure_sae, "BATCHES", 2)
+    monkeypatch.setattr(unseen, "BATCHES", 2)
     measure_sae.measure(emoji_vlm, FOLDER, tmp_path / "made", {"k": 10, "tokens": 1000, "chosen": "By a test."})
     made = interp.load_sae(tmp_path / "made")
     assert len(made.labels.names) == sae.d_sae

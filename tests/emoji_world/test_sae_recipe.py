@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from interp.emoji_world import train_sae
 from interp.emoji_world.activations import balanced, batches, residuals, studio
-from interp.emoji_world.measure_sae import auroc, average_precision
 from interp.emoji_world.scenes import draw, sample_scene
+from interp.emoji_world.unseen import auroc, average_precision
 from interp.emoji_world.words import QUESTIONS, WORDS
 
 LAYERS = [2, 5]

@@ -12,12 +12,14 @@ from torch.nn import functional as F
 
 import interp
 from interp import EMBED, InterpError, PatchGrid, Sae
-from interp.lens.directions import listed, promoted_words
+from interp.lens.directions import is_word, listed, promoted_words
+from interp.saes import features as features_module
 from interp.saes.features import RANKINGS, encode, top_features
 from interp.saes.fit import ReconstructionFit
 from interp.saes.labels.labels import Label, Labels
 from interp.saes.sae import SaeMetrics
 from interp.validation import shown
+from interp.web.payloads.features import found_payload
 from tests import tiny
 from tests.conftest import PROMPT
 
@@ -432,10 +434,47 @@ def test_labels_and_links(trace):
     named, unnamed = encoding.top().features
     assert (named.label, named.label_source, named.label_score) == ("pizza", "emoji scenes", 0.93)
     assert named.link == "https://neuronpedia.org/gemma-2b/12-res-jb/9"
-    assert unnamed.label == ", ".join(word.strip() or repr(word) for word in unnamed.top_tokens[:3])
-    assert (unnamed.label_source, unnamed.label_score) == ("the words it promotes", None)
+    if all(is_word(word) for word in unnamed.top_tokens[:3]):
+        assert unnamed.label == ", ".join(word.strip() for word in unnamed.top_tokens[:3])
+        assert (unnamed.label_source, unnamed.label_score) == ("the words it promotes", None)
+    else:
+        assert (unnamed.label, unnamed.label_source, unnamed.label_score) == ("unnamed", "it promotes no words", None)
     assert [encoding.label(f) for f in (9, 8)] == [named.label, unnamed.label]
     assert encode(trace, basis()).some([1])[0].link is None
+
+
+@pytest.mark.parametrize(
+    ("promoted", "label"),
+    [
+        ((" dog", "Hunde", "собака", "\x0e"), "dog, Hunde, собака"),
+        ((" ice-cream", " don't", "犬"), "ice-cream, don't, 犬"),
+        (("हिन्दी", " über", "ok"), "हिन्दी, über, ok"),
+        (("'\x0e", " V", " i"), "unnamed"),
+        ((" dog", " cat", "<0x9B>"), "unnamed"),
+        ((" dog", " cat", "</s>"), "unnamed"),
+        ((" dog", " cat", " "), "unnamed"),
+        ((" dog", " cat", "-"), "unnamed"),
+        ((" dog", " cat", "2"), "unnamed"),
+    ],
+)
+def test_a_feature_without_a_label_is_named_by_words_or_not_at_all(trace, monkeypatch, promoted, label):
+    monkeypatch.setattr(features_module, "promoted_words", lambda _vlm, directions: [(promoted, ())] * len(directions))
+    sae = basis()
+    encoding = encode(planted(trace, sae, {9: {5: 2.0}}), sae)
+    (feature,) = encoding.top().features
+    assert (feature.label, encoding.label(9)) == (label, label)
+    assert feature.top_tokens == promoted
+
+
+def test_the_view_lists_unnamed_features_after_named_ones_of_like_score(trace):
+    """9, 8 and 7 are within a tenth of 9, and so is 6 of 7 but not of 9; scores and the ranking itself stay as they are."""
+    labels = Labels({f: Label("unnamed" if f in {9, 6} else f"name {f}", "a test") for f in (9, 8, 7, 6, 5)}, "")
+    sae = basis(labels=labels)
+    found = encode(planted(trace, sae, {9: {5: 10.0}, 8: {5: 9.5}, 7: {5: 9.25}, 6: {5: 8.5}, 5: {5: 8.0}}), sae).top(5, rank_by="max")
+    assert [feature.feature for feature in found.features] == [9, 8, 7, 6, 5]
+    listed_in_view = found_payload(found)["features"]
+    assert [feature["feature"] for feature in listed_in_view] == [8, 7, 9, 5, 6]
+    assert {f["feature"]: f["score"] for f in listed_in_view} == {f.feature: f.score for f in found.features}
 
 
 def test_invisible_words_are_spelled_out():

@@ -609,3 +609,23 @@ def test_offline_hub(server, explain, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     none_named(explain(), "HF_HUB_OFFLINE")
     assert not server.asked
+
+
+# Words in names, and features without one
+
+
+def test_features_named_by_a_word():
+    names = {1: "dog", 2: "hotdog", 3: "Dog or fox", 4: "“dog” in text", 5: "dogs", 6: "small dog", 7: "unnamed"}
+    labels = Labels({f: Label(text, "a test") for f, text in names.items()}, "")
+    assert labels.named("dog") == labels.named(" DOG ") == [1, 3, 4, 6]
+    assert labels.named("small  dog") == [6]
+    assert labels.named("cat") == labels.named("") == labels.named("unnamed") == []
+    assert Labels({}, "").named("dog") == []
+
+
+def test_features_without_a_name_are_not_counted_and_not_found(tmp_path):
+    write_labels(tmp_path / "labels.json", {1: Label("dog", "a test", 0.9), 2: Label("unnamed", "nothing fits")}, "named by a test")
+    labels = labels_from_file(tmp_path / "labels.json", features=10)
+    assert labels.about == "Names: 1 of 10 features, named by a test"
+    assert labels.get(2).text == "unnamed"
+    assert labels.search("named") == []

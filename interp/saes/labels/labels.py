@@ -9,7 +9,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ MAX_UNPACKED = 64 << 20  # bytes of one file
 NUMBER = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)
 ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]{0,99}/[A-Za-z0-9][\w.-]{0,199}", re.ASCII)  # owner/name
 INSTEAD = "features show their top words instead."
+UNNAMED = "unnamed"
+"""The text of a feature that its method looked at and could not name."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,25 @@ class Labels:
         """The name of a feature, if it has one."""
         return self.names.get(feature)
 
+    def named(self, word: str) -> list[int]:
+        """Features whose names hold this word or these words in full, in any case, by number: "dog" finds "dog or fox", not "hotdog"."""
+        wanted = " ".join(word.casefold().split())
+        whole = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
+        return sorted(feature for feature, label in self._searched() if wanted and whole.search(label.text.casefold()))
+
     def search(self, text: str, limit: int = 50) -> list[int]:
         """Features whose names hold `text` in any case: as whole words, then as the start of a word, then anywhere; each by number."""
         limit, wanted = whole_number("limit", limit, 1), " ".join(checked_text("text", text).casefold().split())
         start = re.compile(rf"(?<!\w){re.escape(wanted)}(\w?)")
         ranked = []
-        for feature, label in self.names.items():
+        for feature, label in self._searched():
             name = label.text.casefold()
             if wanted and wanted in name:
                 ranked.append((min((1 if found[1] else 0 for found in start.finditer(name)), default=2), feature))
         return [feature for _, feature in sorted(ranked)[:limit]]
+
+    def _searched(self) -> Iterator[tuple[int, Label]]:
+        return ((feature, label) for feature, label in self.names.items() if label.text != UNNAMED)
 
 
 class TroubleError(ValueError):
@@ -95,7 +106,8 @@ def labels_from_file(path: str | os.PathLike[str], features: int | None = None) 
     except (OSError, ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, TroubleError) else "it is no readable JSON"
         return Labels({}, f"The names in {path.name} cannot be used ({why}); {INSTEAD}")
-    return Labels(names, f"Names: {count(names, features)}, {clean(data['method'])}")
+    known = {feature: label for feature, label in names.items() if label.text != UNNAMED}
+    return Labels(names, f"Names: {count(known, features)}, {clean(data['method'])}")
 
 
 def write_labels(path: str | os.PathLike[str], names: Mapping[int, Label], method: str) -> None:

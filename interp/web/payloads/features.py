@@ -1,12 +1,15 @@
 """The payload of the feature view."""
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 from ...saes.features import Feature, Features
 from ...saes.fit import ReconstructionFit
+from ...saes.labels.labels import UNNAMED
 from .scene import Scene, encode, scene
 
 SCHEMA = "llava-microscope/feature-view/1"
+LIKE = 0.9  # of the highest score of a run, down to which scores are taken for equal
 LIMITS = (
     "A feature is one direction of a dictionary that was trained to rebuild the residual stream from few such directions; that it is active is "
     "no proof that the model uses it (steering is the test). Its name says on what it was found to fire, or what others made of its strongest "
@@ -107,8 +110,27 @@ def found_payload(found: Features) -> FoundFeatures:
         "where": found.where,
         "looked_at": len(found.positions),
         "active": found.active,
-        "features": [one_feature(feature) for feature in found.features],
+        "features": [one_feature(feature) for feature in named_first(found.features)],
     }
+
+
+def named_first(features: Sequence[Feature]) -> list[Feature]:
+    """Ranked features for reading: among those of like score the named ones come first. Scores, and which features are listed, stay as they are.
+
+    A score is like the highest of its run while it is at least `LIKE` times as large; the next lower one begins a new run.
+    """
+    out: list[Feature] = []
+    run: list[Feature] = []
+    for feature in features:
+        if run and feature.score < LIKE * run[0].score:
+            out += sorted(run, key=_unnamed)
+            run = []
+        run.append(feature)
+    return out + sorted(run, key=_unnamed)
+
+
+def _unnamed(feature: Feature) -> bool:
+    return feature.label == UNNAMED
 
 
 def one_feature(feature: Feature) -> FeatureItem:
