@@ -23,6 +23,7 @@ from ..presets import PRESETS
 from ..vision.grids import Layout
 from ..vision.images import open_image
 from ..vision.layouts import LAYOUTS, REFUSED
+from .hooks import Hooks, Visit
 from .unembed import Unembed, find_finish
 from .vocabulary import Vocabulary
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _KEYS = itertools.count()
 _PLACEHOLDER_WITHOUT_ROW = {"gemma3", "paligemma"}  # model types that put another id in its place where the embedding is too small
+_NO_TEMPLATE = {"paligemma": "\n"}
+"""Families that have no chat template, where the prompt follows the picture as it is; and what their processor puts behind the prompt."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,17 @@ class Vlm:
         """Width of the residual stream."""
         return self.model.config.get_text_config().hidden_size
 
+    def on_layer(self, hooks: Hooks, layer: int, visit: Visit) -> None:
+        """Call `visit` with the residual stream of `layer` each time it passes; `interp.EMBED` is what enters block 0.
+
+        A layer is read, and changed, where the next block takes it in: some models add to the stream in between (Qwen3-VL adds picture
+        features after its first blocks). The last layer is what leaves the last block, before the final norm.
+        """
+        if layer + 1 < self.n_layers:
+            hooks.on_input(self.blocks[layer + 1], visit, name=f"Layer {layer + 1}")
+        else:
+            hooks.on_output(self.blocks[layer], visit, name=f"Layer {layer}")
+
     @property
     def names(self) -> tuple[str, ...]:
         """Its name here, and its checkpoint's name."""
@@ -179,14 +193,25 @@ class Vlm:
             },
             image=picture,
             prompt=prompt,
-            text=templated,
+            text=templated + self._behind_prompt,
             layout=layout,
             notes=notes,
         )
 
+    @property
+    def _behind_prompt(self) -> str:
+        """What the processor appends to the prompt's text by itself."""
+        return "" if self._template else _NO_TEMPLATE.get(self.model.config.model_type, "")
+
+    @property
+    def _template(self) -> str | None:
+        return self.processor.chat_template or self.tokenizer.chat_template
+
     def _in_template(self, prompt: str) -> str:
         """The prompt with the picture's placeholder in front, in the checkpoint's own chat template."""
-        template = self.processor.chat_template or self.tokenizer.chat_template
+        template = self._template
+        if template is None and self.model.config.model_type in _NO_TEMPLATE:
+            return f"{self.processor.image_token}{prompt}"
         if template is None:
             raise InterpError(f"The processor of {self.name!r} has no chat template; set processor.chat_template first.")
         mark = self.processor.image_token
@@ -209,11 +234,11 @@ class Vlm:
         except (ValueError, ArithmeticError) as error:  # such as a picture 200 times as long as wide, or of one pixel
             size = f"{picture.width} x {picture.height} pixels"
             raise InterpError(
-                f"The processor of {self.name!r} refuses this picture of {size}: {error}. Crop or scale it, and try again."
+                f"The processor of {self.name!r} refuses this picture of {size}: {str(error).rstrip('.')}. Crop or scale it, and try again."
             ) from error
         own = [] if self.model.config.model_type in _PLACEHOLDER_WITHOUT_ROW else [self.image_token_id]
         self._check_ids([i for i in inputs["input_ids"][0].tolist() if i != self.image_token_id] + own)
-        return {name: tensor for name, tensor in inputs.items() if isinstance(tensor, torch.Tensor)}
+        return {name: tensor for name, tensor in inputs.items() if isinstance(tensor, torch.Tensor) and name != "labels"}
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         """Raise InterpError for ids that the input embedding has no row for; on a GPU they would end the process."""

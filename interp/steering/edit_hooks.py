@@ -57,7 +57,7 @@ class EditHooks:
     def __init__(
         self, vlm: "Vlm", prompt: Prompt, rows: Sequence[tuple[Edit, ...]], scales: dict[int, Scale | None], *, begin: int = 0
     ) -> None:
-        self._blocks = vlm.blocks
+        self._vlm = vlm
         self._prompt, self._rows, self._scales = prompt, rows, scales
         self._begin = begin
         self._seen = dict.fromkeys(scales, begin)
@@ -76,7 +76,7 @@ class EditHooks:
 
     def __enter__(self) -> Self:
         for layer in self._seen:
-            self._hooks.on_output(self._blocks[layer], functools.partial(self._edited, layer), name=f"Layer {layer}")
+            self._vlm.on_layer(self._hooks, layer, functools.partial(self._edited, layer))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None") -> None:

@@ -121,6 +121,7 @@ def rows_at_once(vlm: "Vlm", length: int) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     cache = 2 * vlm.n_layers * heads * head * vlm.model.dtype.itemsize
-    working = 4 * (8 * config.hidden_size + 3 * config.intermediate_size)
+    inner = getattr(config, "intermediate_size", None) or config.moe_intermediate_size * config.num_experts_per_tok
+    working = 4 * (8 * config.hidden_size + 3 * inner)
     logits = 4 * 3 * len(vlm.vocabulary.texts)
     return max(1, int(_SHARE * free_bytes(vlm.model.device)) // (length * (cache + working) + min(length, 256) * logits))

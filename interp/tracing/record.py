@@ -31,7 +31,7 @@ class _States:
         self._filled = [0] * (n_layers + 1)
 
     def write(self, index: int, hidden: torch.Tensor) -> None:
-        """Append a state [1, positions, d] to row `index`: 0 for what enters block 0, then the output of each block."""
+        """Append a state [1, positions, d] to row `index`: 0 for what enters block 0, then one for each layer."""
         if self._states is None:
             # A tensor made in inference mode could never take part in autograd.
             with torch.inference_mode(mode=False):
@@ -53,9 +53,8 @@ def _recording(vlm: "Vlm", capacity: int) -> Iterator[_States]:
     """Record up to `capacity` positions of the runs within the block."""
     states = _States(vlm.n_layers, capacity)
     with Hooks() as hooks:
-        hooks.on_input(vlm.blocks[0], functools.partial(states.write, 0))
-        for layer, block in enumerate(vlm.blocks):
-            hooks.on_output(block, functools.partial(states.write, layer + 1), name=f"Layer {layer}")
+        for layer in range(-1, vlm.n_layers):
+            vlm.on_layer(hooks, layer, functools.partial(states.write, layer + 1))
         yield states
 
 

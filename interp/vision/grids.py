@@ -11,6 +11,8 @@ from ..validation import index
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in pixels of the upright original picture."""
+WHOLE, TILES = "whole picture", "tiles"
+"""Names of grids."""
 Edges = Sequence[tuple[float, float]]
 """Where each row (or column) of patches begins and ends, in pixels of the picture."""
 

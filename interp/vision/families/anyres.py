@@ -1,18 +1,12 @@
-"""Patch grids of families that look at a picture twice: as a whole, and at tiles of it. Knows nothing of prompts and residuals."""
+"""LLaVA-NeXT and LLaVA-OneVision: the whole picture in one square view, then tiles of it in higher resolution."""
 
-import itertools
 import math
-import re
 from typing import Any
 
-import torch
 from PIL import Image
 
-from ..errors import InterpError
-from .grids import Edges, Layout, PatchGrid, even
-from .pixels import Tensors, assembled, denormalise, expect, image_positions
-
-WHOLE, TILES = "whole picture", "tiles"
+from ..grids import TILES, WHOLE, Edges, Layout, PatchGrid, even
+from ..pixels import Tensors, assembled, denormalise, expect, image_positions
 
 
 def llava_next_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
@@ -91,69 +85,3 @@ def _end(patches: float, per_tile: int, side: int, patch: int) -> float:
     """The pixel of the canvas where the patch before this number ends."""
     tile = math.ceil(patches / per_tile) - 1
     return tile * side + (patches - tile * per_tile) * patch
-
-
-def idefics3_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
-    """Idefics3 and SmolVLM: the picture stretched over rows x columns of square tiles, then the whole of it in one; k x k tokens each."""
-    pixels = inputs["pixel_values"][0]
-    k = pixels.shape[-1] // config.vision_config.patch_size // config.scale_factor
-    positions = image_positions(config, inputs)
-    views = len(pixels)
-    expect(positions, views * k * k, f"{views} views of {k} x {k} patches")
-    down, across = _tile_rows_and_columns(processor.tokenizer, inputs["input_ids"][0], positions.view(views, -1)[:, 0])
-    if views != down * across + 1:
-        raise InterpError(f"{views} views do not fit {down} x {across} tiles and the whole picture.")
-    *tiles, whole = positions.view(views, k, k)
-    grids = [PatchGrid.of(WHOLE, whole, even(k, image.height), even(k, image.width), image)]
-    seen = [pixels[-1]]
-    if tiles:
-        in_place = torch.stack(tiles).view(down, across, k, k).transpose(1, 2).reshape(down * k, across * k)
-        grids.append(PatchGrid.of(TILES, in_place, even(down * k, image.height), even(across * k, image.width), image))
-        seen.append(assembled(pixels[:-1], down, across))
-    return Layout(tuple(grids), tuple(denormalise(view, processor.image_processor) for view in seen))
-
-
-def _tile_rows_and_columns(tokenizer: Any, ids: torch.Tensor, starts: torch.Tensor) -> tuple[int, int]:
-    """How many rows and columns of tiles there are, by the marks in front of them, for the processor does not say."""
-    marks = tokenizer.convert_ids_to_tokens(ids[starts - 1].tolist())
-    found = [match for mark in marks if (match := re.fullmatch(r"<row_(\d+)_col_(\d+)>", mark))]
-    return max((int(match[1]) for match in found), default=0), max((int(match[2]) for match in found), default=0)
-
-
-def molmo2_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
-    """Molmo 2: the picture stretched to one square view, and to a canvas that is cut into overlapping crops; 2 x 2 patches pooled to a token.
-
-    `image_token_pooling` names the patches of every image token; the canvas is put together from it.
-    """
-    low_rows, low_cols, high_rows, high_cols = inputs["image_grids"][0].tolist()
-    positions = image_positions(config, inputs)
-    low, high = low_rows * low_cols, high_rows * high_cols
-    expect(positions, low + high, f"grids of {low_rows} x {low_cols} and {high_rows} x {high_cols} pooled patches")
-    patch = processor.image_processor.patch_size
-    pieces = inputs["pixel_values"].flatten(0, 1).view(-1, patch, patch, 3).permute(0, 3, 1, 2)
-    pooled_high, pooled_wide = processor.image_processor.pooling_size
-    grids, views = [], []
-    for name, at, rows, cols in ((WHOLE, slice(0, low), low_rows, low_cols), (TILES, slice(low, None), high_rows, high_cols)):
-        pooling = inputs["image_token_pooling"][at].view(rows, cols, pooled_high, pooled_wide)
-        patches = pooling.transpose(1, 2).reshape(rows * pooled_high, cols * pooled_wide)
-        inside = patches >= 0  # an odd number of patches is padded on both sides
-        has_row, has_col = inside.any(1), inside.any(0)
-        canvas = patches[has_row][:, has_col]
-        grids.append(
-            PatchGrid.of(
-                name,
-                positions[at].view(rows, cols),
-                _pooled_edges(has_row, pooled_high, image.height),
-                _pooled_edges(has_col, pooled_wide, image.width),
-                image,
-            )
-        )
-        views.append(denormalise(assembled(pieces[canvas.flatten()], *canvas.shape), processor.image_processor))
-    return Layout(tuple(grids), tuple(views))
-
-
-def _pooled_edges(inside: torch.Tensor, pool: int, length: int) -> Edges:
-    """Edges of pooled rows (or columns) in a picture of this length, where some patches at the ends are padding."""
-    size = length / int(inside.sum())
-    before = [int(inside[: i * pool].sum()) for i in range(len(inside) // pool + 1)]
-    return [(a * size, b * size) for a, b in itertools.pairwise(before)]
