@@ -26,7 +26,11 @@ from .vlm import Vlm
 Quantize = Literal["auto", "4bit", "none"]
 OnProgress = Callable[[str], None]
 # Families whose AutoProcessor imports torchvision, whether it needs it or not.
-_WANT_TORCHVISION = {"llava_onevision", "molmo2", "qwen2_5_vl", "qwen2_vl", "smolvlm"}
+_WANT_TORCHVISION = {
+    *("cohere2_vision", "glm4v", "glm4v_moe", "internvl", "llava_onevision", "mistral3", "molmo2", "qwen2_5_vl", "qwen2_vl", "qwen3_5"),
+    *("qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe", "smolvlm"),
+}
+_WANT_TORCHVISION_TOWERS = {"pixtral"}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "*.tiktoken")
 _SMALLER = "Load it with quantize='4bit', choose a smaller model or another device, or free memory."
 _FAILURES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
@@ -178,7 +182,11 @@ def _check_family(cannot: str, folder: Path, preset: Preset | None) -> None:
             f"{cannot}: model_type {family!r} is not supported, for {REFUSED.get(family, unknown)}. "
             f"Supported families: {', '.join(sorted(LAYOUTS))}."
         )
-    wanted = {*(preset.requires if preset else ()), *({"torchvision"} if family in _WANT_TORCHVISION else ())}
+    tower = (raw.get("vision_config") or {}).get("model_type")
+    wanted = {
+        *(preset.requires if preset else ()),
+        *({"torchvision"} if family in _WANT_TORCHVISION or tower in _WANT_TORCHVISION_TOWERS else ()),
+    }
     if missing := sorted(package for package in wanted if importlib.util.find_spec(package) is None):
         raise InterpError(f"{cannot}: {_install(missing)}")
 

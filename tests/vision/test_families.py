@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from transformers import DynamicCache
+from transformers import AutoModelForImageTextToText, DynamicCache
 
 import interp
 from interp import Edit, InterpError
+from interp.models.loading import _four_bit
 from interp.tracing.record import record
 from interp.vision.layouts import LAYOUTS, REFUSED
 from tests import families, tiny
@@ -310,7 +311,7 @@ def test_a_trace_is_saved_with_its_places(name, tmp_path):
     assert again.tokens == trace.tokens
 
 
-WITHOUT_TORCHVISION = ["llava_next", "vipllava", "idefics2", "idefics2 split", "idefics3", "gemma3"]
+WITHOUT_TORCHVISION = ["llava_next", "vipllava", "idefics2", "idefics2 split", "idefics3", "gemma3", "paligemma", "aya_vision"]
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCHVISION)
@@ -341,7 +342,21 @@ def test_4_bit_is_for_the_decoder_alone(name, tmp_path):
     assert said[start - 1 :] == [token.id for token in there.tokens[start:]]
 
 
-@pytest.mark.parametrize("name", ["onevision", "qwen2_vl", "qwen2_5_vl", "smolvlm", "molmo2"])
+NEEDS_TORCHVISION = [name for name in NAMES if name.split()[0] not in WITHOUT_TORCHVISION]
+
+
+@pytest.mark.parametrize("name", [name for name in NEEDS_TORCHVISION if name not in {"onevision shrunk", "molmo2 odd"}])
+def test_4_bit_is_for_the_decoder_alone_where_a_processor_cannot_be_loaded_here(name, tmp_path):
+    model = family(name).model
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32, quantization_config=_four_bit(model, torch.float32))
+    four_bit = [name for name, module in loaded.named_modules() if type(module).__name__ == "Linear4bit"]
+    decoder = next(name for name, module in loaded.named_modules() if module is loaded.get_decoder())
+    assert four_bit
+    assert all(name.startswith(f"{decoder}.layers.") for name in four_bit)
+
+
+@pytest.mark.parametrize("name", NEEDS_TORCHVISION)
 def test_a_processor_that_needs_torchvision_says_what_to_install(name, tmp_path, monkeypatch):
     vlm = family(name)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _package: None)
