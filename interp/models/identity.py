@@ -1,4 +1,4 @@
-"""Which model is this: a key that changes when a model in memory is changed, and a fingerprint by which a saved trace finds its own."""
+"""The identity of a model: a key that changes when a loaded model is changed, and a fingerprint by which a saved trace knows its model."""
 
 import hashlib
 import itertools
@@ -12,17 +12,17 @@ from .vlm import Vlm
 
 _SAMPLES = 4  # values of a tensor that are compared
 _READABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-_TOLERANCE = 2**-7  # relative, between the 16-bit formats: twice what rounding to bfloat16 changes, once on each side
+_TOLERANCE = 2**-7  # relative: more than rounding to bfloat16 changes on both sides together
 
 Fingerprint = Mapping[str, Any]
-"""Name of a parameter → its dtype, its shape, and a few of its values; None instead of values that are quantised or not in memory."""
+"""Name of a parameter → [dtype, shape, a few values], or None if it is quantised or not in memory."""
 
 
 def state_key(vlm: Vlm) -> str:
-    """Changes when a model that is held in memory answers differently: new or edited weights, chat template, processor or end of answer.
+    """A key that changes with the weights, chat template, processor settings or end-of-answer tokens of a loaded model.
 
-    Takes a few milliseconds. Weights are known by their address, torch's count of in-place changes and, on the CPU, four of their values.
-    Changes behind torch's back go unseen: through `.data` on a GPU, or on a CPU where none of the four values changes; and so do hooks.
+    Takes a few milliseconds. Weights are identified by address, torch's count of in-place changes and, on the CPU, four values each. Changes
+    through `.data` are therefore missed on a GPU, and on a CPU if they leave those values alone. Hooks are not seen either.
     """
     digest = hashlib.sha256()
     probes: dict[torch.dtype, list[torch.Tensor]] = {}
@@ -43,15 +43,15 @@ def state_key(vlm: Vlm) -> str:
 
 
 def fingerprint(vlm: Vlm) -> Fingerprint:
-    """A few values of some weights, the same for a checkpoint on every device and machine."""
+    """A few values of every weight of the decoder, the same for a checkpoint on every device and machine."""
     return {name: _sample(weight) for name, weight in _chosen(vlm)}
 
 
 def mismatch(saved: Fingerprint, vlm: Vlm) -> str | None:
-    """The name of a weight by which this model is not the one of a fingerprint; "" where nothing can be compared; None if it may be the one.
+    """The name of a weight that differs from the fingerprint, None if all agree, or "" if none can be compared.
 
-    Values of one dtype must be equal. Between dtypes they are compared as far as 16 bits reach, so that a light fine-tune can pass. What is
-    quantised on either side is compared by its name only.
+    Values of the same dtype must be equal; between dtypes they must agree to 16-bit precision, which a light fine-tune may pass. Weights that
+    are quantised or not in memory on either side are skipped.
     """
     compared = 0
     for name, weight in _chosen(vlm):
@@ -68,7 +68,7 @@ def mismatch(saved: Fingerprint, vlm: Vlm) -> str | None:
 
 
 def _chosen(vlm: Vlm) -> Iterator[tuple[str, torch.Tensor]]:
-    """Embeddings, final norm and head, which are never quantised, and the decoder's blocks, by names that do not depend on the family."""
+    """Weights of the embedding, final norm and head, which are never quantised, and of the blocks, under names that do not depend on the family."""
     parts: dict[str, nn.Module] = {"embed": vlm.model.get_input_embeddings(), "norm": vlm.norm, "head": vlm.head}
     parts |= {f"blocks.{i}": vlm.blocks[i] for i in range(vlm.n_layers)}
     return itertools.chain.from_iterable(
@@ -91,5 +91,5 @@ def _some(weight: torch.Tensor) -> torch.Tensor:
 def _address(weight: torch.Tensor) -> int:
     try:
         return weight.data_ptr()
-    except RuntimeError:  # a stand-in without memory of its own, as on ZeroGPU outside of a call
+    except RuntimeError:  # a placeholder without memory of its own, as on ZeroGPU outside of a call
         return 0

@@ -13,10 +13,10 @@ _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The texts of all ids of a model's output layer.
+    """The text of every id of a model's output layer.
 
-    A text is what the token adds in the middle of a sentence, leading space included ("▁dog" and "Ġdog" are both " dog"). Bytes that are not
-    text by themselves are shown as "<0xE2>".
+    A text is what the token adds to a sentence, leading space included ("▁dog" and "Ġdog" are both " dog"). Bytes that are not
+    valid UTF-8 by themselves are shown as "<0xE2>".
     """
 
     texts: tuple[str, ...]

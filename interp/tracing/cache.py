@@ -20,18 +20,18 @@ _ROWS = 256  # of a picture that are hashed at a time, so that it is not copied 
 
 
 class TraceCache:
-    """The most recent traces, up to a number of bytes. A second look at the same input costs no forward.
+    """The most recent traces, up to a number of bytes. Asking again for the same input costs no forward pass.
 
-    Everything that a trace holds is counted; the newest stays even where it alone is over the limit. A trace is found again by the model and
-    its state (see `models.identity.state_key`), the pixels and notes of the picture, the prompt and the generation settings. One whose tensors
-    were changed by a caller is computed again. Safe for threads: two that ask for the same trace at once compute it once, for the model's lock
-    makes the second wait and look again.
+    Everything that a trace holds is counted; the newest one is kept even if it alone exceeds the limit. The key is the model and its state
+    (see `models.identity.state_key`), the pixels and notes of the picture, the prompt and the generation settings. A trace whose tensors a
+    caller has changed is computed again. Thread-safe: two threads that ask for the same trace at once compute it once, because the model's
+    lock makes the second one wait.
     """
 
     def __init__(self, max_bytes: int = 1 << 30) -> None:
         self.max_bytes = max_bytes
         self._traces: OrderedDict[tuple[Any, ...], tuple[Trace, tuple[int, ...]]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def get(
         self,
@@ -44,14 +44,14 @@ class TraceCache:
         on_text: Callable[[str], None] | None = None,
         run: Callable[..., Trace] | None = None,
     ) -> Trace:
-        """As `Vlm.trace`, from memory where possible. `on_text` is called once, with the whole answer, for a trace from memory.
+        """As `Vlm.trace`, but from the cache if possible; then `on_text` is called once, with the whole answer.
 
-        `run(vlm.trace, ...)` is called instead of `vlm.trace(...)` where the model is run elsewhere.
+        `run(vlm.trace, ...)`, if given, is called instead of `vlm.trace(...)`, to run the model elsewhere.
         """
         instance("vlm", vlm, Vlm, "a Vlm, as interp.load(...) returns")
         file = read_file(image) if isinstance(image, str | PathLike) else image if isinstance(image, bytes) else None
         opened = open_image(image if file is None else file)
-        # repr: a wrong True must not find the trace of 1, and what cannot be hashed must reach `trace`, which refuses it
+        # repr, because True must not find the trace of 1, and unhashable arguments must reach `trace`, which refuses them
         key = (vlm.key, _digest(opened), repr(prompt), repr(max_new_tokens), repr(answer))
         with vlm.lock:
             trace = self._find((state_key(vlm), *key))
@@ -60,7 +60,7 @@ class TraceCache:
                 trace = made(opened, prompt, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
                 if file is not None:
                     trace.store_image_as(file)
-                self._keep((state_key(vlm), *key), trace)  # a first forward may settle weights in their final form
+                self._keep((state_key(vlm), *key), trace)  # computed again: a first forward may change how weights are stored
             elif on_text:
                 on_text(trace.answer)
         return trace
@@ -85,7 +85,8 @@ class TraceCache:
     @property
     def nbytes(self) -> int:
         """Bytes held by the traces."""
-        return sum(trace.nbytes for trace, _ in self._traces.values())
+        with self._lock:
+            return sum(trace.nbytes for trace, _ in self._traces.values())
 
     def __len__(self) -> int:
         return len(self._traces)

@@ -1,7 +1,4 @@
-"""Which positions of a trace, or of a prompt, are meant: kinds of token, patches, boxes of patches; and which are left out of rankings by default.
-
-Knows traces; knows nothing of what is done with the positions.
-"""
+"""Selecting positions of a trace or prompt, by kind of token, patch, box or number; and attention sinks, which rankings leave out by default."""
 
 import functools
 from collections.abc import Callable, Collection, Mapping
@@ -20,18 +17,18 @@ KINDS: dict[str, tuple[Kind, ...]] = {
     "answer": ("answer",),
     "all": ("image", "separator", "prompt", "answer", "special"),
 }
-# A short answer and a single special token have no median of their own worth the name: all text is judged together.
-_JUDGED_TOGETHER: tuple[tuple[Kind, ...], ...] = (("image",), ("separator",), ("prompt", "answer", "special"))
-_SINK = 5  # times the median norm of its kind
+# A short answer or a single special token is too little for a median of its own, so all text is one group.
+_GROUPS: tuple[tuple[Kind, ...], ...] = (("image",), ("separator",), ("prompt", "answer", "special"))
+_SINK = 5  # times the median norm of its group
 _WAYS = ({"patches"}, {"patches", "grid"}, {"box"}, {"box", "grid"}, {"positions"})
 
 
 def select(trace: Trace | Prompt, where: Any, left_out: Collection[int] = ()) -> tuple[str, list[int]]:
-    """The tokens that `where` means, in words and as positions, each once.
+    """A description of the tokens that `where` selects, and their positions without duplicates.
 
-    `where` is "image", "prompt", "answer" or "all", or a mapping that names tokens: {"patches": [[row, col], ...]}, {"box": [top, left,
-    bottom, right]} with both ends included, each with an optional "grid", or {"positions": [i, ...]}. Positions that are `left_out` are passed
-    over where a kind is asked for, and kept where they are named.
+    `where` is "image", "prompt", "answer" or "all", or a mapping: {"patches": [[row, col], ...]} or {"box": [top, left, bottom, right]} (ends
+    included), either with an optional "grid", or {"positions": [i, ...]}. Positions in `left_out` are skipped when a kind is selected, not
+    when they are named.
 
     Raises InterpError for anything else, and for patches and positions that do not exist.
     """
@@ -46,7 +43,7 @@ def select(trace: Trace | Prompt, where: Any, left_out: Collection[int] = ()) ->
 
 
 def plain_where(where: Any) -> Any:
-    """`where` in plain Python types, once its form is checked. Whether its patches and positions exist depends on the trace."""
+    """`where` in plain Python types. Raises InterpError if it is malformed; whether its patches and positions exist is up to the trace."""
     if isinstance(where, str) and where in KINDS:
         return str(where)
     if not isinstance(where, Mapping) or set(where) not in _WAYS:
@@ -58,10 +55,10 @@ def plain_where(where: Any) -> Any:
 
 
 def grid_of(trace: Trace | Prompt, grid: Any) -> PatchGrid:
-    """A patch grid by its number, or an InterpError that says how many there are."""
+    """The patch grid with this number. Raises InterpError if there is none."""
     if not trace.grids:
         raise InterpError(
-            "The image tokens of this model have no patches: each reads all of the picture, or of a part. Name positions instead."
+            "This model's image tokens are not patches: each reads the whole picture or a whole part of it. Select positions instead."
         )
     number = as_whole(grid)
     if number is None or not 0 <= number < len(trace.grids):
@@ -70,14 +67,14 @@ def grid_of(trace: Trace | Prompt, grid: Any) -> PatchGrid:
 
 
 def sinks(trace: Trace | Prompt, states: torch.Tensor) -> tuple[int, ...]:
-    """BOS, and attention sinks: positions whose norm in `states` [T, d] is over five times the median of their kind (image or text)."""
+    """BOS and attention sinks: positions whose norm in `states` [T, d] exceeds five times the median of their kind (image, separator, text)."""
     norms = states.float().norm(dim=-1)
     out = {0} if trace.tokens[0].kind == "special" else set()
-    for kinds in _JUDGED_TOGETHER:
+    for kinds in _GROUPS:
         if rows := trace.positions(*kinds):
             of_kind = norms[rows]
             median = of_kind.median()
-            if median > 0:  # else it measures nothing
+            if median > 0:  # as a multiple of 0 every norm would be a sink
                 out |= {rows[i] for i in (of_kind > _SINK * median).nonzero().flatten().tolist()}
     return tuple(sorted(out))
 

@@ -17,10 +17,10 @@ from ..vision.stored import StoredImage
 from .trace_file import Contents, png, read, write
 
 EMBED = -1
-"""The pseudo-layer that enters block 0: token embeddings, and the projected picture at the image positions."""
+"""The input of block 0 as a pseudo-layer: token embeddings, and projected image features at the image positions."""
 
 Kind = Literal["image", "separator", "prompt", "answer", "special"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+TOKEN_KINDS: tuple[Kind, ...] = get_args(Kind)
 _TOKEN_BYTES = 300  # of one Token with its text, about
 
 
@@ -30,13 +30,13 @@ class Token:
 
     id: int
     text: str
-    """As it reads in the middle of a sentence, leading space included."""
+    """As it reads within a sentence, leading space included."""
     kind: Kind
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The positions of a prompt and its picture, before anything is answered."""
+    """The positions of a prompt and its picture, before any answer."""
 
     tokens: tuple[Token, ...]
     grids: tuple[PatchGrid, ...]
@@ -47,7 +47,7 @@ class Prompt:
         return len(self.tokens)
 
     def positions(self, *kinds: Kind) -> list[int]:
-        """Positions whose token is of one of these kinds."""
+        """Positions of tokens of these kinds. Raises InterpError for an unknown kind."""
         _check_kinds(kinds)
         return [i for i, token in enumerate(self.tokens) if token.kind in kinds]
 
@@ -56,28 +56,28 @@ class Prompt:
 class Trace:
     """One generation for one picture and prompt.
 
-    T is the number of positions that entered the model: prompt + answer - 1, for the last token of the answer was never fed back. Row i of
-    the states predicts `tokens[i + 1]`, and `tokens` has T + 1 entries.
+    T is the number of positions that entered the model: prompt + answer - 1, since the last token of the answer is never fed back. Row i of
+    the states predicts `tokens[i + 1]`, so `tokens` has T + 1 entries.
     """
 
     image: Image.Image
-    """The picture, upright and in RGB; a copy of it at each look."""
+    """The upright original in RGB, a new copy at each access."""
     prompt: str
     answer: str
     """The generated (or given) text, without special tokens."""
     finished: bool
-    """Whether the answer came to its end by itself; false where `max_new_tokens` cut it."""
+    """Whether the model ended the answer; false if `max_new_tokens` cut it off."""
     tokens: tuple[Token, ...]
     grids: tuple[PatchGrid, ...]
     views: tuple[Image.Image, ...]
-    """What each grid's encoder saw, de-normalised; copies at each look."""
+    """What the vision encoder saw for each grid, de-normalised; new copies at each access."""
     states: torch.Tensor
     """[layers + 1, T, d] on the CPU in the model's own dtype: `EMBED` first, then the output of each block before the final norm."""
     model_name: str
     notes: tuple[str, ...] = ()
-    """What had to be decided about the picture."""
+    """What had to be decided about the picture, such as which frame is shown."""
     regions: tuple[Region, ...] = ()
-    """Image tokens that have no place on a grid, by the part of the picture that they read."""
+    """Image tokens without a position on a grid, by the part of the picture that they read."""
     _vlm: Vlm | None = field(default=None, repr=False)
     _weights: Fingerprint | None = field(default=None, repr=False)
     """Of a saved trace: the fingerprint of its model."""
@@ -89,7 +89,7 @@ class Trace:
 
     @property
     def vlm(self) -> Vlm:
-        """The model of this trace. Raises InterpError if it was loaded from a file without one."""
+        """The model of this trace. Raises InterpError for a trace that was loaded without one."""
         if self._vlm is None:
             raise InterpError(
                 f"This trace of {self.model_name!r} was loaded without its model; use Trace.load(path, vlm=interp.load(...))."
@@ -106,7 +106,7 @@ class Trace:
         return self.states[checked_layer(layer, self.model_name, self.n_layers) + 1]
 
     def positions(self, *kinds: Kind) -> list[int]:
-        """Rows (0 to T - 1) whose token is of one of these kinds."""
+        """Rows (0 to T - 1) of tokens of these kinds. Raises InterpError for an unknown kind."""
         _check_kinds(kinds)
         return [i for i, token in enumerate(self.tokens[:-1]) if token.kind in kinds]
 
@@ -117,11 +117,12 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that this trace holds, its model and what was computed from it apart."""
-        grids = sum(grid.positions.nbytes + grid.boxes.nbytes for grid in self.grids)
-        regions = sum(region.positions.nbytes for region in self.regions)
+        """Bytes that this trace holds, without its model."""
+        grids: int = sum(grid.positions.nbytes + grid.boxes.nbytes for grid in self.grids)
+        regions: int = sum(region.positions.nbytes for region in self.regions)
         pictures = self._stored_image.nbytes + sum(view.nbytes for view in vars(self)["views"])
-        return self.states.untyped_storage().nbytes() + grids + regions + pictures + _TOKEN_BYTES * len(self.tokens)
+        states: int = self.states.untyped_storage().nbytes()  # all that it keeps alive
+        return states + grids + regions + pictures + _TOKEN_BYTES * len(self.tokens)
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -159,13 +160,13 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | PathLike[str], vlm: Vlm | None = None) -> "Trace":
-        """Read what `save` wrote. `vlm`, the model it was made with, is needed for a lens, not for looking at tokens and states.
+        """Read what `save` wrote. Tokens and states can be used without `vlm`, the model of the trace; a lens needs it.
 
-        Raises InterpError for a missing or damaged file, and for another model than the trace's, also one of the same size.
+        Raises InterpError for a missing or damaged file, and for a `vlm` that is not the trace's model, even if it is of the same size.
         """
         if vlm is not None:
             instance("vlm", vlm, Vlm, "a Vlm, as interp.load(...) returns")
-        found = read(path, KINDS)
+        found = read(path, TOKEN_KINDS)
         if vlm is not None:
             _check_model(str(path), found, vlm)
         trace = cls(
@@ -188,7 +189,7 @@ class Trace:
 
 
 class _Pictures:
-    """The fields `image` and `views` of a trace: kept as bytes and decoded at each look, so that nothing done to a picture reaches the trace."""
+    """The fields `image` and `views`: kept as bytes and decoded at each access, so that changes to a picture never reach the trace."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -222,7 +223,7 @@ def _check_model(path: str, found: Contents, vlm: Vlm) -> None:
     differs = mismatch(found.weights, vlm)
     if differs or (differs == "" and found.model_name not in vlm.names):
         raise InterpError(
-            f"{made}, and the weights of {vlm.name!r} are others{differs and f' (such as {differs})'}. "
+            f"{made}, and the weights of {vlm.name!r} differ from its own{differs and f' (such as {differs})'}. "
             "Load it with its own model, or without one."
         )
 
@@ -234,4 +235,4 @@ def checked_layer(layer: object, model_name: str, n_layers: int) -> int:
 
 def _check_kinds(kinds: tuple[object, ...]) -> None:
     for kind in kinds:
-        one_of("kind", kind, KINDS)
+        one_of("kind", kind, TOKEN_KINDS)

@@ -126,6 +126,7 @@ def _json(written: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _DamagedError("its description is not JSON.") from error
     _expect(isinstance(about, dict), "its description is not a JSON object.")
+    assert isinstance(about, dict)
     schema = about.get("schema")
     _expect(schema == SCHEMA, f"it holds {schema!r}, and this version reads {SCHEMA!r}.")
     return about

@@ -1,8 +1,8 @@
-"""Checks of an encoded picture before Pillow opens it: a small file must not ask for gigabytes or minutes.
+"""Checks of an encoded picture before Pillow opens it, so that a small file cannot take gigabytes of memory or minutes of time.
 
-Pillow copies every value that a TIFF or EXIF directory points to. Thousands of entries may point to the same bytes, so that a file of one
-megabyte becomes many gigabytes of metadata, some of it already while the header is read. Comments of a GIF are joined in quadratic time, and
-each of a progressive JPEG's scans goes over all of the picture.
+Pillow copies every value that a TIFF or EXIF directory points to. Thousands of entries may point to the same bytes, which turns a file of one
+megabyte into gigabytes of metadata, in part as soon as the file is opened. GIF comments are concatenated in quadratic time, and every scan of
+a progressive JPEG is a pass over the whole picture.
 """
 
 import struct
@@ -13,21 +13,21 @@ from ..errors import InterpError
 _UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes by TIFF type
 _POINTERS = (0x8769, 0x8825, 0xA005)  # tags that point to a further directory: EXIF, GPS, interoperability
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_COPIES = 4  # values of a sound file do not overlap: they add up to less than the file
+_COPIES = 4  # times the size of the file: in a valid one values do not overlap, so they add up to less than the file
 _COMMENT = 1 << 20  # bytes of comments in a GIF
 _SUB_BLOCKS = 1_000_000  # of at most 255 bytes, before a GIF's second frame
 _SCANS = 500  # of a JPEG; a progressive one has about ten
 
 
 def check_encoded(data: bytes) -> None:
-    """Raise InterpError for an encoded picture whose metadata would take far more memory or time to read than the picture itself."""
+    """Raise InterpError for an encoded picture that would take far more memory or time than its size in pixels explains."""
     if data.startswith(_TIFF):
         check_directories(data)
     elif data.startswith(b"\xff\xd8"):
         _check_jpeg(data)
     elif data.startswith(b"GIF8"):
         _check_gif(data)
-    elif data[4:8] == b"ftyp":  # AVIF: the place of its EXIF block is stated in nested boxes, but the block begins as a TIFF file does
+    elif data[4:8] == b"ftyp":  # AVIF: nested boxes say where its EXIF block is, but the block starts like a TIFF file
         for mark in _TIFF[:2]:
             start = data.find(mark)
             while start >= 0:
@@ -36,7 +36,7 @@ def check_encoded(data: bytes) -> None:
 
 
 def check_directories(data: bytes, start: int = 0) -> None:
-    """Check the first TIFF directory of a file or EXIF block that begins at `start`, and those it points to."""
+    """Raise InterpError if the first TIFF directory of a file or EXIF block at `start`, and those it points to, hold too much."""
     header = data[start : start + 16]
     order = "<" if header.startswith(b"II") else ">"
     big = header[2:4] in {b"+\0", b"\0+"}
@@ -58,7 +58,7 @@ def check_directories(data: bytes, start: int = 0) -> None:
             if size <= offset.size:
                 total += size
             elif offset.unpack(inline)[0] + size > length:
-                break  # Pillow reads no further either
+                break  # where Pillow stops too
             else:
                 total += size
             if tag in _POINTERS:
@@ -78,7 +78,7 @@ def _check_jpeg(data: bytes) -> None:
         elif segment.startswith(b"MPF\0"):
             check_directories(segment, 4)
     check_directories(exif)
-    # Within a scan the byte 0xFF is always followed by 0, so this counts scans, and a few more in embedded previews.
+    # In image data 0xFF is always followed by 0, so this counts scans, those of embedded previews included.
     if (scans := data.count(b"\xff\xda")) > _SCANS:
         raise InterpError(f"The JPEG has {scans} scans; the limit is {_SCANS}. Save it again as PNG or JPEG.")
 
@@ -88,7 +88,7 @@ def _jpeg_segments(data: bytes) -> Iterator[bytes]:
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF or data[at + 1] in {0x00, 0xFF}:
-            at += 1  # Pillow skips what lies between segments
+            at += 1  # Pillow skips bytes between segments
             continue
         marker, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == 0xDA:
@@ -101,7 +101,7 @@ def _jpeg_segments(data: bytes) -> Iterator[bytes]:
 
 
 def _check_gif(data: bytes) -> None:
-    """Walk to the second frame, which Pillow reads too, to learn whether there is one."""
+    """Walk to the second frame, as far as Pillow reads to find out whether there is one."""
     at = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
     frames = comment = blocks = 0
     while at + 2 < len(data) and frames < 2:

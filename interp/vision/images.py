@@ -1,4 +1,4 @@
-"""Any picture as an upright RGB picture, and pictures kept as bytes that nothing can change."""
+"""Opening pictures of any common format as upright RGB."""
 
 import io
 import stat
@@ -17,25 +17,25 @@ from .headers import check_directories, check_encoded
 MAX_PIXELS = 50_000_000
 """Width times height above which a picture is refused before it is decoded."""
 MAX_FILE = 500_000_000
-"""Bytes of a file above which it is refused before it is read: more than `MAX_PIXELS` take uncompressed, in 16 bits with transparency."""
+"""Bytes of a file above which it is refused: more than `MAX_PIXELS` take uncompressed, in 16 bits with transparency."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
-"""What is decoded. Pillow knows many more formats, whose decoders few pictures need and which bound less of what a header asks for."""
+"""Formats that are decoded. Pillow has decoders for many more, which are rarely needed and check less of what a header claims."""
 _ROWS = 256  # of a picture worked on at a time
 
 
 class OpenedImage(NamedTuple):
-    """A picture that was opened once and is handed on: decoded, upright, in RGB."""
+    """A decoded picture, upright and in RGB, ready to be passed on."""
 
     image: Image.Image
     notes: tuple[str, ...]
-    """What had to be decided on the way, such as which frame is shown."""
+    """What had to be decided, such as which frame is shown."""
 
 
 Source = OpenedImage | Image.Image | np.ndarray | str | PathLike[str] | bytes
 
 
 def open_image(image: Source) -> OpenedImage:
-    """The picture as the models see it, upright and in RGB, and notes on what had to be decided. An opened one is returned as it is.
+    """The picture as the models see it, upright and in RGB, and notes on what had to be decided. An `OpenedImage` is returned as it is.
 
     Transparent parts become white, 16-bit values are scaled to 8 bits, and only the first frame of an animation is read. A numpy array is
     [height, width], [height, width, 3] or [height, width, 4], of uint8 or of floats from 0 to 1. The result shares nothing with
@@ -96,7 +96,7 @@ def _from_bytes(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise InterpError("These bytes are no picture that can be read. Use PNG, JPEG, WebP, AVIF, GIF, BMP or TIFF.") from error
+        raise InterpError("The file is not a picture in a supported format. Use PNG, JPEG, WebP, AVIF, GIF, BMP or TIFF.") from error
     except Image.DecompressionBombError as error:
         raise InterpError(f"The picture is too large ({error}). The limit is {MAX_PIXELS / 1e6:.0f} million pixels.") from error
     except Exception as error:  # see _decoding
@@ -148,18 +148,18 @@ def _check_tiles(picture: Image.Image) -> None:
 
 
 def _exif_blocks(picture: Image.Image) -> Iterator[bytes]:
-    """The EXIF blocks that Pillow has not yet looked into."""
+    """EXIF blocks that Pillow has not parsed yet."""
     exif, written = picture.info.get("exif"), picture.info.get("Raw profile type exif")
     if isinstance(exif, bytes):
         yield exif.removeprefix(b"Exif\0\0")
-    if isinstance(written, str):  # in hexadecimal, as ImageMagick writes it
+    if isinstance(written, str):  # hexadecimal text, as written by ImageMagick
         with _decoding():
             yield bytes.fromhex("".join(written.split("\n")[3:])).removeprefix(b"Exif\0\0")
 
 
 def _to_rgb(picture: Image.Image, notes: list[str]) -> Image.Image:
     if picture.mode.startswith("I") or picture.mode == "F":
-        notes.append("The picture has more than 8 bits a channel; they were scaled to 8.")
+        notes.append("The picture has more than 8 bits a channel; they are scaled to 8.")
         return _scaled(picture)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -173,7 +173,7 @@ def _to_rgb(picture: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def _scaled(picture: Image.Image) -> Image.Image:
-    """Wide greys as 8 bits; Pillow's own conversion clips everything above 255 to white."""
+    """Grey values of more than 8 bits, scaled to 8; Pillow's own conversion clips everything above 255 to white."""
     values = np.asarray(picture)
     if not np.isfinite(values).all():
         raise InterpError("The picture holds values that are infinite or not a number. Save it again as PNG or JPEG.")
@@ -181,7 +181,7 @@ def _scaled(picture: Image.Image) -> Image.Image:
     top = 65535.0 if picture.mode.startswith("I") and most <= 65535 else most
     low = min(float(values.min()), 0.0)
     grey = np.empty(values.shape, dtype=np.uint8)
-    for start in range(0, len(values), _ROWS):  # in double precision, but never all at once
+    for start in range(0, len(values), _ROWS):  # in double precision, which for the whole picture would take much memory
         rows = values[start : start + _ROWS].astype(np.float64)
         grey[start : start + _ROWS] = ((rows - low) / max(top - low, 1e-9) * 255).round()
     return Image.fromarray(grey).convert("RGB")

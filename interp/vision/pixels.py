@@ -1,4 +1,4 @@
-"""What every patch builder needs: where the image tokens are, and the encoder's pixels as a picture again. Knows no family."""
+"""Shared by the layouts of all families: positions of image tokens, and the encoder's input turned back into a picture."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,27 +13,28 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 def image_positions(config: Any, inputs: Tensors) -> torch.Tensor:
-    """Positions that hold the image token."""
-    return (inputs["input_ids"][0] == config.image_token_id).nonzero().flatten().cpu()
+    """Positions of the image token: int64 [n]."""
+    ids = inputs["input_ids"][0]
+    return torch.nonzero(ids == config.image_token_id).flatten().cpu()
 
 
 def expect(positions: torch.Tensor, count: int, what: str) -> None:
-    """Raise InterpError unless there are so many image tokens."""
+    """Raise InterpError unless there are `count` image tokens. `what` describes what they should cover."""
     if len(positions) != count:
         raise InterpError(
-            f"{len(positions)} image tokens do not fit {what}; this checkpoint's processor "
-            "(patch_size, vision_feature_select_strategy, image_seq_length, …) does not match its vision tower."
+            f"{len(positions)} image tokens do not fit {what}: the processor's settings (patch_size, vision_feature_select_strategy, "
+            "image_seq_length, …) do not match the vision tower. Use the checkpoint's own processor."
         )
 
 
 def assembled(tiles: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
-    """Tiles [rows * cols, 3, height, width], row by row, side by side: [3, rows * height, cols * width]."""
+    """Tiles [rows * cols, 3, height, width], in row-major order, as one picture [3, rows * height, cols * width]."""
     _, channels, height, width = tiles.shape
     return tiles.view(rows, cols, channels, height, width).permute(2, 0, 3, 1, 4).reshape(channels, rows * height, cols * width)
 
 
 def denormalise(pixels: torch.Tensor, processor: Any) -> Image.Image:
-    """[3, height, width] as the vision tower gets it, as a picture again."""
+    """The vision tower's input [3, height, width] turned back into a picture."""
     values = pixels.detach().float().cpu()
     if processor.do_normalize:
         mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)

@@ -1,4 +1,4 @@
-"""Pictures kept as bytes: nothing that a caller does to a picture reaches the one that is kept."""
+"""Pictures stored as bytes, which callers cannot change."""
 
 from dataclasses import dataclass
 
@@ -6,29 +6,29 @@ from PIL import Image
 
 from .images import open_image
 
-_SMALL = 8_000_000  # bytes of RGB up to which a picture is kept decoded: opening it again costs nothing
+_SMALL = 8_000_000  # bytes of RGB up to which a picture is kept decoded, for speed
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An upright RGB picture as bytes, decoded anew at each `open`."""
+    """An upright RGB picture as bytes, decoded at each `open`."""
 
     size: tuple[int, int]
     """Width and height."""
     data: bytes
-    """Rows of RGB, or, if `encoded`, a file that `open_image` makes this picture of."""
+    """RGB values row by row, or, if `encoded`, a file that `open_image` decodes to this picture."""
     encoded: bool = False
     profile: bytes | None = None
-    """The colour profile of plain rows; a file has its own."""
+    """Colour profile of RGB values; a file contains its own."""
 
     @classmethod
     def of(cls, picture: Image.Image) -> "StoredImage":
-        """Keep a decoded picture."""
+        """Store a decoded picture."""
         rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
         return cls(rgb.size, rgb.tobytes(), profile=rgb.info.get("icc_profile"))
 
     def as_file(self, data: bytes) -> "StoredImage":
-        """The same picture, kept as the file it was read from where that saves much."""
+        """The same picture, stored as the file it was read from if that is smaller and the picture is large."""
         return StoredImage(self.size, data, encoded=True) if len(data) < len(self.data) > _SMALL else self
 
     @property
@@ -37,7 +37,7 @@ class StoredImage:
         return len(self.data) + len(self.profile or b"")
 
     def open(self) -> Image.Image:
-        """The picture, decoded: the caller's own copy."""
+        """A new copy of the picture, decoded."""
         if self.encoded:
             return open_image(self.data).image
         picture = Image.frombytes("RGB", self.size, self.data)

@@ -109,7 +109,7 @@ def text_png(folder):
         ({"image": None}, "no picture"),
         ({"image": huge_png}, "too large.*limit is 50 million"),
         ({"image": broken_png}, "picture"),
-        ({"image": text_png}, "no picture"),
+        ({"image": text_png}, "not a picture"),
         ({"prompt": ""}, "prompt is empty"),
         ({"prompt": " \n "}, "prompt is empty"),
         ({"prompt": "What is <image> here?"}, "'<image>'"),

@@ -179,7 +179,9 @@ def test_another_model_of_the_same_size_is_refused(trace, vlm, tmp_path):
     trace.save(tmp_path / "run.trace")
     other = interp.Vlm(*tiny.build("crop", seed=1))
     assert (other.n_layers, other.d_model) == (vlm.n_layers, vlm.d_model)
-    with pytest.raises(InterpError, match=r"was made with .* weights of .* are others .*Load it with its own model, or without one"):
+    with pytest.raises(
+        InterpError, match=r"was made with .* weights of .* differ from its own .*Load it with its own model, or without one"
+    ):
         Trace.load(tmp_path / "run.trace", other)
     again = Trace.load(tmp_path / "run.trace")  # and a trace that was loaded without its model still knows it
     again.save(tmp_path / "again.trace")
