@@ -120,7 +120,7 @@ class Trace:
         """Bytes that this trace holds, without its model."""
         grids: int = sum(grid.positions.nbytes + grid.boxes.nbytes for grid in self.grids)
         regions: int = sum(region.positions.nbytes for region in self.regions)
-        pictures = self._stored_image.nbytes + sum(view.nbytes for view in vars(self)["views"])
+        pictures: int = self._stored_image.nbytes + sum(view.nbytes for view in vars(self)["views"])
         states: int = self.states.untyped_storage().nbytes()  # all that it keeps alive
         return states + grids + regions + pictures + _TOKEN_BYTES * len(self.tokens)
 
