@@ -31,9 +31,21 @@ KINDS = {
 PROMPT = "Describe the image."
 
 
+SLOW = (
+    "tests/bench/",
+    "tests/emoji_world/",
+    "tests/models/test_memory.py",
+    "tests/service/test_space.py",
+    "tests/test_wheel.py",
+    "tests/vision/test_families.py",
+)
+
+
 def pytest_collection_modifyitems(items):
     """Marks for what a test needs, so that `make test-fast` can leave it out."""
     for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker("slow")
         if "chromium" in item.fixturenames:
             item.add_marker("browser")
         if "url" in item.fixturenames:

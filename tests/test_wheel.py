@@ -42,7 +42,6 @@ def run(*arguments, cwd, **environment):
     return done.stdout
 
 
-@pytest.mark.slow
 def test_the_wheel_carries_everything_that_the_package_reads(wheel):
     with zipfile.ZipFile(wheel) as file:
         held = {name for name in file.namelist() if ".dist-info/" not in name}
@@ -55,7 +54,6 @@ def test_the_wheel_carries_everything_that_the_package_reads(wheel):
     assert wheel.stat().st_size < 20e6
 
 
-@pytest.mark.slow
 def test_an_installed_wheel_loads_the_embedded_model_and_reads_a_picture(wheel, tmp_path):
     run("-m", "pip", "install", "--quiet", "--no-deps", "--target", "installed", wheel, cwd=tmp_path)
     out = run("-c", SCRIPT, cwd=tmp_path, PYTHONPATH=str(tmp_path / "installed"), HF_HUB_OFFLINE="1")
