@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import interp
 
-from ..saes.loading import import_sae_lens
+from ..saes.formats import import_sae_lens
 from .activations import balanced, batches, studio
 from .measure_sae import measure
 from .train import Studio

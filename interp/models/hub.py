@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx2 as httpx
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not marked so
 from tqdm import tqdm
 
 from ..errors import InterpError
@@ -231,7 +231,7 @@ def _bar(show: Callable[[int], None] | None) -> Any:
     """
     lock, fetched, last = threading.Lock(), [0], [0.0]
 
-    class Bar(tqdm):
+    class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
         def __init__(self, *args: Any, unit: str = "it", **kwargs: Any) -> None:
             super().__init__(*args, **{key: value for key, value in kwargs.items() if key != "disable"}, disable=True)
             self._bytes = unit == "B"

@@ -87,7 +87,7 @@ def add_endpoints(service: Service, steering: SteerService) -> None:
         """
         return service.models()
 
-    gr.api(models, api_name="models")
+    gr.api(models, api_name="models")  # type: ignore[attr-defined]  # public, but not marked so
 
     @reported
     def logit_lens(
