@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from interp.vision.layouts import LAYOUTS
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "assets").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -24,6 +26,11 @@ def test_relative_links_lead_somewhere(page):
         target = page.parent / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_table_of_families_is_complete():
+    named = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "models.md").read_text(encoding="utf-8")))
+    assert set(LAYOUTS) - named == set()
 
 
 def test_the_readme_is_short():
