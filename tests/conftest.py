@@ -38,6 +38,7 @@ SLOW = (
     "tests/service/test_space.py",
     "tests/test_wheel.py",
     "tests/vision/test_families.py",
+    "tests/web/test_frontend.py::test_format",
 )
 
 

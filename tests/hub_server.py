@@ -1,4 +1,4 @@
-"""A hub of checkpoints on this machine: gated and private repositories, ranges of files, and connections that break."""
+"""A Hugging Face hub on this machine: gated and private repositories, byte ranges, and connections that break."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,21 +16,21 @@ TOKEN = "hf_of-a-member"
 
 
 class ModelHub(Hub):
-    """As `Hub`, with what keeps a checkpoint from arriving."""
+    """A `Hub` with what can stop a download."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.gated: set[str] = set()
         self.private: set[str] = set()
         self.down = 0
-        """The status that everything is answered with, if not 0."""
+        """The status of every answer, if not 0."""
         self.breaks: dict[str, int] = {}
-        """For a file, how many more times its body ends in the middle."""
+        """File → how many more times its body ends halfway."""
         self.sent: list[tuple[str, int]] = []
-        """(file, first byte) of every body of a file that was sent."""
+        """(file, first byte) of every file body that was sent."""
 
     def refusal(self, path: str, token: str | None) -> tuple[int, dict[str, str], bytes] | None:
-        """The answer to a path that whoever holds this token may not see."""
+        """The answer if the holder of this token may not see the path, else None."""
         parts = unquote(urlsplit(path).path).strip("/").split("/")
         api = parts[:2] == ["api", "models"]
         repo = "/".join(parts[2:4] if api else parts[:2])
@@ -40,7 +40,7 @@ class ModelHub(Hub):
             return 401, {"X-Error-Message": "Invalid credentials in Authorization header"}, b""
         if repo in self.private and token is None:
             return 401, {"X-Error-Code": "RepoNotFound"}, b""
-        if repo in self.gated and not api and token is None:  # what it holds may be known to all
+        if repo in self.gated and not api and token is None:  # its file list is public
             return 401, {"X-Error-Code": "GatedRepo"}, b""
         return None
 

@@ -1,4 +1,4 @@
-"""The real app in a process of its own, as a stranger starts it; and servers that stand in for others."""
+"""The real app in a process of its own, as a user starts it; and a way to run small HTTP servers."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ def serve(*options: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def serve_process(*options: str) -> Iterator[tuple[str, int]]:
-    """As `serve`; yields the process's number too."""
+    """Like `serve`; also yields the process id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -48,7 +48,7 @@ def serve_process(*options: str) -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def serve_http(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The address of a server on this machine that answers as `handler` says."""
+    """The address of a local server with this handler."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

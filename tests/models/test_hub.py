@@ -1,4 +1,4 @@
-"""The way from a hub to this machine: what is told before anything large is downloaded, and what happens when it breaks."""
+"""Downloads from the hub: what is refused before anything large is fetched, and what happens when a download breaks."""
 
 import json
 import shutil

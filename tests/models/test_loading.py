@@ -1,4 +1,4 @@
-"""From a name to a model: presets, folders and a hub's repositories, what is refused before it is downloaded, and what after."""
+"""Loading models from presets, folders and hub repositories: what is refused before a download, and what after it."""
 
 import json
 import shutil
