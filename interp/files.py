@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .errors import InterpError
-from .validation import file_path
+from .validation import file_path, shown
 
 
 def write_text(path: object, make: Callable[[], str]) -> None:
@@ -17,7 +17,7 @@ def write_text(path: object, make: Callable[[], str]) -> None:
         place.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise InterpError(
-            f"path is {str(place)!r}, where nothing can be written ({error.strerror}). Name a file that you may write."
+            f"path is {shown(str(place))}, where nothing can be written ({error.strerror}). Name a file that you may write."
         ) from error
 
 

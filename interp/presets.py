@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .validation import flag
+
 _PLACES = (Path(__file__).parent / "assets", Path(__file__).parents[1] / "assets")  # in an installed wheel, and in the repository
 ASSETS = next(filter(Path.is_dir, _PLACES), _PLACES[1])
 """The embedded model, its SAE, examples and emoji."""
@@ -57,7 +59,7 @@ class Preset:
 
     def memory_gb(self, *, cpu: bool) -> float:
         """GB needed with the default quantisation: 4 bit on a GPU, 32-bit numbers on a CPU."""
-        if cpu:
+        if flag("cpu", cpu):
             return 2 * self.memory_16bit_gb
         return self.memory_16bit_gb if self.quantize == "none" else self.memory_4bit_gb
 

@@ -19,6 +19,7 @@ from .errors import InterpError
 
 T = TypeVar("T")
 _MOST = 1_000_000  # entries of a list of numbers
+LONGEST_PATH = 4096  # characters; longer ones exist on no system
 _LONGEST = 200  # characters of a value in a message
 
 
@@ -32,7 +33,7 @@ def whole_number(name: str, value: object, low: int, high: int | None = None, *,
 
 
 def finite_number(name: str, value: object, low: float | None = None, high: float | None = None) -> float:
-    """`value` as a float or int that a float can hold, from `low` to `high`."""
+    """`value` as a float, or as an int if a float holds it exactly, from `low` to `high`."""
     number = as_number(value)
     if number is None:
         raise InterpError(f"{name} is {shown(value)}; it must be a finite number.")
@@ -76,20 +77,20 @@ def text(name: str, value: object, max_length: int | None = None) -> str:
 
 def sequence(name: str, value: object, of: str, *, empty: bool = False) -> Collection[Any]:
     """`value` if it is a list, tuple, range or array and, unless `empty` is allowed, holds something. `of` says what it must hold."""
-    refused = isinstance(value, str | bytes | bytearray | Mapping | AbstractSet)
-    if not refused and isinstance(value, Collection):
+    count = -1
+    if isinstance(value, Collection) and not isinstance(value, str | bytes | bytearray | Mapping | AbstractSet):
         with contextlib.suppress(Exception):  # an array without dimensions has no length
-            if len(value) or empty:
-                return value
-    raise InterpError(f"{name} is {shown(value)}; it must be a list of {of}.")
+            count = len(value)
+    if not isinstance(value, Collection) or count < (0 if empty else 1):
+        raise InterpError(f"{name} is {shown(value)}; it must be a list of {of}.")
+    if count > _MOST:  # range(10**12) is quickly written
+        raise InterpError(f"{name} has {count} entries; it must have at most {_MOST}.")
+    return value
 
 
 def whole_numbers(name: str, value: object) -> list[int]:
     """The whole numbers of a list that holds at least one."""
-    given = sequence(name, value, "whole numbers")
-    if len(given) > _MOST:  # range(10**12) is quickly written
-        raise InterpError(f"{name} has {len(given)} entries; it must have at most {_MOST}.")
-    numbers = [as_whole(each) for each in given]
+    numbers = [as_whole(each) for each in sequence(name, value, "whole numbers")]
     if None in numbers:
         raise InterpError(f"{name} is {shown(value)}; every entry must be a whole number.")
     return [number for number in numbers if number is not None]
@@ -120,7 +121,7 @@ def file_path(name: str, value: object) -> Path:
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(path, str) or not path or "\0" in path:
         raise InterpError(f"{name} is {shown(value)}; it must be the path of a file.")
-    return Path(text(name, path))
+    return Path(text(name, path, LONGEST_PATH))
 
 
 def as_whole(value: object) -> int | None:
@@ -132,11 +133,11 @@ def as_whole(value: object) -> int | None:
 
 
 def as_number(value: object) -> float | None:
-    """`value` as a finite float, or an int that a float can hold; None if it is neither."""
+    """`value` as a finite float, or as an int if a float holds it exactly; None if it is neither."""
     plain = _plain(value)
-    if isinstance(plain, float):
-        return plain if math.isfinite(plain) else None
-    return plain if plain is not None and abs(plain) <= sys.float_info.max else None
+    if plain is None or not abs(plain) <= sys.float_info.max:  # as infinity and NaN are not
+        return None
+    return plain if abs(plain) <= 2**53 else float(plain)
 
 
 def _plain(value: object) -> int | float | None:

@@ -78,6 +78,8 @@ def test_limits_may_be_open():
     with pytest.raises(InterpError, match=r"^k is 1000000000… \(41 digits\); it must be a whole number from 1 to 9223372036854775807\.$"):
         validation.whole_number("k", 10**40, 1)
     assert validation.finite_number("t", -1e300) == -1e300
+    assert type(validation.finite_number("t", 10**40)) is float  # torch divides by no integer of this size
+    assert type(validation.finite_number("t", 3)) is int
     with pytest.raises(InterpError, match=r"^k is 0; it must be a whole number of at least 1\.$"):
         validation.whole_number("k", 0, 1)
     with pytest.raises(InterpError, match=r"^t is -0.5; it must be a finite number of at least 0\.$"):

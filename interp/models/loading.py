@@ -18,7 +18,7 @@ from torch import nn
 from ..devices import dtype_on, free_bytes, out_of_memory, pick_devices
 from ..errors import InterpError
 from ..presets import PRESETS, Preset
-from ..validation import function, one_of, shown, text
+from ..validation import LONGEST_PATH, function, one_of, shown, text
 from ..vision.layouts import LAYOUTS, REFUSED
 from .hub import ask, download, weight_files
 from .vlm import Vlm
@@ -118,7 +118,7 @@ def fetch(
 
     if not isinstance(checkpoint, str | PathLike):
         raise InterpError(f"checkpoint is {shown(checkpoint)}; it must be the name of a preset, a hub id, or a folder.")
-    name = text("checkpoint", fspath(checkpoint))
+    name = text("checkpoint", fspath(checkpoint), LONGEST_PATH)
     quantize = one_of("quantize", quantize, get_args(Quantize))
     if revision is not None:
         text("revision", revision)

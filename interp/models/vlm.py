@@ -15,7 +15,7 @@ import torch
 from jinja2 import TemplateError
 from PIL import Image
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, ProcessorMixin
 
 from .. import validation
 from ..errors import InterpError
@@ -76,10 +76,10 @@ class Vlm:
         if family not in LAYOUTS:
             why = REFUSED.get(family, "how its image tokens map to the picture is not known")
             raise InterpError(f"{kind} (model_type {family!r}) is not supported: {why}. Supported families: {', '.join(sorted(LAYOUTS))}.")
-        if getattr(processor, "tokenizer", None) is None:
+        if not isinstance(processor, ProcessorMixin) or processor.tokenizer is None:
             raise InterpError(f"A {type(processor).__name__} has no tokenizer; pass the whole processor (AutoProcessor.from_pretrained).")
         self.model = model.eval()
-        self.processor = processor
+        self.processor: Any = processor
         self.tokenizer = processor.tokenizer
         self.name = name or model.config.name_or_path or kind
         self.key = next(_KEYS)

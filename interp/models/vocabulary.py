@@ -5,9 +5,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from .. import validation
 from ..errors import InterpError
 
+_LONGEST = 200  # characters of a word
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
@@ -27,6 +30,8 @@ class Vocabulary:
     @classmethod
     def of(cls, tokenizer: Any, size: int) -> "Vocabulary":
         """The vocabulary of an output layer with `size` rows. Tokens of the tokenizer beyond them are left out."""
+        _check_tokenizer(tokenizer)
+        size = validation.whole_number("size", size, 1)
         pieces = dict.fromkeys(range(size), "")
         known = {i: piece for piece, i in tokenizer.get_vocab().items() if i < size}
         pieces |= known
@@ -50,7 +55,8 @@ class Vocabulary:
 
         Raises InterpError for an empty word, and for one of several tokens, naming them; with `first_piece` the first of them is returned.
         """
-        word, first_piece = validation.text("A word", word).strip(), validation.flag("first_piece", first_piece)
+        _check_tokenizer(tokenizer)
+        word, first_piece = validation.text("A word", word, _LONGEST).strip(), validation.flag("first_piece", first_piece)
         if not word:
             raise InterpError("The word to look for is empty. Type one.")
         spellings: dict[str, int] = {}
@@ -69,6 +75,10 @@ class Vocabulary:
             f"{word!r} is {len(ids)} tokens for this model ({', '.join(map(repr, pieces[:8]))}{', …' if len(ids) > 8 else ''}), and a lens reads "
             f"one token at a time. Try a shorter or more common word, or look for its first piece, {pieces[0]!r}."
         )
+
+
+def _check_tokenizer(tokenizer: object) -> None:
+    validation.instance("tokenizer", tokenizer, PreTrainedTokenizerBase, "a tokenizer of transformers, such as Vlm.tokenizer")
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from ..errors import InterpError
 from ..models.hub import fetch_files, reachable, repo_files
 from ..presets import PRESETS, KnownSae
 from ..tracing.trace import EMBED
-from ..validation import one_of, shown, text, whole_number
+from ..validation import LONGEST_PATH, one_of, shown, text, whole_number
 from .formats import (
     SAE_LENS,
     SPARSIFY,
@@ -60,7 +60,7 @@ def load_sae(
         raise InterpError(
             f"source is {shown(source)}; it must be a preset, a release of sae-lens with an id, a hub repository, or a folder."
         )
-    text("source", given)
+    text("source", given, LONGEST_PATH)
     dtype = one_of("dtype", dtype, ("auto", "float32", "bfloat16"))
     if layer is not None:
         layer = whole_number("layer", layer, EMBED)

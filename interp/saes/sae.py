@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from ..devices import retry_on_oom
 from ..errors import InterpError
-from ..validation import index, instance, sequence, text, whole_number
+from ..validation import as_whole, index, instance, sequence, shown, text, whole_number
 from .labels.labels import Labels
 
 Activation = Literal["relu", "topk", "jumprelu", "gated"]
@@ -48,6 +48,10 @@ class SparseActs:
 
     def rows(self, rows: torch.Tensor) -> "SparseActs":
         """The acts of some tokens (whole numbers from 0 on, repeated or none at all), in that order."""
+        there = range(len(self.offsets) - 1)
+        sound = isinstance(rows, torch.Tensor) and rows.ndim == 1 and not rows.is_meta and rows.layout == torch.strided
+        if not sound or not all(as_whole(row) in there for row in rows.tolist()):
+            raise InterpError(f"rows is {shown(rows)}; it must be a tensor of whole numbers from 0 to {len(there) - 1}, of shape [rows].")
         rows = rows.long()
         counts = self.offsets.diff()[rows]
         starts = self.offsets[:-1][rows]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..models.identity import state_key
 from ..models.vlm import Vlm
-from ..validation import instance
+from ..validation import function, instance, text, whole_number
 from ..vision.images import OpenedImage, open_image, read_file
 from .trace import Trace
 
@@ -29,7 +29,7 @@ class TraceCache:
     """
 
     def __init__(self, max_bytes: int = 1 << 30) -> None:
-        self.max_bytes = max_bytes
+        self.max_bytes = whole_number("max_bytes", max_bytes, 0)
         self._traces: OrderedDict[tuple[Any, ...], tuple[Trace, tuple[int, ...]]] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -49,15 +49,20 @@ class TraceCache:
         `run(vlm.trace, ...)`, if given, is called instead of `vlm.trace(...)`, to run the model elsewhere.
         """
         instance("vlm", vlm, Vlm, "a Vlm, as interp.load(...) returns")
+        new = whole_number("max_new_tokens", max_new_tokens, 1)
+        text("prompt", prompt)
+        if answer is not None:
+            text("answer", answer)
+        function("on_text", on_text)
+        function("run", run)
         file = read_file(image) if isinstance(image, str | PathLike) else image if isinstance(image, bytes) else None
         opened = open_image(image if file is None else file)
-        # repr, because True must not find the trace of 1, and unhashable arguments must reach `trace`, which refuses them
-        key = (vlm.key, _digest(opened), repr(prompt), repr(max_new_tokens), repr(answer))
+        key = (vlm.key, _digest(opened), prompt, new, answer)
         with vlm.lock:
             trace = self._find((state_key(vlm), *key))
             if trace is None:
                 made = functools.partial(run, vlm.trace) if run else vlm.trace
-                trace = made(opened, prompt, max_new_tokens=max_new_tokens, answer=answer, on_text=on_text)
+                trace = made(opened, prompt, max_new_tokens=new, answer=answer, on_text=on_text)
                 if file is not None:
                     trace.store_image_as(file)
                 self._keep((state_key(vlm), *key), trace)  # computed again: a first forward may change how weights are stored

@@ -51,11 +51,11 @@ class Labels:
 
     def get(self, feature: int) -> Label | None:
         """The name of a feature, if it has one."""
-        return self.names.get(feature)
+        return self.names.get(whole_number("feature", feature, 0))
 
     def named(self, word: str) -> list[int]:
         """Features whose names hold this word or these words in full, in any case, by number: "dog" finds "dog or fox", not "hotdog"."""
-        wanted = " ".join(word.casefold().split())
+        wanted = " ".join(checked_text("word", word).casefold().split())
         whole = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
         return sorted(feature for feature, label in self._searched() if wanted and whole.search(label.text.casefold()))
 

@@ -1,0 +1,246 @@
+"""Whatever is passed to the package, it works or raises InterpError, and the next good call gives what it gave before."""
+
+import dataclasses
+import inspect
+import itertools
+import pathlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import interp
+from interp import InterpError
+from interp.models.vocabulary import Vocabulary
+from interp.saes.labels.labels import Label, Labels
+from interp.saes.sae import SparseActs
+from tests import tiny
+from tests.conftest import PROMPT
+
+EXAMPLES = 12  # for each parameter of each function; the values of ALWAYS come on top
+LONE = "dog\ud83d"
+EXEMPT = {
+    "Vlm.read": "a pass of the model, for recording and steering, which prepare its tensors",
+    "Vlm.read_on": "likewise",
+    "Vlm.on_layer": "how recording and steering put their hooks on a layer",
+    "Sae.kept": "a step of steering on rows that `Sae.read` checks",
+    "PatchGrid.of": "how a family's geometry builds its grid",
+    "Trace.store_image_as": "how the cache and `Trace.load` keep a picture they have just opened",
+}
+CALLED = {"on_text", "on_progress", "run"}
+LONGEST = 700  # characters of a message
+CONSTRUCTORS = (interp.Edit, interp.Vlm, interp.TraceCache)  # the other classes are results
+BESIDE = (Vocabulary, Labels, SparseActs)  # what public attributes lead to
+
+
+class Rude:
+    """An object on which nothing works."""
+
+    __hash__ = None
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+    def __eq__(self, other):
+        raise RuntimeError
+
+    def __repr__(self):
+        raise RuntimeError
+
+
+def public() -> set[str]:
+    """Every function and method that a caller can pass something to."""
+    out = {cls.__name__ for cls in CONSTRUCTORS}
+    for thing in (*(getattr(interp, name) for name in interp.__all__), *BESIDE):
+        if inspect.isfunction(thing):
+            out.add(thing.__name__)
+        elif inspect.isclass(thing) and not issubclass(thing, Exception):
+            methods = {name: getattr(thing, name) for name, value in vars(thing).items() if _is_method(name, value)}
+            out |= {f"{thing.__name__}.{name}" for name, method in methods.items() if len(_parameters(thing, name, method))}
+    return out
+
+
+def _is_method(name: str, value: object) -> bool:
+    return not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, classmethod | staticmethod))
+
+
+def _parameters(cls: type, name: str, method: Any) -> list[str]:
+    own = [*inspect.signature(method).parameters]
+    return own[1:] if inspect.isfunction(vars(cls)[name]) else own
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A good call: what to call and with what. `same`: what of its result must stay the same. `named`: other words for a parameter."""
+
+    call: Callable[..., Any]
+    good: dict[str, Any]
+    same: Callable[[Any], object] = repr
+    named: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("arguments")
+
+
+@pytest.fixture(scope="session")
+def sae():
+    make = torch.Generator().manual_seed(0)
+    encoder, decoder = torch.randn(64, 12, generator=make), torch.randn(12, 64, generator=make)
+    return interp.Sae(
+        "random", "", 1, encoder, torch.zeros(12), decoder, torch.zeros(64), "relu", labels=Labels({3: Label("a dog", "me")}, "")
+    )
+
+
+@pytest.fixture(scope="session")
+def calls(vlm, trace, lens, sae, checkpoint, folder):
+    image = tiny.noise(60, 60)
+    encoding = interp.encode(trace, sae)
+    found = encoding.top(3)
+    edit = interp.Edit(sae=sae, feature=3, strength=0.2)
+    result = interp.steer(vlm, trace.image, trace.prompt, [edit], max_new_tokens=2)
+    inputs = vlm.prepare(image, PROMPT)
+    trace.save(folder / "good.trace")
+    asked = {"vlm": vlm, "image": image, "prompt": PROMPT, "max_new_tokens": 2, "on_text": None}
+    steering = asked | {"temperature": 0.5, "seed": 1, "words": ["dog"], "stop": threading.Event()}
+    picture = {"image": ("picture", "array"), "answer": ("answer", "prompt")}
+    answer = {"answer": ("answer", "token")}
+    examples = [(image, PROMPT), (tiny.noise(60, 60, 1), PROMPT)]
+    where = {"where": ("where", "patch", "box", "grid", "position")}
+    unit = {"strength": ("strength",), "feature": ("feature",), "vector": ("vector",)}
+
+    def positions(kind):
+        return trace.positions(kind)
+
+    return {
+        "load": Call(interp.load, {"checkpoint": checkpoint("crop"), "quantize": "none", "device": "cpu", "revision": None, "on_progress": None},
+                     lambda vlm: vlm.name, {"checkpoint": ("checkpoint", "model", "folder", "hub")}),
+        "load_sae": Call(interp.load_sae, {"source": "emoji-llava", "layer": None, "device": "cpu", "dtype": "auto", "revision": None},
+                         lambda sae: sae.name, {"source": ("source", "sae", "folder", "hub"), "layer": ("layer",)}),
+        "logit_lens": Call(interp.logit_lens, {"trace": trace, "top_k": 2, "layers": [1, 2], "positions": [0, 4]}, lambda x: x.to_dict()),
+        "encode": Call(interp.encode, {"trace": trace, "sae": sae}, lambda x: x.acts.values.tolist()),
+        "top_features": Call(interp.top_features, {"trace": trace, "sae": sae, "k": 2, "where": "all", "rank_by": "max"},
+                             lambda x: x.to_dict(), where),
+        "steer": Call(interp.steer, steering | {"edits": [edit]}, lambda x: x.to_dict(), picture),
+        "steer_sweep": Call(interp.steer_sweep, steering | {"edit": edit, "strengths": [0.1, 0.2], "others": []}, lambda x: x.to_list(),
+                            picture | {"strengths": ("strength",), "others": ("others", "edit")}),
+        "steered_trace": Call(interp.steered_trace, {"trace": trace, "edits": [edit], "answer": result.steered_answer},
+                              lambda x: x.answer, answer),
+        "contrast_vector": Call(interp.contrast_vector, {"vlm": vlm, "positives": examples, "negatives": examples, "layer": 1, "where": "image"},
+                                lambda x: x.vector.tolist(), where | dict.fromkeys(("positives", "negatives"), ("tives", "prompt", "picture", "array"))),
+        "Edit": Call(interp.Edit, {"sae": sae, "feature": 3, "vector": None, "layer": None, "strength": 0.1, "amount": None, "target": None, "where": "all"},
+                     named=where | unit | dict.fromkeys(("sae", "feature", "vector", "layer"), ("sae", "feature", "vector", "layer", "direction"))),
+        "Edit.with_value": Call(edit.with_value, {"value": 0.5}, named={"value": ("strength",)}),
+        "Vlm": Call(interp.Vlm, {"model": vlm.model, "processor": vlm.processor, "name": "mine"}, lambda vlm: vlm.n_layers,
+                    {"processor": ("processor", "tokenizer")}),
+        "Vlm.prepare": Call(vlm.prepare, {"image": image, "prompt": PROMPT}, lambda x: x["pixel_values"].tolist(), picture),
+        "Vlm.answer_ids": Call(vlm.answer_ids, {"inputs": inputs, "answer": "dog"}),
+        "Vlm.check_length": Call(vlm.check_length, {"prompt": 3, "new": 3}, named={"new": ("new", "prompt")}),
+        "Vlm.trace": Call(vlm.trace, {key: asked[key] for key in asked if key != "vlm"} | {"answer": None}, lambda x: x.states.tolist(), picture),
+        "TraceCache": Call(interp.TraceCache, {"max_bytes": 10**6}, lambda cache: cache.max_bytes),
+        "TraceCache.get": Call(interp.TraceCache().get, asked | {"answer": None, "run": None}, lambda x: x.answer, picture),
+        "Trace.residual": Call(trace.residual, {"layer": 1}),
+        "Trace.positions": Call(positions, {"kind": "image"}),
+        "Trace.save": Call(trace.save, {"path": folder / "saved"}, named={"path": ("path", "file", "trace")}),
+        "Trace.load": Call(interp.Trace.load, {"path": folder / "good.trace", "vlm": vlm}, lambda x: x.answer, {"path": ("path", "file", "trace")}),
+        "Lens.texts": Call(lens.texts, {"layer": 1, "position": 3}),
+        "Lens.resolve": Call(lens.resolve, {"word": "dog", "first_piece": False}, named={"word": ("word", "token")}),
+        "Lens.probability": Call(lens.probability, {"word": "dog", "first_piece": False}, named={"word": ("word", "token")}),
+        "Lens.rank": Call(lens.rank, {"word": "dog", "first_piece": False}, named={"word": ("word", "token")}),
+        "Lens.grid": Call(lens.grid, {"layer": 1, "grid": 0}),
+        "Lens.to_json": Call(lens.to_json, {"path": folder / "lens.json"}),
+        "Lens.to_html": Call(lens.to_html, {"path": folder / "lens.html"}),
+        "Sae.notes_for": Call(sae.notes_for, {"names": ["mine"]}),
+        "Sae.check": Call(sae.check, {"feature": 3}),
+        "Sae.encode": Call(sae.encode, {"states": trace.residual(1)}),
+        "Sae.decode": Call(sae.decode, {"acts": encoding.acts}),
+        "Sae.only": Call(sae.only, {"feature": 3, "device": torch.device("cpu")}),
+        "Sae.read": Call(sae.read, {"states": trace.residual(1)}),
+        "Sae.neighbours": Call(sae.neighbours, {"feature": 3, "k": 2}),
+        "SparseActs.rows": Call(encoding.acts.rows, {"rows": torch.tensor([1, 2])}),
+        "Encoding.select": Call(encoding.select, {"where": "image"}, named=where),
+        "Encoding.top": Call(encoding.top, {"k": 2, "where": "all", "rank_by": "max"}, lambda x: x.to_dict(), where),
+        "Encoding.some": Call(encoding.some, {"features": [3, 4], "where": "all", "rank_by": "max"}, lambda x: [f.to_dict() for f in x], where),
+        "Encoding.label": Call(encoding.label, {"feature": 3}),
+        "Feature.map": Call(found.features[0].map, {"grid": 0}),
+        "Features.to_json": Call(found.to_json, {"path": folder / "features.json"}),
+        "PatchGrid.box": Call(trace.grids[0].box, {"row": 1, "col": 1}, named={"col": ("col",)}),
+        "Preset.memory_gb": Call(interp.PRESETS["emoji-llava"].memory_gb, {"cpu": True}),
+        "Vocabulary.of": Call(Vocabulary.of, {"tokenizer": vlm.tokenizer, "size": 50}, lambda x: x.texts),
+        "Vocabulary.resolve": Call(vlm.vocabulary.resolve, {"word": "dog", "tokenizer": vlm.tokenizer, "first_piece": False},
+                                   named={"word": ("word", "token")}),
+        "Labels.get": Call(sae.labels.get, {"feature": 3}),
+        "Labels.named": Call(sae.labels.named, {"word": "dog"}),
+        "Labels.search": Call(sae.labels.search, {"text": "dog", "limit": 5}),
+    }  # fmt: skip
+
+
+ALWAYS: list[Any] = [
+    *(None, True, False, 0, -1, 10**40, 10**5000, 0.5, 5.0, float("nan"), float("inf"), 1j),
+    *("", "3", "nowhere", LONE, "a\0b", b"", b"dog", "x" * 5000),
+    *([], [[]], [[[1]]], [None], ["dog"], [LONE], [10**40], (), {}, {1: 2}, {"patches": [[0]]}, {"box": None}, {"positions": "3"}, {"dog"}),
+    *(np.bool_(1), np.int64(3), np.float32("nan"), np.array(2), np.zeros((2, 2)), np.array(["a"]), np.zeros(0)),
+    *(torch.tensor(2), torch.tensor(True), torch.zeros(64), torch.zeros(3, 63), torch.full((2, 64), torch.nan), torch.zeros(2, 64).to("meta")),
+    *(torch.zeros(2, 64, dtype=torch.int64), torch.zeros(2, 64).to_sparse(), torch.zeros(2, 2, 64), torch.empty(0, 64), torch.tensor([1, 99])),
+    *(object(), Rude(), [Rude()], {"positions": [Rude()]}, int, len, lambda: None, range(10**12), itertools.count(), iter([1])),
+    *(pathlib.Path("nowhere/x"), threading.Event(), Image.new("RGB", (4, 4)), torch.nn.Linear(2, 2), interp.PRESETS["emoji-llava"]),
+]  # fmt: skip
+NUMBERS = st.integers() | st.floats() | st.booleans() | st.builds(np.float64, st.floats()) | st.builds(torch.tensor, st.integers(-99, 99))
+TEXTS = st.text(st.characters(), max_size=8) | st.binary(max_size=8) | st.sampled_from([LONE, "image", "answer", "dog", "max"])
+LEAVES = st.none() | NUMBERS | TEXTS
+NAMES = st.sampled_from(["patches", "box", "grid", "positions", "layer", "feature"])
+JUNK = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=2) | st.tuples(inner, inner), max_leaves=5
+)
+NO_FILES: list[Any] = [None, True, 3, "", ".", "nowhere/x", "a\0b", LONE, "x" * 5000, b"x", ["x"], {}, object(), Rude(), np.zeros(2)]
+"""Instead of any text: what is written lands in a file of that name."""
+
+
+def test_every_public_function_is_called(calls):
+    """A new one needs a good call above, from which its wrong ones are made."""
+    assert set(calls) | set(EXEMPT) == public()
+    assert not set(calls) & set(EXEMPT)
+    for name, call in calls.items():
+        taken = inspect.signature(call.call).parameters
+        assert set(taken) == set(call.good), name
+
+
+def refused_in_words(call: Call, parameter: str, junk: Any) -> None:
+    """It works, or it says in a line which parameter is wrong."""
+    if parameter in CALLED and callable(junk):
+        return  # what it then raises is its own affair
+    try:
+        call.call(**call.good | {parameter: junk})
+    except InterpError as error:
+        message = str(error)
+        message.encode()
+        assert "\n" not in message
+        assert len(message) < LONGEST
+        names = call.named.get(parameter, (parameter.removesuffix("s"),))
+        assert any(name in message.lower() for name in names), f"{message!r} names none of {names}"
+
+
+@pytest.mark.parametrize("name", sorted(public() - set(EXEMPT)))
+def test_wrong_arguments_are_refused_in_words(calls, name, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    call = calls[name]
+    before = call.same(call.call(**call.good))
+    for parameter in call.good:
+        writes = parameter == "path" and name != "Trace.load"
+        for junk in NO_FILES if writes else ALWAYS:
+            refused_in_words(call, parameter, junk)
+
+        @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+        @given(st.just(parameter), NUMBERS | st.sampled_from(NO_FILES) if writes else JUNK)
+        def wrong(parameter, junk):
+            refused_in_words(call, parameter, junk)
+
+        wrong()
+    assert call.same(call.call(**call.good)) == before
