@@ -23,6 +23,7 @@ from interp.presets import PRESETS
 from interp.service.service import Service
 from interp.service.zerogpu import remote
 from interp.ui.page import CSS, TITLE, build
+from interp.ui.refusals import server_options
 
 EMBEDDED = "emoji-llava"
 QUANTIZE = ("auto", "4bit", "none")
@@ -119,6 +120,7 @@ def launch_options(args: argparse.Namespace) -> dict[str, Any]:
             font_mono=("ui-monospace", "monospace"),
         ),
         "css": CSS,
+        "app_kwargs": server_options(),
     }
 
 
@@ -132,7 +134,7 @@ def load_ahead(service: Service) -> None:
     if remote():
         # Now: the worker has what was loaded before it was forked, and only the main thread may use the GPU that torch believes in.
         ahead(service.vlm)
-        ahead(lambda: service.sae(None, service.default_model))
+        ahead(lambda: service.saes.get(None, service.default_model))
     else:
         # While the server starts; the first visitor waits for whichever takes longer.
         threading.Thread(target=ahead, args=(service.vlm,), daemon=True).start()

@@ -112,10 +112,16 @@ def emoji_vlm():
 
 
 @pytest.fixture(scope="session")
-def url():
-    """The address of the real app. Tests share it: visitors do."""
-    with serve() as address:
-        yield address
+def served():
+    """The real app. Tests share it: visitors do."""
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def url(served):
+    """Its address."""
+    return served.url
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The real app in a process of its own, as a user starts it; and a way to run small HTTP servers."""
+"""The real app in a process of its own, as a stranger starts it; and servers that stand in for others."""
 
 import contextlib
 import os
@@ -10,7 +10,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,16 +19,19 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 120.0  # seconds
 
 
-@contextlib.contextmanager
-def serve(*options: str) -> Iterator[str]:
-    """Run `python app.py` with these options until the block ends; yields its address once the page is there."""
-    with serve_process(*options) as (url, _):
-        yield url
+@dataclass(frozen=True)
+class Served:
+    """A running app."""
+
+    url: str
+    pid: int
+    log: Callable[[], str]
+    """What it has printed so far."""
 
 
 @contextlib.contextmanager
-def serve_process(*options: str) -> Iterator[tuple[str, int]]:
-    """Like `serve`; also yields the process id."""
+def serve(*options: str) -> Iterator[Served]:
+    """Run `python app.py` with these options until the block ends; yields once the page is there."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -40,7 +44,8 @@ def serve_process(*options: str) -> Iterator[tuple[str, int]]:
         )
         try:
             _wait(url, app, log)
-            yield url, app.pid
+            # By pread, which leaves alone the offset that the app writes at.
+            yield Served(url, app.pid, lambda: os.pread(log.fileno(), os.fstat(log.fileno()).st_size, 0).decode(errors="replace"))
         finally:
             app.terminate()
             app.wait(20)
@@ -48,7 +53,7 @@ def serve_process(*options: str) -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def serve_http(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The address of a local server with this handler."""
+    """The address of a server on this machine that answers as `handler` says."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

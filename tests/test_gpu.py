@@ -5,6 +5,7 @@ import torch
 
 import interp
 from interp import Edit
+from interp.service.requests import LensRequest
 from interp.service.service import Service
 from interp.steering import batch
 from tests import families, tiny
@@ -131,9 +132,9 @@ def test_every_family_on_a_gpu(name, dtype, picture):
 def test_switching_gives_the_memory_back(checkpoint):
     """As much is in use after a model has come and gone as was before it came."""
     service = Service(checkpoint("crop"), device="cuda")
-    service.lens(tiny.noise(96, 96), PROMPT, max_new_tokens=2)
+    service.lens(LensRequest(tiny.noise(96, 96), PROMPT, max_new_tokens=2))
     before = torch.cuda.memory_allocated()
-    service.lens(tiny.noise(96, 96), PROMPT, "emoji-llava", max_new_tokens=2)
+    service.lens(LensRequest(tiny.noise(96, 96), PROMPT, "emoji-llava", max_new_tokens=2))
     assert torch.cuda.memory_allocated() > 2 * before
-    service.lens(tiny.noise(96, 96), PROMPT, checkpoint("crop"), max_new_tokens=2)
+    service.lens(LensRequest(tiny.noise(96, 96), PROMPT, checkpoint("crop"), max_new_tokens=2))
     assert torch.cuda.memory_allocated() < 1.1 * before

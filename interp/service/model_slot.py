@@ -1,4 +1,4 @@
-"""The one model that is loaded, and how another takes its place. Knows nothing of what was done with it."""
+"""The one model that is loaded, and how another takes its place."""
 
 import contextlib
 import threading
@@ -13,7 +13,7 @@ from ..models.vlm import Vlm
 class ModelSlot:
     """At most one model in memory.
 
-    `forget(name)` is called before the loaded one is freed, with the name of the next: whatever else holds the model must let go of it.
+    `forget(name)` is called with the name of the next model before the loaded one is freed: whatever else holds it must let go.
     """
 
     def __init__(self, *, quantize: Quantize, device: str, forget: Callable[[str], None]) -> None:
@@ -25,26 +25,26 @@ class ModelSlot:
 
     @property
     def name(self) -> str | None:
-        """Of the model that is loaded now."""
+        """The loaded model's name."""
         vlm = self._vlm
         return vlm.name if vlm else None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its weights."""
+        """Bytes of the loaded weights."""
         vlm = self._vlm
         return sum(weight.nbytes for weight in vlm.model.parameters()) if vlm else 0
 
     def get(self, name: str, on_progress: OnProgress | None = None) -> Vlm:
-        """The model of this name, loading it if needed, and letting go of the one before.
+        """The model of this name, loaded in the place of the one before if needed.
 
-        What can be told to fail beforehand (no such model, no disk, no memory, damaged files) leaves everything as it is; if loading fails after
-        that, the one before is loaded again. `on_progress` gets lines about what is done meanwhile, for this caller or for one before it.
+        A failure that can be foreseen (no such model, no disk space, no memory, damaged files) leaves everything as it is; if loading fails later,
+        the previous model is loaded again. `on_progress` gets a line about each step, whether this caller or an earlier one asked for the model.
         """
         found = self._vlm
         if found is not None and found.name == name:
             return found
-        del found  # or this very call would keep it
+        del found  # or this very call would keep the old model alive
         with self._watched(on_progress), self._switching:
             try:
                 if self.name != name:
@@ -59,7 +59,7 @@ class ModelSlot:
         if former is None or self._vlm is None:
             self._vlm = ready.load(self._tell)
             return
-        with self._vlm.lock:  # who runs it now comes to an end first
+        with self._vlm.lock:  # a run in progress ends first
             self._forget(name)
             self._vlm = None
         release()
@@ -67,7 +67,7 @@ class ModelSlot:
         try:
             self._vlm = ready.load(self._tell)
         except InterpError as error:
-            failure = str(error)  # the error itself holds on to what was loaded of it
+            failure = str(error)  # the error itself holds on to the part that was loaded
         if failure is not None:
             release()
             self._vlm = self._fetch(former).load(self._tell)
@@ -78,7 +78,7 @@ class ModelSlot:
 
     @contextlib.contextmanager
     def _watched(self, on_progress: OnProgress | None) -> Iterator[None]:
-        """Whoever waits hears what is done, whoever asked for it."""
+        """Everyone who waits is told about each step, whoever asked first."""
         if on_progress is None:
             yield
             return

@@ -1,7 +1,6 @@
 """Links that hold the state of a page: settings and edits in the address, an uploaded picture by the digest of a copy kept on the server.
 
-What a link says is untrusted: it is read as plain JSON, and whatever is not what it should be is left out with a word. Knows nothing of gradio's
-components and of models.
+What a link says is untrusted: it is read as plain JSON and checked; a link that cannot be used is named, and the page opens as usual.
 """
 
 import base64
@@ -11,7 +10,6 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -19,8 +17,7 @@ from urllib.parse import urlencode
 from gradio.utils import get_upload_folder
 
 from ..errors import InterpError
-from ..service.service import MAX_NEW_TOKENS
-from ..validation import finite_number, whole_number
+from ..service.requests import SETTINGS, SteerRequest, checked
 from ..vision.images import open_image
 
 PARAMETER = "state"
@@ -51,33 +48,13 @@ def unpack(packed: str) -> dict[str, Any]:
     return state
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a link says beside its picture and its edits."""
-
-    prompt: str
-    model: str
-    max_new_tokens: int
-    temperature: float
-    seed: int
-    words: str
-    sweep: bool
-
-    @classmethod
-    def of(cls, state: Mapping[str, Any]) -> "Settings":
-        """Raises InterpError for values of another kind."""
-        for name, kind in (("prompt", str), ("model", str), ("words", str), ("sweep", bool)):
-            if not isinstance(state.get(name), kind):
-                raise InterpError(f"This link is damaged: its {name} is {state.get(name)!r}. The page opens as usual.")
-        return cls(
-            state["prompt"],
-            state["model"],
-            whole_number("max_new_tokens", state.get("max_new_tokens"), 1, MAX_NEW_TOKENS),
-            finite_number("temperature", state.get("temperature")),
-            whole_number("seed", state.get("seed"), 0, 2**32 - 1),
-            state["words"],
-            state["sweep"],
-        )
+def settings(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a link holds, by the names of `SteerRequest`. Raises InterpError for values of another kind."""
+    values = {name: state.get(name) for name in SETTINGS}
+    try:
+        return checked(SteerRequest, values)
+    except InterpError as error:
+        raise InterpError(f"This link is damaged: {error} The page opens as usual.") from error
 
 
 def picture(name: Any, examples: Path) -> str:
@@ -99,11 +76,14 @@ def _kept(image: Path, examples: Path) -> str:
     for example in examples.glob("*.webp"):
         if hashlib.sha256(example.read_bytes()).hexdigest() == digest:
             return f"example:{example.stem}"
-    upright, _ = open_image(image)
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{digest}.webp"
-    upright.save(file, "WEBP", lossless=max(upright.size) <= 512, quality=90)
+    if file.is_file():
+        file.touch()
+    else:
+        upright = open_image(image).image
+        upright.save(file, "WEBP", lossless=max(upright.size) <= 512, quality=90)
     for old in sorted(folder.glob("*.webp"), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
         old.unlink(missing_ok=True)
     return f"kept:{digest}"

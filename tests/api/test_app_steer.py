@@ -106,7 +106,7 @@ def test_temperature_is_reproducible_and_shared(client):
         ({"edits": [{"feature": 1}]}, "exactly one of strength, amount and target; none was given"),
         ({"edits": [{"feature": 1, "target": 0, "strength": 1}]}, "strength and target was given"),
         ({"edits": [{"feature": 99999, "target": 0}]}, "Feature 99999 does not exist: emoji-llava-sae has features 0 to 2047"),
-        ({"edits": [{"feature": "dog", "target": 0}]}, "Feature 'dog' does not exist"),
+        ({"edits": [{"feature": "dog", "target": 0}]}, "feature is 'dog'; it must be a whole number"),
         ({"edits": [{"feature": 1, "target": "much"}]}, "target is 'much'; it must be a finite number"),
         ({"edits": [{"feature": 1, "strength": 1e38}]}, "not finite at token 0 of the answer. Push less"),
         ({"edits": [{"feature": 1, "push": 3}]}, "An edit has 'push'; it may have feature, strength, amount, target, where, sae"),
@@ -126,7 +126,10 @@ def test_temperature_is_reproducible_and_shared(client):
 def test_wrong_input_gets_a_named_error(client, changes, message):
     with pytest.raises(Exception, match=message):
         steer(client, **changes)
-    assert steer(client)["plain"] == PLAIN  # the next request is whole
+
+
+def test_a_request_after_wrong_ones_is_whole(client):
+    assert steer(client)["plain"] == PLAIN
 
 
 @pytest.mark.parametrize(

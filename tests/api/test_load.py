@@ -3,17 +3,18 @@
 import pytest
 
 from tests.load import alone, leave_in_the_middle, requests, resident_mib, same, together
-from tests.server import serve_process
+from tests.server import serve
 
 
 @pytest.fixture(scope="module")
 def server():
     """A server of its own: its memory is compared."""
-    with serve_process() as (url, pid):
-        yield url, pid
+    with serve() as running:
+        yield running.url, running.pid
 
 
 @pytest.mark.server
+@pytest.mark.slow
 def test_every_visitor_gets_what_it_would_get_alone(server):
     url, pid = server
     wanted = requests(40, feature=0)

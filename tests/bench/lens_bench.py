@@ -94,10 +94,10 @@ def page() -> None:
     from playwright.sync_api import sync_playwright
 
     waits = []
-    with serve() as url, sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+    with serve() as app, sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         view = browser.new_page()
-        view.goto(url)
+        view.goto(app.url)
         view.wait_for_selector(".lens-body:not([hidden])")
         for i, picture in enumerate(_pictures(7)):
             file = Path(folder) / f"{i}.png"
@@ -122,8 +122,8 @@ def start_up() -> None:
             pass
 
     def first_lens() -> None:
-        with serve() as url:
-            Client(url, verbose=False).predict(image=handle_file(EXAMPLE), api_name="/logit_lens")
+        with serve() as running:
+            Client(running.url, verbose=False).predict(image=handle_file(EXAMPLE), api_name="/logit_lens")
 
     def imports() -> None:
         subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, check=True, capture_output=True)

@@ -3,14 +3,15 @@
 import time
 
 from tests.load import SESSIONS, alone, leave_in_the_middle, requests, resident_mib, same, together
-from tests.server import serve_process
+from tests.server import serve
 
 REQUESTS = 200
 
 
 def mixed(count: int = REQUESTS) -> None:
     """(a) All answers equal, none lost, memory within 5 %."""
-    with serve_process() as (url, pid):
+    with serve() as running:
+        url, pid = running.url, running.pid
         wanted = requests(count, feature=0)
         expected = alone(url, wanted)
         together(url, wanted[: count // 4])  # warm: caches are full before memory is compared

@@ -12,6 +12,7 @@ from interp.devices import retry_on_oom
 from interp.lens import logit_lens
 from interp.models.unembed import Unembed
 from interp.saes.sae import Sae
+from interp.service.requests import TraceRequest
 from interp.service.service import Service
 from interp.steering import batch
 from tests.conftest import PROMPT
@@ -217,7 +218,7 @@ def test_the_answer_itself(checkpoint, picture, failing):
 
     def anew():
         service.traces = type(service.traces)()
-        return service.trace(picture, PROMPT, max_new_tokens=4)
+        return service.trace(TraceRequest(picture, PROMPT, max_new_tokens=4))
 
     before = anew()
     calls = failing(model, "generate", times=1)

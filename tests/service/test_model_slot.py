@@ -10,9 +10,10 @@ import torch
 from interp import InterpError, Lens
 from interp.models import loading
 from interp.service import model_slot
+from interp.service.requests import LensRequest, TraceRequest
 from interp.service.service import Service
 from interp.service.streaming import Done
-from interp.ui import page
+from interp.ui.tabs.lens_tab import steps
 from tests.conftest import PROMPT
 
 
@@ -26,9 +27,9 @@ def weights_of(vlm):
 
 def test_a_switch_frees_all_that_held_the_old_model(checkpoint, picture):
     service = Service()
-    service.sae(None, service.default_model)  # its first import may log an error, which pytest keeps with the frames of all callers
-    trace = service.trace(picture, PROMPT, max_new_tokens=4)
-    lens = service.lens(picture, PROMPT, max_new_tokens=4)
+    service.saes.get(None, service.default_model)  # its first import may log an error, which pytest keeps with the frames of all callers
+    trace = service.trace(TraceRequest(picture, PROMPT, max_new_tokens=4))
+    lens = service.lens(LensRequest(picture, PROMPT, max_new_tokens=4))
     run = service.remember(lens)
     service.remember(service.features(trace))
     references = weights_of(service.vlm())
@@ -36,10 +37,10 @@ def test_a_switch_frees_all_that_held_the_old_model(checkpoint, picture):
     del trace, lens
     service.vlm(checkpoint("crop"))
     assert alive(references) == []
-    assert not service.has_sae(None, "emoji-llava")
+    assert not service.saes.holds(None, "emoji-llava")
     with pytest.raises(InterpError, match="no longer kept"):
         service.remembered(run, Lens)
-    assert service.trace(picture, PROMPT, checkpoint("crop"), max_new_tokens=4).model_name == checkpoint("crop")
+    assert service.trace(TraceRequest(picture, PROMPT, checkpoint("crop"), max_new_tokens=4)).model_name == checkpoint("crop")
 
 
 def test_the_old_model_is_gone_before_the_new_one_is_loaded(checkpoint, picture, monkeypatch):
@@ -64,8 +65,8 @@ def test_the_room_that_the_old_model_makes_is_counted(checkpoint, monkeypatch):
 
 def test_what_is_known_to_fail_leaves_everything_as_it_was(checkpoint, checkpoint_copy, picture):
     service = Service(checkpoint("crop"))
-    trace = service.trace(picture, PROMPT, max_new_tokens=4)
-    lens = service.lens(picture, PROMPT, max_new_tokens=4)
+    trace = service.trace(TraceRequest(picture, PROMPT, max_new_tokens=4))
+    lens = service.lens(LensRequest(picture, PROMPT, max_new_tokens=4))
     run, vlm = service.remember(lens), service.vlm()
     whole = (checkpoint_copy / "model.safetensors").read_bytes()
     (checkpoint_copy / "model.safetensors").write_bytes(whole[:-10])
@@ -73,19 +74,19 @@ def test_what_is_known_to_fail_leaves_everything_as_it_was(checkpoint, checkpoin
         with pytest.raises(InterpError):
             service.vlm(name)
         assert service.vlm() is vlm
-        assert service.trace(picture, PROMPT, max_new_tokens=4) is trace
+        assert service.trace(TraceRequest(picture, PROMPT, max_new_tokens=4)) is trace
         assert service.remembered(run, Lens) is lens
 
 
 def test_what_fails_while_it_is_loaded_brings_the_old_model_back(checkpoint, checkpoint_copy, picture):
     service = Service(checkpoint("crop"))
-    before = service.trace(picture, PROMPT, max_new_tokens=4)
+    before = service.trace(TraceRequest(picture, PROMPT, max_new_tokens=4))
     weights = safetensors.torch.load_file(checkpoint_copy / "model.safetensors")
     del weights[next(iter(weights))]
     safetensors.torch.save_file(weights, checkpoint_copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InterpError, match=r"do not fit its config: .* was loaded again\.$"):
         service.vlm(str(checkpoint_copy))
-    after = service.trace(picture, PROMPT, max_new_tokens=4)
+    after = service.trace(TraceRequest(picture, PROMPT, max_new_tokens=4))
     assert after is not before
     assert torch.equal(after.states, before.states)
 
@@ -103,7 +104,7 @@ def test_all_who_wait_hear_what_is_done(checkpoint, monkeypatch):
 
     monkeypatch.setattr(loading.Ready, "load", load)
     first, second = [], []
-    begun = threading.Thread(target=service.vlm, args=(None, first.append))
+    begun = threading.Thread(target=service.vlm, args=("", first.append))
     begun.start()
     assert going.wait(20)
 
@@ -111,12 +112,12 @@ def test_all_who_wait_hear_what_is_done(checkpoint, monkeypatch):
         second.append(doing)
         told.set()
 
-    assert service.vlm(None, hear) is service.vlm()
+    assert service.vlm("", hear) is service.vlm()
     begun.join(20)
     assert second[0] == "Loading it …"
     assert second == first[-len(second) :]
     third = []
-    service.vlm(None, third.append)
+    service.vlm("", third.append)
     assert third == []
 
 
@@ -136,23 +137,10 @@ def test_a_shared_server_runs_its_own_model_only(name, monkeypatch):
 def test_the_page_says_what_is_done_while_a_model_is_loaded(checkpoint, tmp_path, picture):
     picture.save(tmp_path / "picture.png")
     service = Service(checkpoint("crop"))
-    with pytest.raises(InterpError, match="There is no picture"):
-        next(page._looking(service, None, PROMPT, service.default_model, 4, 5, "auto"))
-    assert [model["name"] for model in service.models() if model["loaded"]] == []
-    ask = (service, str(tmp_path / "picture.png"), PROMPT, checkpoint("pad"), 4, 5, "auto")
-    *steps, done = page._looking(*ask)
-    assert steps[0] == ("", f"Loading {checkpoint('pad')} …")
+    asked = LensRequest(str(tmp_path / "picture.png"), PROMPT, checkpoint("pad"), 4)
+    *said, done = steps(service, asked)
+    assert said[0] == ("", f"Loading {checkpoint('pad')} …")
     assert isinstance(done, Done)
     assert done.result.trace.model_name == checkpoint("pad")
-    again = [step for step in page._looking(*ask) if not isinstance(step, Done)]
+    again = [step for step in steps(service, asked) if not isinstance(step, Done)]
     assert not any("Loading" in doing for _, doing in again)
-
-
-def test_what_a_link_sets_comes_with_the_last_step():
-    steps = list(page._with_link(iter([("a", "x", 1), ("b", "y", 2)]), ["prompt", "model"], ""))
-    assert [step[:3] for step in steps] == [("a", "x", 1), ("b", "y", 2)]
-    assert steps[-1][3:] == ("prompt", "model")
-    assert len(steps[0]) == len(steps[-1])
-    assert steps[0][3:] != ("prompt", "model")
-    (only,) = page._with_link(iter([("a", "x")]), ["prompt"], "The link is wrong.")
-    assert only == ("a", "The link is wrong.", "prompt")

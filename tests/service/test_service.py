@@ -7,7 +7,10 @@ import pytest
 
 from interp import Features, InterpError, Lens
 from interp.presets import PRESETS
+from interp.service import catalogue, sae_shelf
 from interp.service import service as module
+from interp.service.questions import Questions
+from interp.service.requests import LensRequest, Ranking, TraceRequest
 from interp.service.service import Service
 from interp.web.payloads.lens import WHY_DEFAULT, lens_payload
 from tests import tiny
@@ -21,11 +24,16 @@ def service():
 
 
 @pytest.fixture(scope="module")
+def questions(service):
+    return Questions(service)
+
+
+@pytest.fixture(scope="module")
 def trace(service):
-    return service.trace(tiny.noise(96, 96), PROMPT, max_new_tokens=4)
+    return service.trace(TraceRequest(tiny.noise(96, 96), PROMPT, max_new_tokens=4))
 
 
-def counted(monkeypatch, name):
+def counted(monkeypatch, name, module=module):
     calls = []
     real = getattr(module, name)
     monkeypatch.setattr(module, name, lambda *args, **kwargs: calls.append(args) or real(*args, **kwargs))
@@ -36,40 +44,40 @@ def test_ranking_again_runs_and_encodes_nothing(service, trace, monkeypatch):
     service.features(trace)
     encoded = counted(monkeypatch, "encode")
     monkeypatch.setattr(service.vlm().model, "generate", lambda **_: pytest.fail("a second forward"))
-    again = service.trace(tiny.noise(96, 96), PROMPT, max_new_tokens=4)
+    again = service.trace(TraceRequest(tiny.noise(96, 96), PROMPT, max_new_tokens=4))
     assert again is trace
-    first = service.features(again, rank_by="max", where="answer", top_k=3)
-    second = service.features(again, rank_by="frequency")
+    first = service.features(again, Ranking(rank_by="max", where="answer", top_k=3))
+    second = service.features(again, Ranking(rank_by="frequency"))
     assert encoded == []
     assert first.encoding is second.encoding
 
 
 def test_the_sae_is_loaded_once_by_threads_that_ask_together(monkeypatch):
     fresh = Service()
-    loaded = counted(monkeypatch, "load_sae")
-    threads = [threading.Thread(target=fresh.sae, args=("", "emoji-llava")) for _ in range(4)]
+    loaded = counted(monkeypatch, "load_sae", sae_shelf)
+    threads = [threading.Thread(target=fresh.saes.get, args=("", "emoji-llava")) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(loaded) == 1
-    assert fresh.has_sae("emoji-llava-sae", "emoji-llava")
-    assert fresh.has_sae(None, "emoji-llava")
-    assert not fresh.has_sae("another", "emoji-llava")
+    assert fresh.saes.holds("emoji-llava-sae", "emoji-llava")
+    assert fresh.saes.holds(None, "emoji-llava")
+    assert not fresh.saes.holds("another", "emoji-llava")
 
 
-def test_what_the_view_asks(service, trace):
-    run = service.remember(service.features(trace, top_k=5))
-    there = service.features_at(run, {"patches": [[0, 0]], "grid": 0})
+def test_what_the_view_asks(service, questions, trace):
+    run = service.remember(service.features(trace, Ranking(top_k=5)))
+    there = questions.features_at(run, {"patches": [[0, 0]], "grid": 0})
     assert there["looked_at"] == 1
     assert there["active"] >= len(there["features"]) > 0
     number = there["features"][0]["feature"]
-    found = service.find_features(run, f" {number} ")
+    found = questions.find_features(run, f" {number} ")
     assert [feature["feature"] for feature in found["features"]] == [number]
-    near = service.feature_details(run, number)["neighbours"]
+    near = questions.feature_details(run, number)["neighbours"]
     assert len(near) == 5
     assert all(isinstance(one["label"], str) and -1 <= one["cosine"] <= 1 for one in near)
-    named = service.find_features(run, "dog")
+    named = questions.find_features(run, "dog")
     assert "dog" in [feature["label"] for feature in named["features"]]
     assert "features match 'dog'" in named["note"]
     scores = [feature["score"] for feature in named["features"]]
@@ -77,12 +85,12 @@ def test_what_the_view_asks(service, trace):
 
 
 def test_each_sae_gets_its_own_encoding_of_a_trace(service, trace):
-    real = service.sae(None, "emoji-llava")
+    real = service.saes.get(None, "emoji-llava")
     other = dataclasses.replace(real, name="another", b_enc=real.b_enc - 1)
     first = service.features(trace)
-    service._saes = {"another": other}
-    second = service.features(trace, "another")
-    service._saes = {real.name: real}
+    service.saes._held = {"another": other}
+    second = service.features(trace, Ranking("another"))
+    service.saes._held = {real.name: real}
     assert second.encoding.sae is other
     assert second.encoding is not first.encoding
     assert service.features(trace).encoding is first.encoding
@@ -104,14 +112,14 @@ def test_each_sae_gets_its_own_encoding_of_a_trace(service, trace):
         (lambda s, run: s.find_word(run, "dog"), "Press Run again"),  # the key of features is none of a lens
     ],
 )
-def test_wrong_questions_are_named(service, trace, ask, message):
-    run = service.remember(service.features(trace, top_k=2))
+def test_wrong_questions_are_named(service, questions, trace, ask, message):
+    run = service.remember(service.features(trace, Ranking(top_k=2)))
     with pytest.raises(InterpError, match=message):
-        ask(service, run)
+        ask(questions, run)
 
 
 def test_results_are_told_apart_and_old_ones_let_go(service, trace):
-    found = service.features(trace, top_k=2)
+    found = service.features(trace, Ranking(top_k=2))
     run = service.remember(found)
     assert service.remembered(run, Features) is found
     with pytest.raises(InterpError, match="no longer kept"):
@@ -123,33 +131,33 @@ def test_results_are_told_apart_and_old_ones_let_go(service, trace):
 
 
 def test_a_shared_server_takes_the_presets_saes_only():
-    with pytest.raises(InterpError, match=r"no SAE of this server's model; it has emoji-llava-sae"):
-        Service(shared=True).sae("gemma-2b-res-jb/blocks.12.hook_resid_post", "emoji-llava")
+    with pytest.raises(InterpError, match=r"not an SAE of this server's model, which has emoji-llava-sae"):
+        Service(shared=True).saes.get("gemma-2b-res-jb/blocks.12.hook_resid_post", "emoji-llava")
     with pytest.raises(InterpError, match=r"No SAE is known for 'llava-interleave-0\.5b'"):
-        Service(model="llava-interleave-0.5b", shared=True).sae(None, "llava-interleave-0.5b")
+        Service(model="llava-interleave-0.5b", shared=True).saes.get(None, "llava-interleave-0.5b")
 
 
 def test_the_slow_import_waits_for_a_quiet_moment(monkeypatch):
     fresh = Service()
     monkeypatch.setattr(module, "_QUIET", 0.05)
-    loaded = counted(monkeypatch, "load_sae")
+    loaded = counted(monkeypatch, "load_sae", sae_shelf)
     ahead = threading.Thread(target=fresh.prepare_saes, daemon=True)
     ahead.start()
     ahead.join(0.3)
     assert ahead.is_alive()  # nobody was served yet
     assert loaded == []
-    fresh.lens(tiny.noise(96, 96), PROMPT, max_new_tokens=2)
+    fresh.lens(LensRequest(tiny.noise(96, 96), PROMPT, max_new_tokens=2))
     ahead.join(60)
     assert not ahead.is_alive()
     assert len(loaded) == 1
-    assert fresh.has_sae(None, "emoji-llava")
+    assert fresh.saes.holds(None, "emoji-llava")
 
 
 def test_what_fits_counts_the_room_of_the_loaded_model(service, trace, monkeypatch):
-    monkeypatch.setattr(module, "free_bytes", lambda _device: 0)
-    monkeypatch.setattr(type(service._model), "nbytes", property(lambda _self: 10**12))
+    monkeypatch.setattr(catalogue, "free_bytes", lambda _device: 0)
+    monkeypatch.setattr(type(service._slot), "nbytes", property(lambda _self: 10**12))
     assert all(model["fits"] for model in service.models())
-    monkeypatch.setattr(type(service._model), "nbytes", property(lambda _self: 0))
+    monkeypatch.setattr(type(service._slot), "nbytes", property(lambda _self: 0))
     assert not any(model["fits"] for model in service.models())
     assert [model["name"] for model in service.models() if model["loaded"]] == ["emoji-llava"]
 
@@ -166,12 +174,12 @@ def test_the_view_says_why_it_opens_where_it_does(service, trace, monkeypatch):
 
 def test_a_lens_that_would_take_long_reads_some_layers_unless_all_are_asked_for(service, trace, monkeypatch):
     picture = tiny.noise(96, 96)
-    assert service.lens(picture, PROMPT, max_new_tokens=4).layers == tuple(range(-1, 8))
+    assert service.lens(LensRequest(picture, PROMPT, max_new_tokens=4)).layers == tuple(range(-1, 8))
     assert "states were read" not in str(lens_payload(service.read(trace))["notes"])
     monkeypatch.setattr(module, "_TFLOP", {"cpu": 0.0})
-    some = service.lens(picture, PROMPT, max_new_tokens=4)
+    some = service.lens(LensRequest(picture, PROMPT, max_new_tokens=4))
     assert some.layers == (-1, 7)
     assert lens_payload(some)["notes"][-1] == "2 of 9 states were read."
-    assert service.lens(picture, PROMPT, max_new_tokens=4, layers="all").layers == tuple(range(-1, 8))
+    assert service.lens(LensRequest(picture, PROMPT, max_new_tokens=4, layers="all")).layers == tuple(range(-1, 8))
     with pytest.raises(InterpError, match="layers is 'five'; it must be one of auto, all"):
-        service.lens(picture, PROMPT, layers="five")
+        LensRequest.of({"image": picture, "prompt": PROMPT, "layers": "five"})

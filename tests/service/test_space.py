@@ -16,6 +16,8 @@ from gradio_client import Client, handle_file
 import app
 from interp import PRESETS, InterpError
 from interp.service import zerogpu
+from interp.service.questions import Questions
+from interp.service.requests import LensRequest, Ranking, SteerRequest, TraceRequest
 from interp.service.service import Service
 from interp.service.steer_service import SteerRun, SteerService
 from interp.service.streaming import stream
@@ -23,7 +25,7 @@ from interp.steering.batch import StoppedError
 from interp.ui.page import build
 from tests import tiny
 from tests.fake_spaces import spaces
-from tests.server import ROOT, serve_process
+from tests.server import ROOT, serve
 
 PROMPT = "Describe the image."
 EDIT = {"feature": 460, "target": -10, "where": "image"}
@@ -42,7 +44,7 @@ class Zero:
         self.service, self.plain = Service(), Service()
         self.steering, self.plain_steering = SteerService(self.service), SteerService(self.plain)
         self.service.vlm()
-        self.service.sae(None, "emoji-llava")
+        self.service.saes.get(None, "emoji-llava")
 
 
 @pytest.fixture
@@ -70,16 +72,17 @@ def both():
 
 
 def test_a_lens_from_the_worker(zero, picture):
-    texts, seen = [], []
-    lens = zero.service.lens(picture, PROMPT, max_new_tokens=8, on_text=texts.append, on_trace=seen.append)
-    here = here_of(zero, lambda: zero.plain.lens(picture, PROMPT, max_new_tokens=8))
+    texts = []
+    lens = zero.service.read(zero.service.trace(TraceRequest(picture, PROMPT, max_new_tokens=8), on_text=texts.append))
+    here = here_of(zero, lambda: zero.plain.lens(LensRequest(picture, PROMPT, max_new_tokens=8)))
     assert lens.trace.answer == here.trace.answer == texts[-1]
     assert len(texts) > 2  # it came word by word
-    assert seen == [lens.trace]
     assert lens.trace.vlm is zero.service.vlm()
-    assert lens.trace is zero.service.trace(picture, PROMPT, max_new_tokens=8)  # kept here, not in the worker
+    assert lens.trace is zero.service.trace(TraceRequest(picture, PROMPT, max_new_tokens=8))  # kept here, not in the worker
     asked = len(spaces.durations)
-    assert zero.service.lens(picture, PROMPT, max_new_tokens=8) is lens  # the page opens without a GPU once someone has opened it
+    assert (
+        zero.service.lens(LensRequest(picture, PROMPT, max_new_tokens=8)) is lens
+    )  # the page opens without a GPU once someone has opened it
     assert len(spaces.durations) == asked
     assert torch.equal(lens.ids, here.ids)
     torch.testing.assert_close(lens.probs, here.probs)
@@ -98,17 +101,17 @@ def here_of(zero, call):
 
 def test_words_and_features_from_the_worker(zero, picture):
     def asked(service):
-        lens = service.lens(picture, PROMPT, max_new_tokens=8)
-        found = service.features(lens.trace, top_k=4)
-        again = service.features(lens.trace, top_k=4, rank_by="max", where="answer")
+        lens = service.lens(LensRequest(picture, PROMPT, max_new_tokens=8))
+        found = service.features(lens.trace, Ranking(top_k=4))
+        again = service.features(lens.trace, Ranking(top_k=4, rank_by="max", where="answer"))
         run, key = service.remember(lens), service.remember(found)
         return [
-            service.find_word(run, "dog"),
+            Questions(service).find_word(run, "dog"),
             found.to_dict(),
             again.to_dict(),
-            service.features_at(key, {"patches": [[0, 0]]}),
-            service.find_features(key, "dog"),
-            service.feature_details(key, found.features[0].feature),
+            Questions(service).features_at(key, {"patches": [[0, 0]]}),
+            Questions(service).find_features(key, "dog"),
+            Questions(service).feature_details(key, found.features[0].feature),
         ]
 
     assert same(asked(zero.service), here_of(zero, lambda: asked(zero.plain)))
@@ -127,10 +130,10 @@ def same(one, other):
 def test_steering_from_the_worker(zero, picture):
     def asked(steering, service):
         edits = steering.edits([EDIT])
-        steered = steering.steer(picture, PROMPT, None, edits, max_new_tokens=8, words="dog")
-        sweep = steering.sweep(picture, PROMPT, None, edits[0], [-0.5, 0.0, 0.5], max_new_tokens=8)
-        lens = service.lens(picture, PROMPT, max_new_tokens=8)
-        kept = service.remember(SteerRun(steered, lambda: lens.trace))
+        steered = steering.steer(SteerRequest(picture, PROMPT, max_new_tokens=8, words="dog"), edits)
+        sweep = steering.sweep(SteerRequest(picture, PROMPT, max_new_tokens=8), edits[0], [-0.5, 0.0, 0.5])
+        lens = service.lens(LensRequest(picture, PROMPT, max_new_tokens=8))
+        kept = service.remember(SteerRun(steered, TraceRequest(picture, PROMPT, max_new_tokens=8)))
         plain, pushed = steering.both_lenses(kept)
         run = service.remember(lens)
         return [
@@ -147,7 +150,7 @@ def test_steering_from_the_worker(zero, picture):
 
 def test_what_a_call_asks_for(zero, picture):
     zero.service.traces = type(zero.service.traces)()
-    zero.service.lens(picture, PROMPT, max_new_tokens=100)
+    zero.service.lens(LensRequest(picture, PROMPT, max_new_tokens=100))
     assert spaces.durations == [zerogpu.seconds(100), zerogpu.seconds()]
     assert zerogpu.seconds() < zerogpu.seconds(100) < zerogpu.seconds(100, rows=8) <= 60
     assert zerogpu.seconds(256, rows=17) == 60  # never more than what ZeroGPU gives by itself
@@ -155,8 +158,8 @@ def test_what_a_call_asks_for(zero, picture):
 
 def test_errors_keep_their_words(zero, picture):
     with pytest.raises(InterpError, match="has a context of 512"):
-        zero.service.lens(picture, "word " * 600)
-    assert zero.service.lens(picture, PROMPT, max_new_tokens=3).trace.answer
+        zero.service.lens(LensRequest(picture, "word " * 600))
+    assert zero.service.lens(LensRequest(picture, PROMPT, max_new_tokens=3)).trace.answer
     with pytest.raises(InterpError, match=r"ZeroGPU.*ZeroDivisionError"):
         zerogpu.on_gpu(divmod, 1, 0, allow=1)
     assert zerogpu.on_gpu(divmod, 7, 2, allow=1) == (3, 1)
@@ -169,13 +172,13 @@ def test_no_gpu_for_this_visitor(zero, picture, monkeypatch):
 
     monkeypatch.setattr(zerogpu, "_call", refuse)
     with pytest.raises(InterpError, match="exceeded your quota"):
-        zero.service.lens(picture, "What is on the left?", max_new_tokens=3)
+        zero.service.lens(LensRequest(picture, "What is on the left?", max_new_tokens=3))
 
 
 def test_an_sae_that_is_newer_than_the_worker(zero, picture):
-    trace = zero.service.trace(picture, PROMPT, max_new_tokens=3)
+    trace = zero.service.trace(TraceRequest(picture, PROMPT, max_new_tokens=3))
     zerogpu.on_gpu(divmod, 7, 2, allow=1)  # forks the worker
-    late = dataclasses.replace(zero.service.sae(None, "emoji-llava"), b_enc=zero.service.sae(None, "emoji-llava").b_enc + 0.1)
+    late = dataclasses.replace(zero.service.saes.get(None, "emoji-llava"), b_enc=zero.service.saes.get(None, "emoji-llava").b_enc + 0.1)
     calls = len(spaces.durations)
     acts = zerogpu.on_gpu(late.encode, trace.residual(late.layer), allow=1)
     assert torch.equal(acts.features, late.encode(trace.residual(late.layer)).features)
@@ -185,10 +188,10 @@ def test_an_sae_that_is_newer_than_the_worker(zero, picture):
 
 
 def test_a_worker_that_is_gone_is_replaced(zero, picture):
-    lens = zero.service.lens(picture, PROMPT, max_new_tokens=5)
+    lens = zero.service.lens(LensRequest(picture, PROMPT, max_new_tokens=5))
     spaces.end_workers()
     run = zero.service.remember(lens)
-    assert zero.service.find_word(run, "dog")["values"]
+    assert Questions(zero.service).find_word(run, "dog")["values"]
     assert len(spaces.workers) == 1
 
 
@@ -200,9 +203,9 @@ def test_stopping_ends_the_run_in_the_worker(zero, picture):
         stop.set()
 
     with pytest.raises(StoppedError):
-        zero.steering.steer(picture, PROMPT, None, zero.steering.edits([EDIT]), max_new_tokens=200, on_text=show, stop=stop)
+        zero.steering.steer(SteerRequest(picture, PROMPT, max_new_tokens=200), zero.steering.edits([EDIT]), on_text=show, stop=stop)
     assert len(texts) == 1
-    assert zero.service.lens(picture, PROMPT, max_new_tokens=3).trace.answer
+    assert zero.service.lens(LensRequest(picture, PROMPT, max_new_tokens=3)).trace.answer
 
 
 @pytest.mark.parametrize(
@@ -249,9 +252,9 @@ def test_the_app_on_zerogpu(checkpoint, monkeypatch):
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     example = handle_file(ROOT / "assets" / "examples" / "dog-and-pizza.webp")
-    with serve_process("--model", checkpoint("crop")) as (url, pid):
-        summary, *_ = Client(url, verbose=False).predict(image=example, max_new_tokens=4, api_name="/logit_lens")
-        workers = Path(f"/proc/{pid}/task").glob("*/children")
+    with serve("--model", checkpoint("crop")) as running:
+        summary, *_ = Client(running.url, verbose=False).predict(image=example, max_new_tokens=4, api_name="/logit_lens")
+        workers = Path(f"/proc/{running.pid}/task").glob("*/children")
         assert any(children.read_text() for children in workers)
     assert summary["model"] == checkpoint("crop")
     assert len(summary["patch_words"][0]) == 4
@@ -349,7 +352,7 @@ def test_a_default_that_can_be_loaded_is_served(asked, card, monkeypatch):
     monkeypatch.setattr(Service, "vlm", lambda service, *_: loaded.append(service.default_model))
     service = app.service_for(asked(SAE="mine"))
     assert (service.default_model, loaded, service.notice) == ("llava-next-llama3-8b", ["llava-next-llama3-8b"], "")
-    assert service.saes() == ("mine", *[sae.name for sae in PRESETS["llava-next-llama3-8b"].saes])
+    assert service.saes.names() == ("mine", *[sae.name for sae in PRESETS["llava-next-llama3-8b"].saes])
     assert not [part for part in build(service).blocks.values() if getattr(part, "elem_id", None) == "notice"]
 
 
@@ -357,7 +360,7 @@ def test_a_model_that_was_asked_for_is_never_replaced(asked, card):
     service = app.service_for(asked(MODEL="no-such-model"))
     assert service.default_model == "no-such-model"
     app.load_ahead(service)
-    with pytest.raises(InterpError, match="no known model"):
+    with pytest.raises(InterpError, match="neither a known model nor a folder"):
         service.vlm()
 
 
@@ -371,11 +374,11 @@ def test_an_sae_of_ones_own_is_the_first(asked, tmp_path):
     folder = tmp_path / "my-sae"
     folder.symlink_to(ROOT / "assets" / "emoji-llava-sae")
     service = Service(sae=str(folder), shared=True)
-    assert service.saes() == ("my-sae", "emoji-llava-sae")
-    sae = service.sae(None, "emoji-llava")
+    assert service.saes.names() == ("my-sae", "emoji-llava-sae")
+    sae = service.saes.get(None, "emoji-llava")
     assert sae.name == "my-sae"  # by which an edit finds it again, without the path that visitors need not know
-    assert service.sae(sae.name, "emoji-llava") is sae
-    assert service.saes("llava-1.5-7b") == ()
+    assert service.saes.get(sae.name, "emoji-llava") is sae
+    assert service.saes.names("llava-1.5-7b") == ()
 
 
 # --- README and pins ---------------------------------------------------------------------------------------------------------------------

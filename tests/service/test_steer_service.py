@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from interp import InterpError
 from interp.presets import ASSETS
 from interp.service.edit_requests import MAX_EDITS
+from interp.service.requests import LensRequest, Ranking, SteerRequest, TraceRequest
 from interp.service.service import Service
 from interp.service.steer_service import SteerRun, SteerService
 from interp.ui.tabs.steer_listeners import SteerListeners, sweep_values
@@ -31,7 +33,7 @@ def steering(service):
 
 @pytest.fixture(scope="module")
 def trace(service):
-    return service.trace(tiny.noise(96, 96), PROMPT, max_new_tokens=4)
+    return service.trace(TraceRequest(tiny.noise(96, 96), PROMPT, max_new_tokens=4))
 
 
 def test_the_editor_of_a_trace_knows_where_features_are_active(service, steering, trace):
@@ -40,7 +42,7 @@ def test_the_editor_of_a_trace_knows_where_features_are_active(service, steering
     assert payload["edits"] == []
     assert payload["sae"]["features"] == 2048
     assert payload["scene"]["grids"][0]["rows"] == 8
-    encoding = service.features(trace, where="all", top_k=1).encoding
+    encoding = service.features(trace, Ranking(where="all", top_k=1)).encoding
     feature = encoding.top(1, "image", "max").features[0]
     (found,) = found_chips(encoding, [feature.feature])
     assert found["max"] == pytest.approx(feature.max)
@@ -57,7 +59,7 @@ def test_the_edits_of_another_model_are_dropped(steering, trace):
 
 
 def test_features_are_found_by_number_and_by_name(service, steering, trace):
-    key = service.remember(service.lens(tiny.noise(96, 96), PROMPT, max_new_tokens=4))
+    key = service.remember(service.lens(LensRequest(tiny.noise(96, 96), PROMPT, max_new_tokens=4)))
     assert [c["feature"] for c in steering.steerable(key, "17")["features"]] == [17]
     found = steering.steerable(key, "blue")
     assert found["features"]
@@ -112,8 +114,8 @@ def test_too_many_edits_are_refused(steering):
 
 def test_both_traces_of_a_steered_answer(service, steering, trace):
     made = steering.edits([{"feature": 3, "strength": 0.5, "where": "image"}])
-    steered = steering.steer(tiny.noise(96, 96), PROMPT, None, made, max_new_tokens=4)
-    plain, other = steering.both_traces(service.remember(SteerRun(steered, lambda: trace)))
+    steered = steering.steer(SteerRequest(tiny.noise(96, 96), PROMPT, max_new_tokens=4), made)
+    plain, other = steering.both_traces(service.remember(SteerRun(steered, TraceRequest(tiny.noise(96, 96), PROMPT, max_new_tokens=4))))
     layer = made[0].at
     assert plain is trace
     rows = trace.positions("prompt")
@@ -126,7 +128,7 @@ def test_words_to_watch(steering):
     assert steering.watchable("emoji-llava", ["dog", "sailboat, snail", "pizza", "dog", "cat", "owl"]) == "dog, pizza, cat"
     made = steering.edits(OFF)
     with pytest.raises(InterpError, match="at most 8"):
-        steering.steer(tiny.noise(8, 8), PROMPT, None, made, words=",".join("abcdefghi"))
+        steering.steer(SteerRequest(tiny.noise(8, 8), PROMPT, words=",".join("abcdefghi")), made)
 
 
 def test_a_visitor_stops_only_its_own_run(steering):
@@ -145,7 +147,7 @@ def test_a_stopped_run_says_so(steering):
     stop = threading.Event()
     made = steering.edits(OFF)
     with pytest.raises(InterpError, match="stopped"):
-        steering.steer(tiny.noise(96, 96), PROMPT, None, made, on_text=lambda _: stop.set(), stop=stop)
+        steering.steer(SteerRequest(tiny.noise(96, 96), PROMPT), made, on_text=lambda _: stop.set(), stop=stop)
 
 
 @pytest.mark.parametrize(
@@ -167,17 +169,20 @@ def test_the_editor_follows_the_sae_that_is_chosen(tmp_path):
     other = shutil.copytree(ASSETS / "emoji-llava-sae", tmp_path / "other")
     service = Service(sae=str(other))
     steering = SteerService(service)
-    listeners = SteerListeners(service, steering, [])
-    run = service.remember(service.lens(tiny.noise(96, 96), PROMPT, max_new_tokens=4))
+    with gr.Blocks():
+        run_key, sae_box, edits, told = gr.State(), gr.Dropdown(), gr.State(), gr.HTML()
+    parts = SimpleNamespace(run_key=run_key, sae=sae_box, edits=edits, message=told)
+    listeners = SteerListeners(service, steering, parts)
+    run = service.remember(service.lens(LensRequest(tiny.noise(96, 96), PROMPT, max_new_tokens=4)))
 
     def look(sae, editor):
-        *_, (said, shown) = listeners.look(run, sae, editor)
-        assert said == ""
-        return shown
+        *_, updates = listeners.look({run_key: run, sae_box: sae, edits: editor})
+        assert updates[told] == ""
+        return updates.get(edits)
 
     editor = look(None, None)
     assert editor["sae"]["name"] == "other"
-    assert look("other", editor) == look("", editor) == gr.skip()
+    assert look("other", editor) is look("", editor) is None
     assert look("emoji-llava-sae", editor)["sae"]["name"] == "emoji-llava-sae"
     (found,) = steering.steerable(run, "17", "emoji-llava-sae")["features"]
     assert found["sae"] == "emoji-llava-sae"

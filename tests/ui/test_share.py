@@ -9,7 +9,7 @@ import pytest
 
 from interp import InterpError
 from interp.ui import share
-from interp.ui.tabs.steer_listeners import EXAMPLES
+from interp.ui.controls import EXAMPLES
 from tests import tiny
 
 SETTINGS = {"prompt": "What is “this”?", "model": "m", "max_new_tokens": 8, "temperature": 0.5, "seed": 3, "words": "dog", "sweep": True}
@@ -36,7 +36,7 @@ def test_an_example_goes_by_its_name():
     state = share.unpack(packed(link))
     assert state == {**SETTINGS, "picture": "example:one-owl"}
     assert share.picture(state["picture"], EXAMPLES) == str(image)
-    assert share.Settings.of(state) == share.Settings(**SETTINGS)
+    assert share.settings(state) == SETTINGS
 
 
 def test_an_upload_is_kept_by_its_digest(tmp_path):
@@ -104,4 +104,4 @@ def test_a_damaged_link_is_named(text):
 )
 def test_settings_of_another_kind_are_refused(changes):
     with pytest.raises(InterpError, match=next(iter(changes))):
-        share.Settings.of({**SETTINGS, **changes})
+        share.settings({**SETTINGS, **changes})

@@ -1,64 +1,124 @@
-"""Gradio components of our own, and how errors reach people. Knows gradio, not models."""
+"""Input components that hand on what arrives, so that `interp` checks it and refuses it in its own words.
 
-import functools
-import html
-import os
-from collections.abc import Callable, Sequence
+Gradio's own would decode, round or convert it first, and answer what they cannot take with a bare error and a traceback in the log.
+"""
+
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import gradio as gr
 from gradio.data_classes import ImageData, JsonData
 from gradio.utils import get_upload_folder
-from pydantic import model_validator
+from gradio_client.utils import is_file_obj_with_meta, traverse
 
-from ...errors import InterpError
 from ...steering.edits import UNITS
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-_AS_A_FILE = "Send the picture as a file: upload it (gradio_client: image=handle_file(path)). A path on the server is not opened."
-
+from ...tracing.select import KINDS
+from .messages import refusal
 
 # Every listener that needs the model waits in one queue.
 QUEUE: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
 
+_AS_A_FILE = (
+    "Send the picture as a file: upload it (gradio_client: image=handle_file(path)). A path on the server or an address is not opened."
+)
+_WHERE: dict[str, Any] = {
+    "anyOf": [
+        # First: by it gradio's documentation page knows to put the default in quotes.
+        {"enum": list(KINDS)},
+        {
+            "type": "object",
+            "properties": {
+                "patches": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
+                "box": {"type": "array", "items": {"type": "integer"}},
+                "positions": {"type": "array", "items": {"type": "integer"}},
+                "grid": {"type": "integer"},
+            },
+        },
+    ],
+    "description": 'a word, or an object: {"patches": [[row, column]]}, {"box": [top, left, bottom, right]} or {"positions": [i]}',
+}
 
-class PictureData(ImageData):
-    """What arrives for a picture."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def plain_text_is_no_file(cls, value: Any) -> Any:
-        """A bare path becomes a picture without a file, which `Picture` refuses in words; pydantic's own error would reach nobody."""
-        return {} if isinstance(value, str) else value
+def check_input(block: Any, value: Any) -> None:
+    """Refuse a picture that is not an uploaded file, and a file anywhere else, before gradio looks at either."""
+    if isinstance(block, Picture):
+        block.check(value)
+    else:
+        traverse(value, lambda _file: _refuse_file(block), is_file_obj_with_meta)
+
+
+def _refuse_file(block: Any) -> None:
+    raise refusal(f"{getattr(block, 'label', None) or 'This input'} takes no file. Only the picture is uploaded.")
 
 
 class Picture(gr.Image):
     """A picture that reaches functions as the path of the uploaded file.
 
-    `interp` opens it: by its header first, so that a huge one is refused before it is decoded, and with a message for what is no picture.
-    gr.Image would decode it here, and answer a broken file with a bare HTTP 400.
+    `interp` opens it: by its header first, so that a huge one is refused before it is decoded.
     """
 
-    data_model = PictureData
+    data_model = ImageData
     is_template = True  # drawn by gradio's own image component
 
-    def preprocess(self, payload: Any) -> str | None:
-        """The file that gradio has received into its cache, or None."""
+    def check(self, payload: Any) -> None:
+        """Refuse everything but nothing at all and a file that gradio received."""
         if payload is None:
-            return None
-        # Gradio itself checks this only for dictionaries that call themselves files; any other path would be read off the server's disk.
-        received = (Path(get_upload_folder()).resolve(), Path(self.GRADIO_CACHE).resolve())
-        if not payload.path or not any(Path(payload.path).resolve().is_relative_to(folder) for folder in received):
-            raise gr.Error(_AS_A_FILE, print_exception=False)
-        return payload.path
+            return
+        path = payload.get("path") if isinstance(payload, dict) else None
+        if not isinstance(path, str) or not path or not self._received(path):
+            raise refusal(_AS_A_FILE)
+        plain = {"size": int, "url": str, "orig_name": str, "mime_type": str, "is_stream": bool}
+        wrong = [name for name, kind in plain.items() if payload.get(name) is not None and not isinstance(payload[name], kind)]
+        if wrong or payload.get("is_stream") or not isinstance(payload.get("meta", {}), dict):
+            raise refusal(f"The picture is described by a {wrong[0] if wrong else 'meta'} of the wrong kind. {_AS_A_FILE}")
+
+    def _received(self, path: str) -> bool:
+        """Whether this is a file in one of the folders where gradio puts what it receives."""
+        try:
+            file = Path(path).resolve()
+            return file.is_file() and any(
+                file.is_relative_to(Path(folder).resolve()) for folder in (get_upload_folder(), self.GRADIO_CACHE)
+            )
+        except (ValueError, OSError):  # a name that no file can have
+            return False
+
+    def preprocess(self, payload: Any) -> str | None:
+        """The path of the uploaded file, or None."""
+        return None if payload is None else payload.path
+
+
+class Text(gr.Textbox):
+    """A line of text; nothing at all is an empty one."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """What arrived."""
+        return "" if payload is None else payload
+
+
+class Number(gr.Number):
+    """A number."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """What arrived."""
+        return payload
+
+
+class Whole(Number):
+    """A whole number."""
+
+    is_template = True
+
+    def api_info(self) -> dict[str, Any]:
+        """What API clients are told."""
+        return {"type": "integer"}
 
 
 class Json(gr.JSON):
-    """Plain JSON as an input: what arrives is handed on as it is, and `interp` says what is wrong with it."""
+    """Plain JSON as an input."""
 
     is_template = True
 
@@ -77,11 +137,8 @@ class Where(Json):
     is_template = True
 
     def api_info(self) -> dict[str, Any]:
-        """What API clients are told. As a string: gradio's documentation page writes the default of any other type without quotes."""
-        return {
-            "type": "string",
-            "description": 'a word, or an object: {"patches": [[row, column]]}, {"box": [top, left, bottom, right]} or {"positions": [i]}',
-        }
+        """What API clients are told."""
+        return _WHERE
 
 
 class Edits(Json):
@@ -91,10 +148,11 @@ class Edits(Json):
 
     def api_info(self) -> dict[str, Any]:
         """What API clients are told."""
-        numbers = {unit: {"type": "number"} for unit in UNITS}
+        numbers: dict[str, Any] = {unit: {"type": "number"} for unit in UNITS}
+        properties = {"feature": {"type": "integer"}, **numbers, "where": _WHERE, "sae": {"type": "string"}}
         return {
             "type": "array",
-            "items": {"type": "object", "properties": {"feature": {"type": "integer"}, **numbers, "where": {"type": "string"}}},
+            "items": {"type": "object", "properties": properties},
             "description": 'such as [{"feature": 7, "target": 0, "where": "all"}], each with exactly one of strength, amount and target',
         }
 
@@ -111,58 +169,3 @@ class Numbers(Json):
     def api_info(self) -> dict[str, Any]:
         """What API clients are told."""
         return {"type": "array", "items": {"type": "number"}, "description": "a list of numbers"}
-
-
-def reported(function: Callable[P, R]) -> Callable[P, R]:
-    """Let an InterpError reach API clients in its own words, without a traceback in the log."""
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except InterpError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    return call
-
-
-def message(text: str, *, error: bool = False) -> str:
-    """A line that says what is being done, or what went wrong."""
-    return f'<div class="message{" error" if error else ""}" role="{"alert" if error else "status"}">{html.escape(text)}</div>'
-
-
-FAILED = message("The server failed; its log says why. Nothing you entered is lost.", error=True)
-
-
-def address(request: gr.Request) -> str:
-    """What a gradio client connects to in order to reach this server: the name of the Space, or a URL."""
-    return os.environ.get("SPACE_ID") or str(request.request.base_url if request.request else "").rstrip("/")
-
-
-def download_buttons(
-    files: Sequence[tuple[str, str, Callable[[Any], str]]], result: Callable[[str], Any], key: gr.State
-) -> list[gr.Button]:
-    """Buttons (label, name, writer) that make a file of the result that `key` names when they are pressed, and hand it to the browser at once.
-
-    Hidden until there is a result; see `switched`.
-    """
-    buttons = []
-    with gr.Row():
-        for label, name, write in files:
-
-            @reported
-            def make(key: str, write: Callable[[Any], str] = write) -> str:
-                return write(result(key))
-
-            button = gr.Button(label, size="sm", visible=False, elem_id=f"make-{name}")
-            ready = gr.DownloadButton(elem_id=f"ready-{name}", elem_classes="off-screen")
-            button.click(make, key, ready, api_visibility="private", show_progress="hidden").success(
-                None, js=f"() => {{ const a = document.querySelector('a#ready-{name}, #ready-{name} a, #ready-{name}'); a && a.click(); }}"
-            )
-            buttons.append(button)
-    return buttons
-
-
-def switched(buttons: Sequence[gr.Button], *, on: bool) -> list[gr.Button]:
-    """The buttons shown or hidden. Not disabled: gradio loses the text of a disabled button in a tab that was not open yet."""
-    return [gr.Button(button.value, visible=on) for button in buttons]

@@ -1,8 +1,9 @@
-"""What happens when something is pressed in the tab "Steer": plain methods and generators that gradio calls. Knows no layout."""
+"""What happens when something is pressed in the tab "Steer"."""
 
-import os
+import contextlib
+import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import gradio as gr
 
 from ...errors import InterpError
 from ...lens.logit_lens import Lens
-from ...presets import ASSETS
+from ...service.requests import SETTINGS, SteerRequest, TraceRequest
 from ...service.service import Service
 from ...service.steer_service import SteerRun, SteerService
 from ...service.streaming import Done, stream
@@ -21,38 +22,48 @@ from ...web.payloads.edits import requests
 from ...web.payloads.lens import lens_payload
 from ...web.payloads.steer import SweepPayload, running_payload, running_sweep, steer_payload, sweep_payload
 from .. import share
-from ..components.inputs import FAILED, address, message, switched
-
-TAB = "Steer"
-EXAMPLES = ASSETS / "examples"
-Editor = dict[str, Any] | None
-"""The value of the editor of edits."""
+from ..components.downloads import switched
+from ..components.edits_view import EditsView
+from ..components.lens_view import LensView
+from ..components.messages import FAILED, FIRST_SAE, message
+from ..components.steer_view import SteerView
+from ..controls import EXAMPLES, Updates, Values, named
+from ..snippets import snippet
 
 
 @dataclass(frozen=True)
-class SteerRequest:
-    """One press of the button: the editor and everything beside it."""
+class SteerParts:
+    """The components that the listeners read and set."""
 
-    editor: dict[str, Any]
-    image: str | None
-    prompt: str
-    model: str
-    max_new_tokens: int
-    temperature: float
-    seed: int
-    words: str
-    sweep: bool
+    run_key: gr.State
+    """Names the last run's lens."""
+    sae: gr.Dropdown
+    settings: Mapping[str, Any]
+    """By the names of `SteerRequest`."""
+    edits: EditsView
+    message: gr.HTML
+    view: SteerView
+    key: gr.State
+    """Names the steered answer that is shown."""
+    code: gr.Code
+    downloads: list[gr.Button]
+    plain_lens: LensView
+    steered_lens: LensView
+    link: gr.Textbox
 
-    @classmethod
-    def of(cls, values: tuple[Any, ...]) -> "SteerRequest":
-        """From the values of the components, in the order of the fields."""
-        editor, image, prompt, model, new, temperature, seed, words, sweep = values
-        return cls(editor or {}, image, prompt, model, int(new), temperature, int(seed or 0), words or "", bool(sweep))
+
+@dataclass(frozen=True)
+class Asked:
+    """One press of the button: the value of the editor and the settings beside it, by the names of `SteerRequest`."""
+
+    editor: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
     @property
     def chips(self) -> list[dict[str, Any]]:
         """The edits, those that are switched off too."""
-        return self.editor.get("edits", [])
+        chips: list[dict[str, Any]] = self.editor.get("edits", [])
+        return chips
 
     @property
     def labels(self) -> dict[tuple[str, int], str]:
@@ -63,133 +74,140 @@ class SteerRequest:
     def swept(self) -> int:
         """The chip that the sweep varies: the chosen one, else the first that is switched on."""
         on = [i for i, chip in enumerate(self.chips) if chip.get("on", True)]
-        return self.editor.get("swept", 0) if self.editor.get("swept", 0) in on else on[0]
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """How answers are generated."""
-        return {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "seed": self.seed}
+        swept: int = self.editor.get("swept", 0)
+        return swept if swept in on else on[0]
 
 
 class SteerListeners:
-    """The tab's listeners over one service. `buttons`: the download buttons, which wait for a result."""
+    """The tab's listeners over one service. Each takes the values of its inputs and returns or yields updates of its outputs."""
 
-    def __init__(self, service: Service, steering: SteerService, buttons: list[gr.Button]) -> None:
-        self._service, self._steering, self._buttons = service, steering, buttons
+    def __init__(self, service: Service, steering: SteerService, parts: SteerParts) -> None:
+        self._service, self._steering, self._parts = service, steering, parts
 
-    def look(self, run: str | None, sae: str | None, editor: Editor) -> Iterator[tuple[Any, Any]]:
-        """Message and editor for the picture of the last run and this SAE: the same edits, with where their features are active there."""
+    def _asked(self, values: Values) -> Asked:
+        settings = named(self._parts.settings, values)
+        return Asked(values[self._parts.edits] or {}, {**settings, "seed": settings["seed"] or 0, "sweep": bool(settings["sweep"])})
+
+    def has_edits(self, values: Values) -> bool:
+        """Whether anything is pushed."""
+        return bool(requests(self._asked(values).chips))
+
+    def look(self, values: Values) -> Iterator[Updates]:
+        """The editor for the picture of the last run and this SAE: the same edits, with where their features are active there."""
+        parts, service = self._parts, self._service
+        run, sae, editor = values[parts.run_key], values[parts.sae], values[parts.edits]
         if run is None:
-            yield "", gr.skip()
+            yield {parts.message: ""}
             return
         try:
-            trace = self._service.remembered(run, Lens).trace
-            if editor and editor["run"] == run and self._service.sae_name(sae, trace.model_name) == (editor["sae"] or {}).get("name", ""):
-                yield "", gr.skip()
+            trace = service.remembered(run, Lens).trace
+            if editor and editor["run"] == run and service.saes.meant(sae, trace.model_name) == (editor["sae"] or {}).get("name", ""):
+                yield {parts.message: ""}
                 return
-            if self._service.saes(trace.model_name) and not self._service.has_sae(sae, trace.model_name):
-                yield message("Loading the SAE; the first one takes some seconds …"), gr.skip()
-            yield "", self._steering.editor(trace, run, sae, editor)
+            if service.saes.names(trace.model_name) and not service.saes.holds(sae, trace.model_name):
+                yield {parts.message: FIRST_SAE}
+            yield {parts.message: "", parts.edits: self._steering.editor(trace, run, sae, editor)}
         except InterpError as error:
-            yield message(str(error), error=True), gr.skip()
+            yield {parts.message: message(str(error), error=True)}
 
-    def look_if_open(self, selected: str, run: str | None, sae: str | None, editor: Editor) -> Iterator[tuple[Any, Any]]:
-        """As `look`, for a visitor who is looking."""
-        if selected == TAB:
-            yield from self.look(run, sae, editor)
-
-    def answer(self, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """The pair, then the sweep: message, view, key, snippet, download buttons. `values`: see `SteerRequest`."""
-        ask = SteerRequest.of(values)
-        unchanged = [gr.skip()] * (2 + len(self._buttons))
-        if not requests(ask.chips):
-            yield message("Nothing is pushed yet: add a feature, or choose a preset.", error=True), gr.skip(), *unchanged
+    def answer(self, values: Values, request: gr.Request) -> Iterator[Updates]:
+        """The pair, then the sweep."""
+        parts, asked = self._parts, self._asked(values)
+        if not requests(asked.chips):
+            yield {parts.message: message("Nothing is pushed yet: add a feature, or choose a preset.", error=True)}
             return
-        shown: Any = gr.skip()
+        shown: Any = None
         try:
-            for said, shown, *rest in self._answered(ask, request):
-                yield said, shown, *(rest or unchanged)
+            # Closed at once, and with it the run, when the visitor leaves.
+            with contextlib.closing(self._answered(asked, request)) as steps:
+                for step in steps:
+                    shown = step.get(parts.view, shown)
+                    yield step
         except StoppedError:
-            if isinstance(shown, dict):
-                shown = {**shown, "state": "stopped"}
-            yield message("Stopped. What was answered so far stays."), shown, *unchanged
+            stopped = {parts.message: message("Stopped. What was answered so far stays.")}
+            yield {**stopped, parts.view: {**shown, "state": "stopped"}} if shown else stopped
         except InterpError as error:
-            yield message(str(error), error=True), gr.skip(), *unchanged
+            yield {parts.message: message(str(error), error=True)}
         except Exception:
-            yield FAILED, gr.skip(), *unchanged
+            yield {parts.message: FAILED}
             raise
 
-    def _answered(self, ask: SteerRequest, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        """Message and view, and after the pair also key, snippet and buttons."""
-        steering, edits = self._steering, requests(ask.chips)
-        yield message("Steering …"), gr.skip()
+    def _answered(self, asked: Asked, request: gr.Request) -> Generator[Updates, None, None]:
+        parts, steering, edits = self._parts, self._steering, requests(asked.chips)
+        yield {parts.message: message("Steering …")}
+        ask = SteerRequest.of(asked.settings)
         with steering.running(request.session_hash) as stop:
             made = steering.edits(edits, ask.model)
-            words = ask.words.strip() or steering.watchable(ask.model, ask.labels.values())
-            sweep = self._sweep(ask) if ask.sweep else None
+            words = ask.words.strip() or steering.watchable(ask.model, asked.labels.values())
+            watched = dataclasses.replace(ask, words=words)
+            sweep = self._sweep(asked, ask) if ask.sweep else None
             waiting = sweep.shown([""] * len(sweep.values)) if sweep else None
-
-            def pair(show: Callable[[Any], None]) -> SteeringResult:
-                return steering.steer(ask.image, ask.prompt, ask.model, edits=made, words=words, on_text=show, stop=stop, **ask.sampling)
-
-            for step in stream(pair):
+            for step in stream(lambda show: steering.steer(watched, made, on_text=show, stop=stop)):
                 if not isinstance(step, Done):
-                    yield gr.skip(), running_payload(ask.model, ask.prompt, ask.sampling, *step, sweep=waiting)
+                    yield {parts.view: running_payload(ask.model, ask.prompt, ask.sampling, *step, sweep=waiting)}
             steered: SteeringResult = step.result
-            key = self._service.remember(SteerRun(steered, lambda: self._trace(ask)))
-            shown = steer_payload(steered, ask.sampling, ask.labels, run=key, sweep=waiting)
-            ready = [key, _snippet(ask, edits, request), *switched(self._buttons, on=True)]
-            yield message("Sweeping …") if sweep else "", shown, *ready
+            # By the path of its picture: a decoded one is large.
+            plain = TraceRequest(asked.settings["image"], ask.prompt, ask.model, ask.max_new_tokens)
+            key = self._service.remember(SteerRun(steered, plain))
+            shown = steer_payload(steered, ask.sampling, asked.labels, run=key, sweep=waiting)
+            yield {
+                parts.message: message("Sweeping …") if sweep else "",
+                parts.view: shown,
+                parts.key: key,
+                parts.code: _snippet(asked, ask, edits, request),
+                **switched(parts.downloads, on=True),
+            }
             if sweep:
                 for step in stream(lambda show: sweep.run(steering, ask, show, stop)):
-                    done = isinstance(step, Done)
-                    part = sweep_payload(step.result, ask.labels, current=sweep.current) if done else sweep.shown(step[1:])
-                    yield "" if done else gr.skip(), {**shown, "sweep": part}, *ready
+                    if isinstance(step, Done):
+                        part = sweep_payload(step.result, asked.labels, current=sweep.current)
+                        yield {parts.message: "", parts.view: {**shown, "sweep": part}}
+                    else:
+                        yield {parts.view: {**shown, "sweep": sweep.shown(step[1:])}}
 
-    def _sweep(self, ask: SteerRequest) -> "_Sweeping":
+    def _sweep(self, asked: Asked, ask: SteerRequest) -> "_Sweeping":
         """The sweep of the chosen chip, with the others beside it."""
-        chip = ask.chips[ask.swept]
-        others = requests(other for i, other in enumerate(ask.chips) if i != ask.swept)
+        chip = asked.chips[asked.swept]
+        others = requests(other for i, other in enumerate(asked.chips) if i != asked.swept)
         edit, *unchanged = self._steering.edits([*requests([chip]), *others], ask.model)
-        return _Sweeping(edit, unchanged, sweep_values(chip), float(chip["value"]), ask.labels)
+        return _Sweeping(edit, unchanged, sweep_values(chip), float(chip["value"]), asked.labels)
 
-    def answer_if_open(self, request: gr.Request, selected: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """As `answer`, for a visitor who is looking and has edits."""
-        if selected == TAB and requests(SteerRequest.of(values).chips):
-            yield from self.answer(request, *values)
-
-    def _trace(self, ask: SteerRequest) -> Any:
-        return self._service.trace(ask.image, ask.prompt, ask.model, max_new_tokens=ask.max_new_tokens)
-
-    def lenses(self, key: str | None) -> tuple[Any, Any, Any]:
-        """Message, and the lens of the plain and of the steered run."""
+    def lenses(self, key: str | None) -> Updates:
+        """The lens of the plain and of the steered run."""
+        parts, remember = self._parts, self._service.remember
+        nothing = {parts.plain_lens: None, parts.steered_lens: None}
         if key is None:
-            return message("Steer first, then read both runs.", error=True), None, None
+            return {parts.message: message("Steer first, then read both runs.", error=True), **nothing}
         try:
             plain, steered = self._steering.both_lenses(key)
         except InterpError as error:
-            return message(str(error), error=True), None, None
-        remember = self._service.remember
-        return "", lens_payload(plain, run=remember(plain)), lens_payload(steered, run=remember(steered))
+            return {parts.message: message(str(error), error=True), **nothing}
+        return {
+            parts.message: "",
+            parts.plain_lens: lens_payload(plain, run=remember(plain)),
+            parts.steered_lens: lens_payload(steered, run=remember(steered)),
+        }
 
-    def link(self, request: gr.Request, *values: Any) -> tuple[Any, Any]:
-        """Message and the box that shows a link to this state. `values`: see `SteerRequest`."""
-        ask = SteerRequest.of(values)
+    def link(self, values: Values, request: gr.Request) -> Updates:
+        """The box that shows a link to this state."""
+        parts, asked = self._parts, self._asked(values)
         kept = ("sae", "feature", "unit", "value", "where", "on")
         state = {
-            "prompt": ask.prompt,
-            "model": ask.model,
-            **ask.sampling,
-            "words": ask.words,
-            "sweep": ask.sweep,
-            "edits": [{name: chip[name] for name in kept} for chip in ask.chips],
-            "swept": ask.editor.get("swept", 0),
+            **{name: asked.settings[name] for name in SETTINGS},
+            "edits": [{name: chip[name] for name in kept} for chip in asked.chips],
+            "swept": asked.editor.get("swept", 0),
         }
+        base = str(request.request.base_url) if request.request else ""
         try:
-            base = str(request.request.base_url) if request.request else ""
-            return "", gr.Textbox(share.link(base, ask.image, state, EXAMPLES), visible=True)
+            address = share.link(base, asked.settings["image"], state, EXAMPLES)
         except (InterpError, OSError) as error:
-            return message(f"No link could be made: {error}", error=True), gr.skip()
+            return {parts.message: message(f"No link could be made: {error}", error=True)}
+        return {parts.message: "", parts.link: gr.Textbox(address, visible=True)}
+
+    def empty(self, editor: dict[str, Any] | None) -> Updates:
+        """Everything as it was before anything was pushed."""
+        emptied = editor and {**editor, "edits": [], "swept": 0}
+        return {self._parts.edits: emptied, self._parts.view: None, self._parts.message: ""}
 
     def stop(self, request: gr.Request) -> None:
         """End this visitor's run."""
@@ -207,9 +225,7 @@ class _Sweeping:
     labels: dict[tuple[str, int], str]
 
     def run(self, steering: SteerService, ask: SteerRequest, show: Callable[[Any], None], stop: threading.Event) -> Sweep:
-        return steering.sweep(
-            ask.image, ask.prompt, ask.model, self.edit, self.values, others=self.others, on_text=show, stop=stop, **ask.sampling
-        )
+        return steering.sweep(ask, self.edit, self.values, others=self.others, on_text=show, stop=stop)
 
     def shown(self, answers: list[str]) -> SweepPayload:
         """Its part of the view, with these answers so far."""
@@ -223,11 +239,6 @@ def pick(editor: dict[str, Any], event: gr.SelectData) -> dict[str, Any]:
     return {**editor, "edits": chips}
 
 
-def emptied(editor: Editor) -> tuple[Any, None, str]:
-    """Editor, view and message as they were before anything was pushed."""
-    return editor and {**editor, "edits": [], "swept": 0}, None, ""
-
-
 def sweep_values(chip: dict[str, Any]) -> list[float]:
     """Seven values around a chip's own, and its own."""
     value, largest = float(chip["value"]), chip.get("max") or 10.0
@@ -239,21 +250,9 @@ def sweep_values(chip: dict[str, Any]) -> list[float]:
     return sorted({float(f"{v:.3g}") for v in values} | {value})
 
 
-def _snippet(ask: SteerRequest, edits: list[dict[str, Any]], request: gr.Request) -> str:
+def _snippet(asked: Asked, ask: SteerRequest, edits: list[dict[str, Any]], request: gr.Request) -> str:
     """Python lines that get the same result from this server."""
-    listed = ",\n        ".join(repr(edit) for edit in edits)
-    return (
-        "from gradio_client import Client, handle_file\n\n"
-        f"client = Client({address(request)!r})\n"
-        "result = client.predict(\n"
-        f"    image=handle_file({os.path.basename(ask.image or 'picture.png')!r}),  # your picture\n"  # noqa: PTH119 - a name to show
-        f"    prompt={ask.prompt!r},\n"
-        f"    model={ask.model!r},\n"
-        f"    edits=[\n        {listed},\n    ],\n"
-        f"    max_new_tokens={ask.max_new_tokens},\n"
-        f"    temperature={ask.temperature},\n"
-        f"    seed={ask.seed},\n"
-        '    api_name="/steer",\n'
-        ")\n"
-        'print(result["plain"], "->", result["steered"])\n'
+    arguments = {"prompt": ask.prompt, "model": ask.model, "edits": edits, **ask.sampling}
+    return snippet(
+        request, "/steer", asked.settings["image"], arguments, result="result", then='print(result["plain"], "->", result["steered"])'
     )

@@ -1,0 +1,40 @@
+"""How a public endpoint is made: from its inputs, its outputs, its description and a plain function."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from ...service.service import Service
+from ..components.inputs import Picture, Text
+from ..components.messages import reported
+
+PROMPT = "Describe the image."
+
+
+def publish(
+    name: str,
+    answer: Callable[[Mapping[str, Any]], Any],
+    inputs: Sequence[Component],
+    outputs: Component | Sequence[Component],
+    description: str,
+) -> None:
+    """Put `/name` into the current gr.Blocks. `answer` gets the inputs by their labels, and may raise InterpError."""
+    names = [str(component.label) for component in inputs]
+
+    @reported
+    def call(*values: Any) -> Any:
+        return answer(dict(zip(names, values, strict=True)))
+
+    # Clients learn the names of the parameters from it.
+    call.__signature__ = inspect.Signature([inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names])  # type: ignore[attr-defined]
+    gr.Button(visible=False).click(
+        call, list(inputs), outputs, api_name=name, api_description=description, concurrency_id="model", concurrency_limit=1
+    )
+
+
+def question(service: Service) -> list[Component]:
+    """The inputs of every endpoint that looks at a picture: image, prompt, model."""
+    return [Picture(label="image", type="filepath"), Text(PROMPT, label="prompt"), Text(service.default_model, label="model")]

@@ -1,0 +1,54 @@
+"""`/logit_lens`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from ...lens.logit_lens import Lens
+from ...service.requests import MAX_NEW_TOKENS, MAX_TOP_K, LensRequest
+from ...service.service import Service
+from ..components.inputs import Text, Whole
+from ..files import write_html, write_json
+from .endpoint import publish, question
+
+
+def logit_lens(service: Service) -> None:
+    """Put `/logit_lens` into the current gr.Blocks."""
+
+    def answer(values: Mapping[str, Any]) -> tuple[dict[str, Any], str, str]:
+        lens = service.lens(LensRequest.of(values))
+        return summary(lens), write_html(lens), write_json(lens)
+
+    publish(
+        "logit_lens",
+        answer,
+        [*question(service), Whole(5, label="top_k"), Whole(32, label="max_new_tokens"), Text("auto", label="layers")],
+        [gr.JSON(label="summary"), gr.File(label="html"), gr.File(label="json")],
+        "The logit lens of a picture and a prompt: the words that the model's own head reads from every layer at every position. "
+        f"Inputs: image (a picture file), prompt, model (a name from /models), top_k (words per layer and position, 1 to {MAX_TOP_K}), "
+        f'max_new_tokens (length of the answer, 1 to {MAX_NEW_TOKENS}), layers ("all", or "auto" for as many as can be read quickly). Returns a '
+        "summary (model, answer, layers with -1 for the embedding, grids, regions, and patch_words: for each grid its rows of patches with the "
+        "most probable word at default_layer), a standalone interactive HTML file, and a JSON file with everything (ids, probabilities and "
+        "entropy of these layers at all positions).",
+    )
+
+
+def summary(lens: Lens) -> dict[str, Any]:
+    """The short answer."""
+    trace = lens.trace
+    layer = trace.vlm.default_layer
+    return {
+        "model": trace.model_name,
+        "answer": trace.answer,
+        "finished": trace.finished,
+        "notes": list(trace.notes),
+        "layers": list(lens.layers),
+        "default_layer": layer,
+        "grids": [{"name": g.name, "rows": g.rows, "cols": g.cols, "seen": [round(x, 1) for x in g.seen]} for g in trace.grids],
+        "regions": [{"name": region.name, "tokens": len(region.positions), "box": list(region.box)} for region in trace.regions],
+        "patch_words": [
+            [[{"word": word, "probability": float(f"{p:.4g}")} for word, p in row] for row in lens.grid(layer, g)]
+            for g in range(len(trace.grids))
+        ],
+    }

@@ -1,0 +1,35 @@
+"""Buttons that make a file of a result when they are pressed, and hand it to the browser at once."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from .messages import reported
+
+Files = Sequence[tuple[str, str, Callable[[Any], str]]]
+"""(label, name, writer) for each button; the writer takes the result and returns the path of a file."""
+
+
+def download_buttons(files: Files, result: Callable[[str], Any], key: gr.State) -> list[gr.Button]:
+    """Buttons for files of the result that `key` names. Hidden until there is one; see `switched`."""
+    buttons = []
+    with gr.Row():
+        for label, name, write in files:
+
+            @reported
+            def make(key: str, write: Callable[[Any], str] = write) -> str:
+                return write(result(key))
+
+            button = gr.Button(label, size="sm", visible=False, elem_id=f"make-{name}")
+            ready = gr.DownloadButton(elem_id=f"ready-{name}", elem_classes="off-screen")
+            button.click(make, key, ready, api_visibility="private", show_progress="hidden").success(
+                None, js=f"() => {{ const a = document.querySelector('a#ready-{name}, #ready-{name} a, #ready-{name}'); a && a.click(); }}"
+            )
+            buttons.append(button)
+    return buttons
+
+
+def switched(buttons: Sequence[gr.Button], *, on: bool) -> dict[Any, Any]:
+    """Updates that show or hide the buttons. Not disabled: gradio loses the text of a disabled button in a tab that was not open yet."""
+    return {button: gr.Button(button.value, visible=on) for button in buttons}

@@ -1,0 +1,128 @@
+"""The left column: picture, prompt, model, and the settings of every run."""
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from ..presets import ASSETS, PRESETS
+from ..service.requests import MAX_NEW_TOKENS
+from ..service.service import Service
+from .components.inputs import Picture
+
+EXAMPLES = ASSETS / "examples"
+PICTURES = (
+    "dog-and-pizza",
+    "three-things",
+    "one-owl",
+    "two-cameras",
+    "whale-at-the-border",
+    "outside-the-crop",
+    "held-out-vendor",
+)
+PROMPTS = (
+    "Describe the image.",
+    "What is on the left?",
+    "What is on the right?",
+    "How many objects are there?",
+    "What color is the background?",
+    "Is there a dog?",
+)
+Values = Mapping[Any, Any]
+"""What gradio hands to a listener whose inputs are a set: the value of each component."""
+Updates = dict[Any, Any]
+"""What a listener returns or yields: the new value of each component that changes."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The components of the column."""
+
+    image: Picture
+    prompt: gr.Textbox
+    run: gr.Button
+    message: gr.HTML
+    answer: gr.Textbox
+    examples: list[Any]
+    model: gr.Dropdown
+    about: gr.HTML
+    max_new_tokens: gr.Slider
+    top_k: gr.Slider
+    layers: gr.Radio
+
+    @property
+    def of_a_trace(self) -> dict[str, Any]:
+        """The components that say what is run, by the names of `TraceRequest`."""
+        return {"image": self.image, "prompt": self.prompt, "model": self.model, "max_new_tokens": self.max_new_tokens}
+
+    @property
+    def of_a_lens(self) -> dict[str, Any]:
+        """The same by the names of `LensRequest`."""
+        return {**self.of_a_trace, "top_k": self.top_k, "layers": self.layers}
+
+
+def named(components: Mapping[str, Any], values: Values) -> dict[str, Any]:
+    """The values of these components by name. An emptied text box or list counts as empty text."""
+    return {name: "" if values[component] is None and name != "image" else values[component] for name, component in components.items()}
+
+
+def example(name: str) -> str:
+    """The path of an example picture."""
+    return str(EXAMPLES / f"{name}.webp")
+
+
+def lay_out(service: Service) -> Controls:
+    """Build the column."""
+    image = Picture(
+        example(PICTURES[0]), label="Picture", type="filepath", sources=["upload", "clipboard", "webcam"], height=280, elem_id="picture"
+    )
+    prompt = gr.Textbox(PROMPTS[0], label="Prompt", lines=1, max_lines=4, elem_id="prompt", submit_btn=False)
+    run = gr.Button("Run", variant="primary", elem_id="run")
+    message = gr.HTML("", elem_id="message")
+    answer = gr.Textbox(label="Answer", interactive=False, lines=2, elem_id="answer")
+    examples = [
+        gr.Examples([[example(name)] for name in PICTURES], image, label="Pictures to try", api_visibility="private"),
+        gr.Examples([[text] for text in PROMPTS], prompt, label="Questions to try", api_visibility="private"),
+    ]
+    model = gr.Dropdown(
+        list(dict.fromkeys([service.default_model, *PRESETS])),
+        value=service.default_model,
+        label="Model",
+        allow_custom_value=service.can_switch,
+        interactive=service.can_switch,
+        info="A name from the list, a Hugging Face hub id, or a folder." if service.can_switch else "This server runs one model.",
+        elem_id="model",
+    )
+    about = gr.HTML(about_model(service, service.default_model), elem_id="about")
+    # Before it is loaded: visitors should know what they ask for.
+    told: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    model.change(lambda name: about_model(service, name), model, about, **told)
+    with gr.Accordion("Settings", open=False):
+        max_new_tokens = gr.Slider(1, MAX_NEW_TOKENS, 32, step=1, label="Longest answer, in tokens")
+        top_k = gr.Slider(1, 20, 5, step=1, label="Words kept for each layer and position")
+        layers = gr.Radio(
+            [("as many as can be read quickly", "auto"), ("all", "all")],
+            value="auto",
+            label="Layers",
+            info="Makes a difference for large models.",
+        )
+    return Controls(image, prompt, run, message, answer, examples, model, about, max_new_tokens, top_k, layers)
+
+
+def about_model(service: Service, model: str | None) -> str:
+    """What a model is, what it needs, and how far it was tested."""
+    known = next((preset for preset in service.models() if preset["name"] == model), None)
+    if known is None:
+        return f"<p>{html.escape(model or '')}</p>"
+    text = known["about"]
+    if known["proved"] != "real weights":
+        gate = ", which must be accepted on the hub first" if known["gated"] else ""
+        needs = "".join(f" and the package {package}" for package in known["requires"])
+        room = "" if known["fits"] else " That is more memory than is free."
+        text += (
+            f" Licence: {known['licence']}{gate}. Needs about {known['memory_gb']:g} GB here{needs}.{room}"
+            " Tested with random weights only, not with its real ones."
+        )
+    return f"<p>{html.escape(text)}</p>"

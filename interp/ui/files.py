@@ -1,0 +1,51 @@
+"""Results as files in gradio's cache, which gradio cleans up."""
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from gradio.utils import get_upload_folder
+
+from ..lens.logit_lens import Lens
+from ..saes.features import Features
+from ..steering.results import SteeringResult
+from ..web.payloads.lens import lens_payload
+from ..web.standalone import standalone_html
+
+
+def write_html(lens: Lens) -> str:
+    """The standalone view."""
+    return _write("logit-lens", lens.trace.model_name, "html", standalone_html(lens_payload(lens)))
+
+
+def write_json(lens: Lens) -> str:
+    """Everything a lens holds."""
+    return _write("logit-lens", lens.trace.model_name, "json", _json(lens.to_dict()))
+
+
+def write_features_json(found: Features) -> str:
+    """Everything that was found."""
+    return _write("sae-features", found.encoding.trace.model_name, "json", _json(found.to_dict()))
+
+
+def write_features_csv(found: Features) -> str:
+    """The table."""
+    return _write("sae-features", found.encoding.trace.model_name, "csv", found.to_csv())
+
+
+def write_steering_json(steered: SteeringResult) -> str:
+    """Everything about a steered answer."""
+    return _write("steering", steered.model_name, "json", _json(steered.to_dict()))
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _write(what: str, model: str, kind: str, text: str) -> str:
+    name = "".join(c if c.isalnum() or c in "-." else "-" for c in model)[-60:]
+    file = Path(get_upload_folder()) / secrets.token_hex(8) / f"{what}-{name}.{kind}"
+    file.parent.mkdir(parents=True)
+    file.write_text(text, encoding="utf-8")
+    return str(file)

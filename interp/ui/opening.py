@@ -1,0 +1,68 @@
+"""What the page shows first: the answer about an example, or what a link asks for."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from ..errors import InterpError
+from ..service.service import Service
+from ..service.steer_service import SteerService
+from ..web.payloads.edits import EditsPayload
+from . import share
+from .components.messages import message
+from .controls import EXAMPLES, PICTURES, PROMPTS, Controls, Updates, example
+from .tabs.lens_tab import LensTab
+from .tabs.steer_tab import TAB, SteerTab
+
+
+class Opening:
+    """The listener of the page's load event. `tabs` are all tabs, `selected` the name of the open one."""
+
+    def __init__(
+        self,
+        service: Service,
+        steering: SteerService,
+        controls: Controls,
+        lens: LensTab,
+        steer: SteerTab,
+        tabs: gr.Tabs,
+        selected: gr.State,
+    ) -> None:
+        self._service, self._steering, self._controls, self._lens, self._steer = service, steering, controls, lens, steer
+        self._tabs, self._selected = tabs, selected
+        self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected]
+
+    def open(self, request: gr.Request) -> Iterator[Updates]:
+        """The first lens, then what a link sets and what is wrong with it."""
+        settings: dict[str, Any] = {"image": example(PICTURES[0]), "prompt": PROMPTS[0], "model": "", "max_new_tokens": 32}
+        updates: Updates = {}
+        said = ""
+        if packed := request.query_params.get(share.PARAMETER):
+            try:
+                state = share.unpack(packed)
+                asked, editor = share.settings(state), self._steering.linked_editor(state)
+                image, said = _picture(state, settings["image"])
+                settings = {**asked, "image": image}
+                updates = self._set(settings, editor)
+            except InterpError as error:
+                said = message(str(error), error=True)
+        model = settings["model"] or self._service.default_model
+        yield from self._lens.answer({**settings, "model": model, "top_k": 5, "layers": "auto"}, request)
+        if said:
+            updates[self._controls.message] = said
+        if updates:
+            yield updates
+
+    def _set(self, settings: dict[str, Any], editor: EditsPayload) -> Updates:
+        values = {**settings, "edits": editor}
+        fields = {component: values[name] for name, component in self._steer.linked.items()}
+        return {**fields, self._tabs: gr.Tabs(selected="steer"), self._selected: TAB}
+
+
+def _picture(state: dict[str, Any], otherwise: str) -> tuple[str, str]:
+    """The path of a link's picture, or of another one and what is wrong."""
+    try:
+        return share.picture(state.get("picture"), EXAMPLES), ""
+    except InterpError as error:
+        return otherwise, message(str(error), error=True)
