@@ -1,4 +1,4 @@
-"""The table of checkpoints that are known by a short name. Knows nothing of torch: reading it costs nothing."""
+"""Presets: checkpoints with a short name. No torch is imported, so reading the table costs nothing."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +189,32 @@ PRESETS = {
             requires=("torchvision",),
         ),
         Preset(
+            name="qwen3-vl-4b",
+            checkpoint="Qwen/Qwen3-VL-4B-Instruct",
+            revision=None,
+            licence="Apache-2.0",
+            n_layers=36,
+            default_layer=26,
+            memory_4bit_gb=7.0,
+            memory_16bit_gb=11.5,
+            proved="shape",
+            about="Qwen3-VL 4B: image features enter with the tokens, and are added again after each of the first three blocks.",
+            requires=("torchvision",),
+        ),
+        Preset(
+            name="qwen3.5-4b",
+            checkpoint="Qwen/Qwen3.5-4B",
+            revision=None,
+            licence="Apache-2.0",
+            n_layers=32,
+            default_layer=23,
+            memory_4bit_gb=7.0,
+            memory_16bit_gb=11.5,
+            proved="shape",
+            about="Qwen3.5 4B: three of four blocks are linear attention. As many patches as the picture has room for.",
+            requires=("torchvision",),
+        ),
+        Preset(
             name="molmo2-8b",
             checkpoint="allenai/Molmo2-8B",
             revision=None,
@@ -235,6 +261,26 @@ PRESETS = {
                     )
                     for layer in (17, 9, 22, 29)
                 )
+            ),
+        ),
+        Preset(
+            name="paligemma2-3b",
+            checkpoint="google/paligemma2-3b-mix-448",
+            revision=None,
+            licence="Gemma",
+            n_layers=26,
+            default_layer=19,
+            memory_4bit_gb=6.5,
+            memory_16bit_gb=8.5,
+            proved="shape",
+            about=(
+                "PaliGemma 2 (Gemma 2 2B and SigLIP): 32 x 32 patches. It follows short task prompts, such as "
+                '"describe en" or "answer en what is on the left?".'
+            ),
+            gated=True,
+            saes=_known(
+                ("gemma-scope-2b-pt-res-canonical/layer_19/width_16k/canonical", 19, "Neuronpedia", _TEXT_ONLY),
+                ("gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical", 12, "Neuronpedia", _TEXT_ONLY),
             ),
         ),
     )

@@ -68,7 +68,7 @@ def test_saes_of_sae_lens_exist_and_read_the_layer_that_the_table_says():
                 assert releases[release].neuronpedia_id[sae_id]  # its names come from there
                 assert sae.labels == "Neuronpedia"
                 found += 1
-    assert found == 8
+    assert found == 10
 
 
 def test_known_edits_use_saes_of_their_presets():

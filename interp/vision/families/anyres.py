@@ -10,33 +10,34 @@ from ..pixels import Tensors, assembled, denormalise, expect, image_positions
 
 
 def llava_next_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
-    """LLaVA-NeXT: the whole picture stretched to one square view, then tiles of it, whose padding is dropped and whose rows end in a newline."""
+    """The whole picture stretched to one square view, then tiles of it without their padding, each row of tokens closed by a newline."""
     return _anyres(config, processor, image, inputs, most_tiles=None)
 
 
 def llava_onevision_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
-    """LLaVA-OneVision: as LLaVA-NeXT, and a grid over many tiles is shrunk to the size of `anyres_max_N` tiles."""
+    """As for LLaVA-NeXT, but a grid over more than N tiles (`anyres_max_N`) is shrunk to about the size of N tiles."""
     return _anyres(config, processor, image, inputs, most_tiles=int(config.vision_aspect_ratio.removeprefix("anyres_max_")))
 
 
 def _anyres(config: Any, processor: Any, image: Image.Image, inputs: Tensors, *, most_tiles: int | None) -> Layout:
-    """Both. The model's own functions decide which tiles there are; `pack_image_features` says which of their patches are kept."""
-    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape  # noqa: PLC0415 - seconds of import
+    """Both families. The tiling is the model's own function; which patches are kept follows the model's `pack_image_features`."""
+    from transformers.models.llava_next import modeling_llava_next  # noqa: PLC0415 - seconds of import
 
     width, height = image.size
     pixels = inputs["pixel_values"][0]
     side, patch = pixels.shape[-1], config.vision_config.patch_size
     per_tile = side // patch
-    down, across = get_anyres_image_grid_shape((height, width), config.image_grid_pinpoints, side)
+    tiling: Any = modeling_llava_next.get_anyres_image_grid_shape
+    down, across = tiling((height, width), config.image_grid_pinpoints, side)
     rows, cols = down * per_tile, across * per_tile
-    # The processor scales the picture into the tiles and centres it ...
+    # The processor scales the picture to fit the tiles and centres it;
     scale_x, scale_y = across * side / width, down * side / height
     if scale_x < scale_y:
         shown_width, shown_height = across * side, min(math.ceil(height * scale_x), down * side)
     else:
         shown_width, shown_height = min(math.ceil(width * scale_y), across * side), down * side
     left, top = (across * side - shown_width) // 2, (down * side - shown_height) // 2
-    # ... and the model drops as many whole patches of padding on both sides.
+    # the model then drops the same number of whole patches of padding on both sides.
     if width / height > cols / rows:
         cut_rows, cut_cols = (rows - int(round(height * (cols / width), 7))) // 2, 0
     else:
@@ -51,12 +52,12 @@ def _anyres(config: Any, processor: Any, image: Image.Image, inputs: Tensors, *,
     whole = PatchGrid.of(
         WHOLE,
         positions[:base].view(per_tile, per_tile),
-        even(per_tile, per_tile * patch * height / side),  # where the view is no multiple of the patch, its last pixels have no token
+        even(per_tile, per_tile * patch * height / side),  # pixels beyond the last whole patch have no token
         even(per_tile, per_tile * patch * width / side),
         image,
     )
 
-    if 0 in shrunk:  # of a very long picture nothing is left: the model drops even the rows that show some of it
+    if 0 in shrunk:  # nothing is left of a very long picture: the model drops even rows that show some of it
         return Layout((whole,), (denormalise(pixels[0], processor.image_processor),))
 
     def edges(count: int, kept: int, cut: int, start: int, scale: float) -> Edges:
@@ -76,12 +77,12 @@ def _anyres(config: Any, processor: Any, image: Image.Image, inputs: Tensors, *,
 
 
 def _begin(patches: float, per_tile: int, side: int, patch: int) -> float:
-    """The pixel of the canvas where the patch of this number (or a fraction of it) begins; tiles may be wider than their patches."""
+    """The pixel of the canvas where patch number `patches` (may be a fraction) begins. Tiles may be wider than their patches together."""
     tile = int(patches // per_tile)
     return tile * side + (patches - tile * per_tile) * patch
 
 
 def _end(patches: float, per_tile: int, side: int, patch: int) -> float:
-    """The pixel of the canvas where the patch before this number ends."""
+    """The pixel of the canvas where the patch before number `patches` ends."""
     tile = math.ceil(patches / per_tile) - 1
     return tile * side + (patches - tile * per_tile) * patch

@@ -7,19 +7,20 @@ import torch
 from PIL import Image
 
 from ...errors import InterpError
-from ..grids import TILES, WHOLE, Layout, PatchGrid, Region, even
-from ..pixels import Tensors, assembled, denormalise, expect, image_positions
+from ..grids import WHOLE, Layout, Region
+from ..pixels import Tensors, expect, image_positions
+from .tiled import tiles_then_whole
 
 
-def idefics2_layout(config: Any, processor: Any, image: Any, inputs: Tensors) -> Layout:  # noqa: ARG001 - the signature of all builders
-    """Idefics2: a perceiver's latents each read the whole picture, or with splitting one of its quadrants; no grid is invented for them."""
+def idefics2_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:  # noqa: ARG001 - every layout function has these arguments
+    """Idefics2: each latent of the perceiver reads the whole picture, or one quadrant where it is split. They form no grid."""
     latents = config.perceiver_config.resampler_n_latents
     positions = image_positions(config, inputs)
     views = inputs["pixel_values"].shape[1]
     expect(positions, views * latents, f"{views} views of {latents} latents")
     width, height = image.size
     x, y = width // 2, height // 2
-    whole = ("whole picture", (0.0, 0.0, float(width), float(height)))
+    whole = (WHOLE, (0.0, 0.0, float(width), float(height)))
     quadrants = [
         ("top left", (0.0, 0.0, float(x), float(y))),
         ("top right", (float(x), 0.0, float(width), float(y))),
@@ -32,7 +33,7 @@ def idefics2_layout(config: Any, processor: Any, image: Any, inputs: Tensors) ->
 
 
 def idefics3_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
-    """Idefics3 and SmolVLM: the picture stretched over rows x columns of square tiles, then the whole of it in one; k x k tokens each."""
+    """Idefics3 and SmolVLM: the picture stretched over rows x columns of square tiles, then all of it in one view; k x k tokens each."""
     pixels = inputs["pixel_values"][0]
     k = pixels.shape[-1] // config.vision_config.patch_size // config.scale_factor
     positions = image_positions(config, inputs)
@@ -41,18 +42,11 @@ def idefics3_layout(config: Any, processor: Any, image: Image.Image, inputs: Ten
     down, across = _tile_rows_and_columns(processor.tokenizer, inputs["input_ids"][0], positions.view(views, -1)[:, 0])
     if views != down * across + 1:
         raise InterpError(f"{views} views do not fit {down} x {across} tiles and the whole picture.")
-    *tiles, whole = positions.view(views, k, k)
-    grids = [PatchGrid.of(WHOLE, whole, even(k, image.height), even(k, image.width), image)]
-    seen = [pixels[-1]]
-    if tiles:
-        in_place = torch.stack(tiles).view(down, across, k, k).transpose(1, 2).reshape(down * k, across * k)
-        grids.append(PatchGrid.of(TILES, in_place, even(down * k, image.height), even(across * k, image.width), image))
-        seen.append(assembled(pixels[:-1], down, across))
-    return Layout(tuple(grids), tuple(denormalise(view, processor.image_processor) for view in seen))
+    return tiles_then_whole(positions.view(views, k, k), pixels, down, across, processor.image_processor, image)
 
 
 def _tile_rows_and_columns(tokenizer: Any, ids: torch.Tensor, starts: torch.Tensor) -> tuple[int, int]:
-    """How many rows and columns of tiles there are, by the marks in front of them, for the processor does not say."""
+    """Rows and columns of tiles, read from the marks in front of them: the processor does not report them."""
     marks = tokenizer.convert_ids_to_tokens(ids[starts - 1].tolist())
     found = [match for mark in marks if (match := re.fullmatch(r"<row_(\d+)_col_(\d+)>", mark))]
     return max((int(match[1]) for match in found), default=0), max((int(match[2]) for match in found), default=0)

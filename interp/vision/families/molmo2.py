@@ -11,9 +11,9 @@ from ..pixels import Tensors, assembled, denormalise, expect, image_positions
 
 
 def molmo2_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
-    """Molmo 2: the picture stretched to one square view, and to a canvas that is cut into overlapping crops; 2 x 2 patches pooled to a token.
+    """The picture stretched to one square view, and to a canvas that is cut into overlapping crops; 2 x 2 patches are pooled into a token.
 
-    `image_token_pooling` names the patches of every image token; the canvas is put together from it.
+    `image_token_pooling` lists the patches of every image token; the canvas is reassembled from it.
     """
     low_rows, low_cols, high_rows, high_cols = inputs["image_grids"][0].tolist()
     positions = image_positions(config, inputs)

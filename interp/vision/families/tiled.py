@@ -1,4 +1,4 @@
-"""InternVL, Aya Vision and Cohere2 Vision: the picture stretched over tiles, then a thumbnail of the whole."""
+"""The picture stretched over tiles, then a thumbnail of the whole: InternVL, Aya Vision and Cohere2 Vision (and Idefics3)."""
 
 import math
 import sys
@@ -12,7 +12,7 @@ from ..pixels import Tensors, assembled, denormalise, expect, image_positions
 
 
 def tiled_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
-    """A grid over the thumbnail and one over all tiles; a picture that fits one tile is its own thumbnail."""
+    """InternVL, Aya Vision and Cohere2 Vision. A picture that fits one tile is its own thumbnail."""
     pictures, pixels = processor.image_processor, inputs["pixel_values"]
     positions = image_positions(config, inputs)
     cols, rows = _columns_and_rows(pictures, image) if len(pixels) > 1 else (1, 1)
@@ -20,7 +20,16 @@ def tiled_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensor
     k = math.isqrt(len(positions) // views)
     expect(positions, views * k * k, f"{rows} x {cols} tiles of {k} x {k} tokens each")
     expect(positions, len(pixels) * k * k, f"{len(pixels)} views of {k} x {k} tokens each")
-    *tiles, whole = positions.view(views, k, k)
+    return tiles_then_whole(positions.view(views, k, k), pixels, rows, cols, pictures, image)
+
+
+def tiles_then_whole(tokens: torch.Tensor, pixels: torch.Tensor, rows: int, cols: int, pictures: Any, image: Image.Image) -> Layout:
+    """A grid over the whole picture, and one over its tiles if it has any.
+
+    `tokens`: positions [rows * cols + 1 views, k, k] and `pixels` [views, 3, height, width], tiles row by row and the whole picture last.
+    """
+    k = tokens.shape[-1]
+    *tiles, whole = tokens
     grids = [PatchGrid.of(WHOLE, whole, even(k, image.height), even(k, image.width), image)]
     seen = [pixels[-1]]
     if tiles:
@@ -31,7 +40,7 @@ def tiled_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensor
 
 
 def _columns_and_rows(pictures: Any, image: Image.Image) -> tuple[int, int]:
-    """How the tiles lie, which the processor's output does not say: by the function that the image processor itself decides with."""
+    """The tiling, which the processor's output does not report: asked of the function that the image processor itself uses."""
     modules = (sys.modules[kind.__module__] for kind in type(pictures).__mro__)
     decide = next(module.get_optimal_tiled_canvas for module in modules if hasattr(module, "get_optimal_tiled_canvas"))
     tile = (pictures.size["height"], pictures.size["width"])
