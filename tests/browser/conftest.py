@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -45,6 +46,71 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
+
+
+# What tests leave behind on a page that others use after them.
+_RESET = """() => {
+  scrollTo(0, 0);
+  document.activeElement?.blur();
+  document.body.classList.remove("dark");
+  for (const name of ["pwned", "told", "kept", "gone", "said", "opened", "steered"]) delete window[name];
+}"""
+
+
+@pytest.fixture(scope="module")
+def shared_pages():
+    return {}
+
+
+@pytest.fixture
+def page_of(chromium, shared_pages):
+    """page_of(load, fresh=False, **context options): a page on which `load(page)` was called once.
+
+    Opening one takes longer than most tests, so the tests of a module share a page for each kind of context. A test that leaves the page in a state
+    that the next payload does not replace asks for a `fresh` one. What scripts throw fails the test.
+    """
+    own, used = [], []
+
+    def opened(load, *, fresh=False, **options):
+        key = json.dumps(options, sort_keys=True)
+        page = None if fresh else shared_pages.get(key)
+        if page is None:
+            context = chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
+            context.set_default_timeout(15_000)
+            page = context.new_page()
+            page.faults, page.requests, page.posts = [], [], set()
+            page.on("pageerror", lambda error: page.faults.append(str(error)))
+            page.on("request", lambda request: page.requests.append(request.url))
+            page.on("request", lambda request: request.method == "POST" and page.posts.add(request))
+            for over in ("requestfinished", "requestfailed"):
+                page.on(over, lambda request, posts=page.posts: posts.discard(request))
+            load(page)
+            if fresh:
+                own.append(context)
+            else:
+                shared_pages[key] = page
+        else:
+            page.mouse.move(0, 0)
+            page.evaluate(_RESET)
+            while page.posts:  # what the test before asked of the server
+                page.wait_for_event("requestfinished")
+        used.append(page)
+        return page
+
+    yield opened
+    faults = [fault for page in used for fault in page.faults]
+    for page in used:
+        page.faults.clear()
+    for context in own:
+        context.close()
+    assert faults == []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _close_shared_pages(shared_pages):
+    yield
+    for page in shared_pages.values():
+        page.context.close()
 
 
 @pytest.fixture

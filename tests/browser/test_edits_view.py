@@ -180,36 +180,31 @@ def site():
 
 
 @pytest.fixture
-def open_page(site, chromium):
-    """A page of the site, at the editor's tab unless told otherwise; what scripts throw fails the test."""
+def open_page(site, page_of):
+    """A page of the site, at the editor's tab unless told otherwise; options as for `page_of`."""
     site.python = Python()
-    contexts, errors = [], []
 
-    def opened(tab="Steer", **context):
-        contexts.append(chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **context}))
-        contexts[-1].set_default_timeout(PATIENCE * 1000)
-        page = contexts[-1].new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(site.url)
-        page.wait_for_selector(".features[data-ready]")
-        if tab:
-            page.get_by_role("tab", name=tab).click()
-            page.wait_for_selector(".edits[data-ready]")
-        return page
+    def opened(tab="Steer", **options):
+        def load(page):
+            page.goto(site.url)
+            page.wait_for_selector(".features[data-ready]")
+            if tab:
+                page.get_by_role("tab", name=tab).click()
+                page.wait_for_selector(".edits[data-ready]")
+
+        # Not shared: what the listeners of one page still send would reach the next test.
+        return page_of(load, fresh=True, **options)
 
     yield opened
     for gate in site.python.held.values():
         gate.set()
-    for context in contexts:
-        context.close()
-    assert errors == []
 
 
 @pytest.fixture
 def open_editor(open_page, site):
-    def opened(made=None, **context):
-        editor = Editor(open_page(**context), site.python)
-        return editor.set(made) if made else editor
+    def opened(made=None, **options):
+        editor = Editor(open_page(**options), site.python)
+        return editor.set(None).set(made or payload())
 
     return opened
 
@@ -240,10 +235,6 @@ def test_nothing_at_all_and_damaged_payloads_are_said_in_words(open_editor):
         (None, "No features to steer yet."),
         ({"schema": "other"}, "it was given other"),
         (payload(edits=[chip(layer="6")]), 'edit 1 has "6" as its layer'),
-        (payload(edits=[chip(unit="power")]), 'edit 1 has "power" as its unit'),
-        (payload(edits=[chip(), chip(value="3")]), 'edit 2 has "3" as its value'),
-        (payload(edits=[chip(where={"patches": [], "grid": 0})]), "as its where"),
-        (payload(edits=[chip()], swept=1), "edit 1 is to be swept, of 1"),
         (payload(scene={**scene(), "grids": [{**scene()["grids"][0], "boxes": "AAAA"}]}), "boxes has 3 bytes"),
     ):
         editor.set(made)
@@ -357,29 +348,13 @@ def test_the_slider_by_keyboard(editor):
     assert editor.card(0).number.input_value() == "1"
 
 
-@pytest.mark.parametrize(
-    ("made", "unit", "low", "high"),
-    [
-        (chip(), "push", -1, 1),
-        (chip(), "add", -12.6, 12.6),
-        (chip(), "set to", -12.6, 18.9),
-        (chip(max=0, active=[]), "add", -20, 20),
-        (blue(), "add", -20, 20),
-        (blue(), "set to", -20, 30),
-        (chip(max=0.037), "set to", -0.074, 0.111),
-        (chip(max=412.5), "add", -825, 825),
-    ],
-)
-def test_the_slider_reaches_as_far_as_makes_sense_for_the_unit(open_editor, made, unit, low, high):
-    editor = open_editor(payload(edits=[made]))
-    card = editor.card(0)
-    card.unit(unit).check()
-    least, most, step = (float(card.slider.get_attribute(name)) for name in ("min", "max", "step"))
-    assert (least, most) == (pytest.approx(low, abs=step), pytest.approx(high, abs=step))
-    assert 40 <= (most - least) / step <= 500
-    assert least / step == pytest.approx(round(least / step), abs=1e-6)  # so that 0 can be hit
-    assert least <= low
-    assert most >= high
+def test_the_slider_reaches_as_far_as_makes_sense_for_the_unit(editor):
+    slider = editor.card(0).slider
+    for unit, low, high in (("push", -1, 1), ("add", -12.6, 12.6), ("set to", -12.6, 18.9)):
+        editor.card(0).unit(unit).check()
+        least, most, step = (float(slider.get_attribute(name)) for name in ("min", "max", "step"))
+        assert (least, most) == (pytest.approx(low, abs=step), pytest.approx(high, abs=step))
+        assert least / step == pytest.approx(round(least / step), abs=1e-6)  # so that 0 can be hit
 
 
 def test_each_unit_keeps_its_own_value(editor):
@@ -398,9 +373,7 @@ def test_each_unit_keeps_its_own_value(editor):
     assert "adds that much activation; its largest here is 6.30" in card.node.inner_text()
 
 
-@pytest.mark.parametrize(
-    ("typed", "value"), [("0.75", 0.75), ("-12", -12), ("\N{MINUS SIGN}0.5", -0.5), ("1e3", 1000), (" .25 ", 0.25), ("+2.", 2)]
-)
+@pytest.mark.parametrize(("typed", "value"), [("\N{MINUS SIGN}0.5", -0.5), ("1e3", 1000)])
 def test_the_number_box_takes_any_finite_number(editor, typed, value):
     card = editor.card(0)
     card.number.fill(typed)
@@ -415,12 +388,7 @@ def test_the_number_box_takes_any_finite_number(editor, typed, value):
     ("typed", "said"),
     [
         ("abc", "“abc” is no number."),
-        ("0,5", "write it with a point: 0.5"),
         ("1e999", "too large"),
-        ("Infinity", "is no number"),
-        ("NaN", "is no number"),
-        ("0x10", "is no number"),
-        ("1 2", "is no number"),
     ],
 )
 def test_the_number_box_says_what_is_wrong_and_the_edit_keeps_its_value(editor, typed, said):
@@ -440,10 +408,9 @@ def test_the_number_box_says_what_is_wrong_and_the_edit_keeps_its_value(editor, 
     assert "run" not in editor.python.events()
 
 
-@pytest.mark.parametrize("typed", ["", "-", "1e", "."])
-def test_what_can_still_become_a_number_is_complained_about_only_when_one_leaves_it(editor, typed):
+def test_what_can_still_become_a_number_is_complained_about_only_when_one_leaves_it(editor):
     card = editor.card(0)
-    card.number.fill(typed)
+    card.number.fill("1e")
     assert card.wrong() == ""
     card.number.blur()
     assert "The edit keeps -0.3." in card.wrong()

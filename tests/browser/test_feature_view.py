@@ -61,8 +61,6 @@ class Features:
     def __init__(self, page, made, server):
         self.page, self.made, self.server, self.expected = page, made, server, Expected(made)
         self.root = page.locator(".features").first
-        self.errors = []
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def set(self, made):
         self.made, self.expected = made, made and Expected(made)
@@ -89,11 +87,18 @@ class Features:
     def settle(self):
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
+    def places(self, grid=0, fx=0.5, fy=0.5):
+        """Where in the stage each patch is, in CSS pixels: its box in the original, scaled to the canvas."""
+        boxes = np.frombuffer(base64.b64decode(self.made["grids"][grid]["boxes"]), "<f4").reshape(-1, 4)
+        size, image = self.part("base").bounding_box(), self.made["image"]
+        scale = size["width"] / image["width"], size["height"] / image["height"]
+        return [
+            {"x": float(left + (right - left) * fx) * scale[0], "y": float(top + (bottom - top) * fy) * scale[1]}
+            for left, top, right, bottom in boxes
+        ]
+
     def at(self, index, grid=0, fx=0.5, fy=0.5):
-        left, t, r, b = memoryview(base64.b64decode(self.made["grids"][grid]["boxes"])).cast("f")[index * 4 : index * 4 + 4]
-        size = self.part("base").bounding_box()
-        width, height = self.made["image"]["width"], self.made["image"]["height"]
-        return {"x": (left + (r - left) * fx) / width * size["width"], "y": (t + (b - t) * fy) / height * size["height"]}
+        return self.places(grid, fx, fy)[index]
 
     def hover(self, index, grid=0):
         self.part("stage").hover(position=self.at(index, grid))
@@ -137,7 +142,7 @@ class Features:
 
     def patches(self, pixels):
         """The colour of every patch, a little off its middle."""
-        places = [self.at(i, fx=0.3, fy=0.3) for i in range(len(self.expected.rows()))]
+        places = self.places(fx=0.3, fy=0.3)
         return np.array([pixels[int(place["y"]), int(place["x"])] for place in places])
 
 
@@ -173,44 +178,42 @@ def site():
 
 
 @pytest.fixture
-def open_page(site, chromium):
-    """A page of the site, at the features' tab unless told otherwise."""
+def open_page(site, page_of):
+    """A page of the site, at the features' tab unless told otherwise; options as for `page_of`."""
     site.server = Server()
-    contexts = []
 
-    def open_view(tab="SAE features", **context):
-        contexts.append(chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **context}))
-        contexts[-1].set_default_timeout(15_000)
-        page = contexts[-1].new_page()
-        page.goto(site.url)
-        page.wait_for_function("() => document.querySelector('.lens')?.__view")
-        if tab:
-            page.get_by_role("tab", name=tab).click()
-            page.wait_for_function("() => document.querySelector('.features')?.__view")
-        return page
+    def open_view(tab="SAE features", **options):
+        def load(page):
+            page.goto(site.url)
+            page.wait_for_function("() => document.querySelector('.lens')?.__view")
+            if tab:
+                page.get_by_role("tab", name=tab).click()
+                page.wait_for_function("() => document.querySelector('.features')?.__view")
+
+        return page_of(load, **options)
 
     yield open_view
     for gate in site.server.held.values():
         gate.set()
-    for context in contexts:
-        context.close()
 
 
 @pytest.fixture
 def open_features(open_page, site):
-    opened = []
+    def open_payload(made, **options):
+        return Features(open_page(**options), made, site.server).set(made).ready()
 
-    def open_payload(made, **context):
-        opened.append(Features(open_page(**context), made, site.server).set(made).ready())
-        return opened[-1]
-
-    yield open_payload
-    assert [features.errors for features in opened if features.errors] == []
+    return open_payload
 
 
 @pytest.fixture
 def features(open_features):
     return open_features(payload(run="r1"))
+
+
+@pytest.fixture
+def own_features(open_features):
+    """On a page that no other test uses."""
+    return open_features(payload(run="r1"), fresh=True)
 
 
 def near(colours, wanted, by):
@@ -676,7 +679,8 @@ def test_an_answer_to_an_older_question_is_dropped(features):
     assert features.order() == features.expected.numbers
 
 
-def test_without_server_functions_the_listed_features_are_used_and_the_view_says_so(features):
+def test_without_server_functions_the_listed_features_are_used_and_the_view_says_so(own_features):
+    features = own_features
     features.page.evaluate("() => { const root = document.querySelector('.features'); Microscope.mountFeatures(root.parentNode, {}); }")
     features.set(features.made).ready()
     features.click(9)
@@ -690,7 +694,8 @@ def test_without_server_functions_the_listed_features_are_used_and_the_view_says
     assert "Not known" in features.text("nearNote")
 
 
-def test_a_host_that_steers_gets_the_feature(features):
+def test_a_host_that_steers_gets_the_feature(own_features):
+    features = own_features
     features.page.evaluate(
         "() => { const root = document.querySelector('.features'); Microscope.mountFeatures(root.parentNode, { steer: (what) => { window.steered = what; } }); }"
     )
@@ -712,7 +717,8 @@ def test_a_host_that_steers_gets_the_feature(features):
         }
 
 
-def test_the_way_to_steering_appears_with_its_tab(features):
+def test_the_way_to_steering_appears_with_its_tab(own_features):
+    features = own_features
     features.page.evaluate(
         "() => { const tab = document.createElement('button'); tab.role = 'tab'; tab.textContent = ' Steer '; tab.onclick = () => { window.opened = true; }; document.body.append(tab); }"
     )
@@ -872,9 +878,7 @@ def test_a_place_is_handed_over_by_an_event(features):
 
 
 def test_the_lens_hands_over_to_a_tab_that_was_never_open(open_page, site):
-    page = open_page(tab=None)
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    page = open_page(tab=None, fresh=True)
     page.get_by_role("button", name="show lens").click()
     page.wait_for_selector(".lens[data-ready]")
     box = page.locator(".lens [data-part=base]").bounding_box()
@@ -891,7 +895,6 @@ def test_the_lens_hands_over_to_a_tab_that_was_never_open(open_page, site):
     page.locator(".lens [data-part=stage]").click(position={"x": box["width"] * 0.5 / 8, "y": box["height"] * 0.5 / 8})
     page.locator(".lens").get_by_role("button", name="SAE features here").click()
     features.says("listTitle", "Features of patch row 1, column 1")
-    assert errors == []
 
 
 def test_the_lens_offers_no_way_to_a_tab_that_is_not_there(chromium):
@@ -919,7 +922,7 @@ def test_damaged_data_is_said_in_words(features, change, message):
 
 
 def test_values_from_python_replace_each_other_without_a_trace(open_page, site):
-    page = open_page()
+    page = open_page(fresh=True)
     features = Features(page, payload(), site.server)
     features.part("empty").wait_for()
     page.get_by_role("button", name="first").click()
@@ -942,4 +945,3 @@ def test_values_from_python_replace_each_other_without_a_trace(open_page, site):
     assert site.server.asked[-1] == ("features_at", "r2", {"patches": [[1, 1]], "grid": 0})
     page.get_by_role("button", name="nothing").click()
     features.part("empty").wait_for()
-    assert features.errors == []

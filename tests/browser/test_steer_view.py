@@ -30,8 +30,6 @@ class Steer:
     def __init__(self, page, made):
         self.page, self.made = page, made
         self.root = page.locator(".steer").first
-        self.errors = []
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def set(self, made):
         self.made = made
@@ -94,35 +92,26 @@ def site():
 
 
 @pytest.fixture
-def open_page(site, chromium):
+def open_page(site, page_of):
+    """A page of the site; options as for `page_of`."""
     site.steps = queue.Queue()
-    contexts = []
 
-    def open_view(**context):
-        contexts.append(chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **context}))
-        contexts[-1].set_default_timeout(15_000)
-        page = contexts[-1].new_page()
+    def load(page):
         page.goto(site.url)
         page.wait_for_function("() => document.querySelector('.steer')?.__view")
-        return page
 
-    yield open_view
+    yield lambda **options: page_of(load, **options)
     site.steps.put(END)
-    for context in contexts:
-        context.close()
 
 
 @pytest.fixture
 def open_steer(open_page):
-    opened = []
+    def open_payload(made, **options):
+        steer = Steer(open_page(**options), made).set(None).set(made)
+        steer.settle()
+        return steer
 
-    def open_payload(made, **context):
-        opened.append(Steer(open_page(**context), made).set(made))
-        opened[-1].settle()
-        return opened[-1]
-
-    yield open_payload
-    assert [steer.errors for steer in opened if steer.errors] == []
+    return open_payload
 
 
 @pytest.fixture
@@ -135,7 +124,7 @@ def button(page, name):
 
 
 def test_empty_until_something_is_steered(open_page):
-    steer = Steer(open_page(), None)
+    steer = Steer(open_page(fresh=True), None)
     assert steer.text("empty") == "Nothing steered yet."
     assert steer.root.get_attribute("data-ready") is None
     assert steer.root.get_attribute("data-state") is None
@@ -211,7 +200,7 @@ def test_empty_answers_are_named(steer):
 
 
 def test_answers_grow_without_being_replaced(open_page, site):
-    steer = Steer(open_page(), None)
+    steer = Steer(open_page(fresh=True), None)
     button(steer.page, "stream").click()
     site.steps.put(running("a dog", "a"))
     steer.says("plain", "a dog")
@@ -246,11 +235,10 @@ def test_answers_grow_without_being_replaced(open_page, site):
     assert steer.part("tokens").locator("button").count() == len(PLAIN)
     assert steer.state("run") == "r7"
     assert steer.page.evaluate("() => window.said") == ["Done. The answer changed."]
-    assert steer.errors == []
 
 
 def test_a_fast_stream_ends_in_what_was_sent_last(open_page, site):
-    steer = Steer(open_page(), None)
+    steer = Steer(open_page(fresh=True), None)
     made = long(120)
     for n in range(0, 400, 2):
         site.steps.put(running(made["plain"]["text"][:n], made["steered"]["text"][: n // 2], sweep=sweep(state="running")))
@@ -261,7 +249,6 @@ def test_a_fast_stream_ends_in_what_was_sent_last(open_page, site):
     assert steer.part("plain").evaluate("(node) => node.textContent.replaceAll('↵', '')") == made["plain"]["text"]
     assert steer.part("tokens").locator("button").count() == 120
     assert steer.cards().count() == 9
-    assert steer.errors == []
 
 
 def test_a_new_pair_leaves_the_page_in_its_place_and_old_figures_out_of_reach(steer):
@@ -569,7 +556,7 @@ def test_a_sweep_of_one_value_and_of_a_vector_has_no_curve(steer):
 def test_choosing_a_value_reaches_python(open_page, site):
     shuffled = [0.5, -0.1, 0.0, -0.5]
     site.value = payload(sweep=sweep(shuffled))
-    page = open_page()
+    page = open_page(fresh=True)
     button(page, "show").click()
     steer = Steer(page, site.value)
     page.wait_for_selector(".steer[data-ready]")
@@ -588,7 +575,6 @@ def test_choosing_a_value_reaches_python(open_page, site):
     assert steer.part("points").locator("[aria-current=true]").count() == 0
     steer.set({**site.value, "sweep": {**site.value["sweep"], "current": 0.5}})
     assert steer.card(0.5).get_by_role("button").get_attribute("aria-current") == "true"
-    assert steer.errors == []
 
 
 def test_marking_text_of_a_card_chooses_nothing(steer):
@@ -653,7 +639,7 @@ def test_both_answers_are_copied_as_text(open_steer):
     steer.says("copy", "Copied")
     assert steer.page.evaluate("() => navigator.clipboard.readText()").replace("\r", "") == (
         "Prompt: Describe the image.\nWithout edits: a dog and a pizza on a blue background.\n"
-        f"SteeringResult (strength {MINUS}0.25 on dog, layer 6; target 0 on feature 7, layer 6): a cat and a pizza on a background.\n"
+        f"Steered (strength {MINUS}0.25 on dog, layer 6; target 0 on feature 7, layer 6): a cat and a pizza on a background.\n"
     )
     steer.says("copy", "Copy both answers")
     steer.set(running("a", "b"))
@@ -729,7 +715,7 @@ def test_theme_follows_gradio(steer, dark):
 
 @pytest.mark.parametrize("made", [payload(sweep=sweep()), long()], ids=["short", "long"])
 def test_phone_width_has_one_column_and_no_sideways_scroll(open_steer, made):
-    steer = open_steer(made, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    steer = open_steer(made, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, fresh=True)
     assert steer.page.evaluate("() => document.documentElement.scrollWidth") <= 390
     plain, steered = steer.part("plain").bounding_box(), steer.part("steered").bounding_box()
     assert steered["y"] > plain["y"] + plain["height"]
@@ -771,7 +757,7 @@ def test_damaged_data_is_said_in_words_and_nothing_half_drawn(steer, change, mes
 
 def test_nothing_after_something_and_something_again(open_page, site):
     site.value = payload(sweep=sweep(), run="r1")
-    page = open_page()
+    page = open_page(fresh=True)
     steer = Steer(page, site.value)
     for _ in range(2):
         button(page, "show").click()
@@ -783,7 +769,6 @@ def test_nothing_after_something_and_something_again(open_page, site):
         page.wait_for_selector(".steer:not([data-ready])")
         assert steer.part("empty").is_visible()
         assert not steer.part("body").is_visible()
-    assert steer.errors == []
 
 
 def test_a_real_run_from_its_first_token_to_its_sweep(open_page, site, emoji_vlm):
@@ -797,7 +782,7 @@ def test_a_real_run_from_its_first_token_to_its_sweep(open_page, site, emoji_vlm
     whole = steer_payload(result, SETTINGS, {(sae.name, 3): "three"}, sweep=strip)
     site.steps.put(whole)
     site.steps.put(END)
-    steer = Steer(open_page(), whole)
+    steer = Steer(open_page(fresh=True), whole)
     button(steer.page, "stream").click()
     steer.page.wait_for_selector(".steer[data-state=done]")
     assert steer.text("plain") == (result.plain or "(empty answer)")
@@ -806,4 +791,3 @@ def test_a_real_run_from_its_first_token_to_its_sweep(open_page, site, emoji_vlm
     assert "three #3" in steer.text("edits")
     assert f"{result.fired[0]} positions" in steer.text("edits")
     assert steer.card(0.6).locator(".view-chip").all_inner_texts() == ["current"]
-    assert steer.errors == []

@@ -38,6 +38,18 @@ test("a slider has 0 and both ends on its steps, and at least fifty steps to the
       assert.ok(end >= (unit === "amount" ? 2 : 3) * max - 1e-9 && min <= -2 * max + 1e-9);
     }
   }
+  for (const [max, unit, low, high] of [
+    [6.3, "amount", -12.6, 12.6],
+    [6.3, "target", -12.6, 18.9],
+    [0, "amount", -20, 20],
+    [null, "target", -20, 30],
+    [0.037, "target", -0.074, 0.111],
+    [412.5, "amount", -825, 825],
+  ]) {
+    const { min, max: end, step } = Edit.range(chip({ max }), unit);
+    assert.ok(min <= low && low - min <= step && end >= high && end - high <= step, `${min} to ${end} for ${max}`);
+    assert.ok((end - min) / step >= 40 && (end - min) / step <= 500);
+  }
   assert.deepEqual(Edit.range(chip(), "strength"), { min: -1, max: 1, step: 0.05 });
   assert.deepEqual(Edit.range(chip({ max: null }), "target"), Edit.range(chip({ max: 10 }), "target"));
 });
