@@ -1,4 +1,4 @@
-"""The real app in a process of its own, as a stranger starts it; and servers that stand in for others."""
+"""The real app in a process of its own, as a user starts it; and a way to run small HTTP servers."""
 
 import contextlib
 import os

@@ -36,13 +36,13 @@ class FeaturesTab:
                 self.sae = gr.Dropdown(
                     names,
                     value=names[0] if names else None,
-                    label="SAE: a name, release/id, owner/repository or folder" if service.can_switch else "SAE",
+                    label="SAE (a name or a folder)" if service.can_switch else "SAE",
                     allow_custom_value=service.can_switch,
                     elem_id="sae",
                 )
                 where = gr.Dropdown([(f"{kind} tokens", kind) for kind in KINDS], value="image", label="Features of", elem_id="where")
                 rank_by = gr.Dropdown([(_RANK_NAMES[n], n) for n in RANKINGS], value="mean", label="Ranked by", elem_id="rank-by")
-                top_k = gr.Slider(1, MAX_FEATURES, 20, step=1, label="Features in the table", elem_id="sae-top-k")
+                top_k = gr.Slider(1, MAX_FEATURES, 20, step=1, label="Features listed", elem_id="sae-top-k")
             self._message = gr.HTML("", elem_id="sae-message")
             self._view = FeatureView(server_functions=[questions.features_at, questions.find_features, questions.feature_details])
             self._key, self._shown = gr.State(), gr.State()
