@@ -17,7 +17,7 @@ import interp
 
 from ..saes.labels.labels import UNNAMED, Label, write_labels
 from ..saes.sae import Sae
-from .name_features import METHOD, NAMED, ODDS, SUPPORT, TOO_RARE, named
+from .name_features import METHOD, NAMED, NAMED_STRONG, ODDS, SUPPORT, TOO_RARE, named
 from .unseen import Split, auroc, average_precision, collect, dense
 from .words import COLORS, NOUNS
 
@@ -111,7 +111,8 @@ lens at this layer) is given by the noun itself. {directions} random directions,
 ## Labels
 
 A feature is named by the most specific class of tokens that holds at least {least:.0%} of its activation, at {odds:g} times the odds of chance: one noun,
-colour, row, column or word of the text; else two or three of these together; else a coarse class. Classes are chosen on one set of scenes and must hold on
+colour, row, column or word of the text; else one that holds {least_strong:.0%} of its strong activation (at least half its highest); else two or three of
+these together; else a coarse class. Classes are chosen on one set of scenes and must hold on
 another; that share stands beside each name. Of {features} features, {named} are named:
 
 | named after | features | median share of the activation | lowest |
@@ -171,6 +172,7 @@ def card(
         summary="\n".join(summary),
         verdict="Against " + "; against ".join(compared) + ".",
         least=NAMED,
+        least_strong=NAMED_STRONG,
         odds=ODDS,
         support=SUPPORT,
         named=len(measured),

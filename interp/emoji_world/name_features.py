@@ -1,8 +1,8 @@
 """Names for the features of `emoji-llava`'s SAE: what each one fires on, on scenes that training never drew.
 
 A feature is named by the most specific class of tokens that holds at least half of its activation: one noun, colour, row, column or word; else
-two or three nouns, colours or words; else a coarse class such as the edges of objects. The class is chosen on one set of scenes and has to hold on
-another, whose share is the label's score. A feature that no class explains is "unnamed".
+one that holds nearly all of its strong activation; else two or three nouns, colours or words; else a coarse class such as the edges of objects.
+The class is chosen on one set of scenes and has to hold on another, whose share is the label's score. A feature that no class explains is "unnamed".
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from .unseen import Split, auroc, dense
 from .words import COLORS, NOUNS
 
 NAMED = 0.5  # share of a feature's activation that must lie on what it is named after
+STRONG = 0.5  # of its highest activation on the first set, from which an activation is strong
+NAMED_STRONG = 0.7  # the same share, of its strong activation
 ODDS = 5.0  # how far the odds of that share must exceed those of the class itself: half of all patches hold half of anything
 SUPPORT = 5  # tokens of each set that a feature must fire on to be named at all
 TOGETHER = 3  # nouns, colours or words that one name may list
@@ -27,7 +29,7 @@ TOUCHED = 0.1  # of a patch, from which a word counts as present: features fire 
 RARE = 20  # a word that occurs less often in a set is no class
 METHOD = (
     f"named after the tokens that hold at least {NAMED:.0%} of a feature's activation on unseen scenes: a noun, colour, row, column or word, two or "
-    f"three of them, or a coarse class such as the edges of objects; “{UNNAMED}” where there are none"
+    f"three of them, or a coarse class such as the edges of objects; or after one that holds {NAMED_STRONG:.0%} of its strong activation; else “{UNNAMED}”"
 )
 NO_CLASS = Label(UNNAMED, f"no class of tokens holds {NAMED:.0%} of its activation on unseen scenes")
 TOO_RARE = Label(UNNAMED, f"it fires on fewer than {SUPPORT} tokens of the unseen scenes")
@@ -44,6 +46,8 @@ class Candidates:
     masks: Masks
     together: bool = False
     """Whether two or three of them may make a name."""
+    strong: bool = False
+    """Whether only strong activations are looked at."""
     ending: str = ""
     """What follows the names in a label."""
 
@@ -62,9 +66,8 @@ def named(vlm: interp.Vlm, sae: interp.Sae, choose: Split, score: Split) -> dict
             for feature, classes, share in _named_by(candidates, acts, here):
                 member = candidates.masks[1][classes].amax(0)
                 area = auroc(acts[1][:, feature : feature + 1], member[None] > 0)[0, 0].item()
-                source = (
-                    f"{share:.0%} of its activation on unseen {what} lies there, which are {member.mean():.1%} of them; AUROC {area:.3f}"
-                )
+                of = "strong activation" if candidates.strong else "activation"
+                source = f"{share:.0%} of its {of} on unseen {what} lies there, which are {member.mean():.1%} of them; AUROC {area:.3f}"
                 labels[feature] = Label(_joined([candidates.names[c] for c in classes]) + candidates.ending, source, round(share, 4))
                 here[feature] = False
     return labels
@@ -72,22 +75,30 @@ def named(vlm: interp.Vlm, sae: interp.Sae, choose: Split, score: Split) -> dict
 
 def _named_by(candidates: Candidates, acts: list[torch.Tensor], wanted: torch.Tensor) -> Iterator[tuple[int, list[int], float]]:
     """(feature, classes, share on the second set) of those wanted features that hold on both sets."""
+    if candidates.strong:
+        least = STRONG * acts[0].amax(0)
+        acts = [z * (z >= least) for z in acts]
     first, second = candidates.masks
     held = first @ acts[0] / acts[0].sum(0).clamp(min=1e-9)
     for feature in wanted.nonzero().flatten().tolist():
         classes = _chosen(candidates, held[:, feature])
-        if classes:
-            # The union is counted itself: a patch may hold two of the nouns.
-            shares = [_share(mask[classes].amax(0), z[:, feature]) for mask, z in zip((first, second), acts, strict=True)]
-            if all(share >= NAMED and odds >= ODDS for share, odds in shares):
-                yield feature, classes, shares[1][0]
+        # The union of several is counted itself: a patch may hold two of the nouns.
+        shares = [_share(mask[classes].amax(0), z[:, feature]) for mask, z in zip((first, second), acts, strict=True)] if classes else []
+        if classes and all(share >= _least(candidates) and odds >= ODDS for share, odds in shares):
+            yield feature, classes, shares[1][0]
+
+
+def _least(candidates: Candidates) -> float:
+    """The share that a class must hold."""
+    return NAMED_STRONG if candidates.strong else NAMED
 
 
 def _chosen(candidates: Candidates, held: torch.Tensor) -> list[int]:
     """The classes that a feature may be named by, given the share of its activation that each holds on the first set."""
     if not candidates.together:
-        likelier = (held / candidates.masks[0].mean(1)).masked_fill(held < NAMED, 0)
-        return [int(likelier.argmax())] if likelier.max() > 0 else []
+        base = candidates.masks[0].mean(1)
+        fits = (held >= _least(candidates)) & (held * (1 - base) >= ODDS * (1 - held) * base)
+        return [int((held / base).masked_fill(~fits, 0).argmax())] if fits.any() else []
     best = held.topk(TOGETHER)
     for count in range(2, TOGETHER + 1):
         if best.values[:count].sum() >= NAMED and best.values[count - 1] >= EACH:
@@ -111,6 +122,7 @@ def _patches(choose: Split, score: Split) -> Iterator[Candidates]:
     nouns, colors = [noun for noun, _ in NOUNS], [*COLORS]
     every = [*choose.shares]
     yield Candidates(every, touched(every))
+    yield Candidates(every, touched(every), strong=True)
     yield Candidates(nouns, touched(nouns), together=True)
     yield Candidates(colors, touched(colors), together=True)
     first, second = _coarse(choose), _coarse(score)
@@ -147,6 +159,7 @@ def _tokens(vlm: interp.Vlm, choose: Split, score: Split) -> Iterator[Candidates
     words = [f"“{listed([texts[i]])}”" for i in frequent]
     first, second = (torch.stack([split.words == i for i in frequent]).float() for split in (choose, score))
     yield Candidates(words, (first, second), ending=" in text")
+    yield Candidates(words, (first, second), strong=True, ending=" in text")
     yield Candidates(words, (first, second), together=True, ending=" in text")
     prompts = [(torch.arange(len(split.words)) < split.prompt).float() for split in (choose, score)]
     yield Candidates(["prompts", "answers"], (torch.stack([prompts[0], 1 - prompts[0]]), torch.stack([prompts[1], 1 - prompts[1]])))

@@ -15,7 +15,7 @@ from ..steering.steer import steer, steer_sweep, steered_trace
 from ..tracing.trace import Trace
 from ..validation import shown, whole_number
 from ..web.payloads.edits import Chip, EditsPayload, edits_payload, found_chips, renewed
-from .edit_requests import edits_from, linked_chip
+from .edit_requests import MAX_EDITS, edits_from, linked_chip
 from .questions import matching
 from .requests import Ranking, SteerRequest, TraceRequest
 from .service import Service
@@ -96,11 +96,19 @@ class SteerService:
         return edits_payload(None, None, chips, model=model, swept=swept)
 
     def steerable(self, run: str, text: str, sae: str | None = None) -> dict[str, Any]:
-        """Features of an SAE by number or label, as chips that can be added to the edits of this run's picture."""
+        """Features of an SAE by number or label, as chips that can be added to the edits of this run's picture.
+
+        "all": those with `text` as a whole word in their name, the most active first and at most `MAX_EDITS`, as chips that switch them off.
+        """
         encoding = self._encoding(self.service.remembered(run, Lens).trace, sae)
         chosen, note = matching(encoding.sae, text)
         chips = on_gpu(found_chips, encoding, chosen, allow=seconds())
-        return {"features": sorted(chips, key=lambda chip: -(chip["max"] or 0)), "note": note}
+        off = on_gpu(found_chips, encoding, encoding.sae.labels.named(text), allow=seconds())
+        return {
+            "features": sorted(chips, key=_most_active),
+            "all": [{**chip, "unit": "target", "value": 0.0, "where": "image"} for chip in sorted(off, key=_most_active)[:MAX_EDITS]],
+            "note": note,
+        }
 
     def _encoding(self, trace: Trace, sae: str | None) -> Encoding:
         return self.service.features(trace, Ranking(sae or "", where="all", top_k=1)).encoding
@@ -143,6 +151,10 @@ class SteerService:
         """End what this visitor's page is waiting for."""
         if visitor is not None and (event := self._running.get(visitor)):
             event.set()
+
+
+def _most_active(chip: Chip) -> float:
+    return -(chip["max"] or 0)
 
 
 def _renewed_editor(trace: Trace, encoding: Encoding, chips: Sequence[Chip], **about: Any) -> EditsPayload:

@@ -1,4 +1,4 @@
-"""The table of edits that are known to do something, by model. Knows nothing of torch: reading it costs nothing."""
+"""The table of edits that are known to do something, by model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -32,8 +32,9 @@ KNOWN_STEERING = (
     KnownSteering(
         "emoji-llava",
         "No dog",
-        "The feature named dog, set as far below 0 as it is above on a dog: the dog leaves the answer, other things stay.",
-        (KnownEdit("emoji-llava-sae", 460, "target", -20.0, "image"),),
+        "Eight features that fire on dogs, set to -1 on the picture: of all sets tried this removes the dog with the smallest push, a fifth of the "
+        "usual state. The pizza and the background stay; another noun takes the dog's place, for no push that was tried left it empty.",
+        tuple(KnownEdit("emoji-llava-sae", feature, "target", -1.0, "image") for feature in (460, 556, 1635, 1002, 1479, 448, 68, 295)),
     ),
     KnownSteering(
         "emoji-llava",

@@ -736,6 +736,20 @@ def test_search_lists_what_is_found_and_adds_what_is_picked(open_editor):
     editor.python.edit(1, feature=BLUE, unit="strength", value=0.5, where="image", on=True)
 
 
+def test_all_features_of_a_name_are_switched_off_by_one_click(open_editor):
+    editor = open_editor()
+    off = [{**made, "unit": "target", "value": 0.0, "where": "image"} for made in (pizza(), blue())]
+    editor.python.answers["pizza"] = {"features": [pizza(), blue()], "all": off, "note": ""}
+    editor.search("pizza")
+    assert editor.options().first.inner_text().startswith("All 2 features named pizza")
+    assert editor.options().nth(1).get_attribute("aria-selected") == "true"
+    editor.options().first.click()
+    editor.python.until(
+        lambda got: [(e["feature"], e["unit"], e["value"]) for e in got["edits"]] == [(77, "target", 0), (BLUE, "target", 0)]
+    )
+    editor.says("said", "Added 2 features named pizza, switched off on the image tokens.")
+
+
 def test_search_by_keyboard(open_editor):
     editor = open_editor()
     text = editor.part("text")

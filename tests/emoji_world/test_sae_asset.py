@@ -85,12 +85,13 @@ def test_names_stand_on_what_they_name(looked):
 
 def test_names_say_what_a_feature_fires_on_and_how_surely(sae):
     named = [label for label in sae.labels.names.values() if label.text != "unnamed"]
-    assert len(named) == 1264
+    assert len(named) == 1342
     for label in named:
-        share = int(re.match(r"(\d+)% of its activation on unseen (?:patches|tokens) lies there", label.source)[1])
+        share = int(re.match(r"(\d+)% of its (?:strong )?activation on unseen (?:patches|tokens) lies there", label.source)[1])
         assert label.score >= 0.5
         assert share == pytest.approx(100 * label.score, abs=0.51)
-    assert sae.labels.about.startswith("Names: 1 264 of 2 048 features")
+    assert sae.labels.about.startswith("Names: 1 342 of 2 048 features")
+    assert {label.text for label in named} >= NAMES
     unnamed = [label for label in sae.labels.names.values() if label.text == "unnamed"]
     assert {label.score for label in unnamed} == {None}
     assert not any(re.search(r"<0x|\\x|<pad>", label.text) for label in named)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
+import interp
 from interp import InterpError
 from interp.presets import ASSETS
 from interp.service.edit_requests import MAX_EDITS
@@ -66,6 +67,12 @@ def test_features_are_found_by_number_and_by_name(service, steering, trace):
     assert "match 'blue'" in found["note"]
     largest = [c["max"] or 0 for c in found["features"]]
     assert largest == sorted(largest, reverse=True)
+    together = found["all"]
+    assert sorted(c["feature"] for c in together) == interp.load_sae("emoji-llava").labels.named("blue")
+    assert {(c["unit"], c["value"], c["where"], c["on"]) for c in together} == {("target", 0.0, "image", True)}
+    assert [c["max"] for c in together] == sorted((c["max"] for c in together), reverse=True)
+    assert len(steering.steerable(key, "objects")["all"]) == 32
+    assert steering.steerable(key, "17")["all"] == []
     with pytest.raises(InterpError, match="Feature 99999 does not exist"):
         steering.steerable(key, "99999")
     with pytest.raises(InterpError, match="1 to 80 characters"):

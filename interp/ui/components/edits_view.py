@@ -26,7 +26,7 @@ class EditsView(View):
     repeats edits from before the visitor's newest changes was made before them: the changes stay, and `input` tells them with the new value. They also
     stay when the same value comes again within a second: gradio delivers the last value of a generator twice.
 
-    The server function `steerable(run, text, sae)`, optional, answers the search for features of the payload's SAE by label or number: {"features": [edit, ...], "note": str}.
+    The server function `steerable(run, text, sae)`, optional, answers the search for features of the payload's SAE by label or number: {"features": [edit, ...], "all": [edit, ...], "note": str}, where "all", optional, is offered as one entry.
     `run` is the payload's "run". Raising `InterpError` or returning {"error": str} shows the text in the view.
 
     A DOM event "llava:steer" on the document, with {sae, layer, feature, label, max, active} as its detail, adds that feature, or leads to it where

@@ -6,7 +6,7 @@ import { plural } from "../shared/text.js";
 import * as Edit from "./edit.js";
 
 export class EditSearch {
-  // host: {steerable(text, run)}; on: {pick(feature), has(feature), run(), signal}
+  // host: {steerable(text, run)}; on: {pick(feature), pickAll(features, name), has(feature), run(), signal}
   constructor(part, host, serial, on) {
     this.part = part;
     this.host = host;
@@ -50,8 +50,8 @@ export class EditSearch {
     const out = await this.asker.ask("search", async () => read(await this.host.steerable(text, this.on.run())), silence);
     if (!out) return;
     if (out.error) return this.say(out.error, true);
-    const { features, note } = out.answer;
-    this.list(features);
+    const { features, all, note } = out.answer;
+    this.list(all.length > 1 ? [{ together: all, name: text }, ...features] : features);
     this.say(
       [features.length ? `${plural(features.length, "feature")} found; pick one to add it.` : `No feature found for “${text}”.`, note]
         .filter(Boolean)
@@ -62,7 +62,7 @@ export class EditSearch {
   list(found) {
     const { part } = this;
     this.found = found;
-    this.at = 0;
+    this.at = found[0]?.together ? 1 : 0; // Enter adds one feature unless the reader chose all
     part.results.replaceChildren(...found.map((one, i) => this.option(one, i)));
     part.results.hidden = !found.length;
     part.text.setAttribute("aria-expanded", String(found.length > 0));
@@ -70,8 +70,15 @@ export class EditSearch {
   }
 
   option(one, i) {
-    const item = el("li"),
-      number = el("small", "view-dim", `feature ${one.feature}`);
+    const item = el("li");
+    if (one.together) {
+      item.id = `${this.id}-${i}`;
+      item.setAttribute("role", "option");
+      item.append(el("span", "", `All ${one.together.length} features named ${one.name}`));
+      item.append(el("small", "edits-activity", "switched off on the image tokens"));
+      return item;
+    }
+    const number = el("small", "view-dim", `feature ${one.feature}`);
     item.id = `${this.id}-${i}`;
     item.setAttribute("role", "option");
     item.append(el("span", one.label ? "" : "view-dim", one.label || "no name"), number);
@@ -113,7 +120,8 @@ export class EditSearch {
     const one = this.found[i];
     this.clear();
     this.part.text.value = "";
-    this.on.pick(one);
+    if (one.together) this.on.pickAll(one.together, one.name);
+    else this.on.pick(one);
   }
 
   say(text, bad = false) {
@@ -127,7 +135,8 @@ export class EditSearch {
 function read(answer) {
   if (!answer || answer.error) return answer;
   try {
-    return { ...answer, features: answer.features.map((raw, i) => Edit.check(raw, `feature ${i + 1}`)) };
+    const checked = (list) => list.map((raw, i) => Edit.check(raw, `feature ${i + 1}`));
+    return { ...answer, features: checked(answer.features), all: checked(answer.all ?? []) };
   } catch {
     return { error: "The server's answer could not be read." };
   }

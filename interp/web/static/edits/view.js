@@ -37,6 +37,7 @@ class View extends Shell {
       run: () => this.state.run,
       has: (found) => Boolean(this.find(found)),
       pick: (found) => this.add([Edit.fresh(found)]),
+      pickAll: (chips, name) => this.addAll(chips, name),
     });
     this.picker = new Picker(part, { signal, choose: (where) => this.open.chosen(where), close: () => this.unpick(true) });
     on(part.presets, "click", (event) => {
@@ -270,6 +271,15 @@ class View extends Shell {
       this.point(known ?? this.cards.at(-1));
     }
     if (added) this.tell();
+  }
+
+  // All features of one name, as the host made them, and an answer at once. The edits before can be brought back.
+  addAll(chips, name) {
+    const { edits, swept } = this.state;
+    const added = chips.filter((chip) => !this.find(chip));
+    if (!added.length) return this.say(`All features named ${name} are in the list already.`);
+    this.replace([...edits, ...added], swept, `Added ${plural(added.length, "feature")} named ${name}, switched off on the image tokens.`);
+    this.options.run?.();
   }
 
   // The same feature at a place where no other edit has it.
