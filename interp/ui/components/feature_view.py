@@ -1,4 +1,4 @@
-"""The view of SAE features as a gradio component. Knows gradio; knows nothing of models, dictionaries or how a payload is made."""
+"""The view of SAE features as a gradio component."""
 
 from ...web.payloads.features import SCHEMA
 from .view import View

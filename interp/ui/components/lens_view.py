@@ -1,4 +1,4 @@
-"""The lens view as a gradio component. Knows gradio; knows nothing of models, traces or how a payload is made."""
+"""The lens view as a gradio component."""
 
 from ...web.payloads.lens import SCHEMA
 from .view import View

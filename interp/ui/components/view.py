@@ -1,4 +1,4 @@
-"""What the interactive views share as gradio components. Knows gradio and static files; knows no payload."""
+"""What the interactive views share as gradio components."""
 
 import inspect
 from collections.abc import Callable, Sequence

@@ -1,5 +1,4 @@
 // What is said about one feature and one place: the card with its words and tokens, the readout of a patch, the layers on the picture, the fit.
-// Knows how to fill these elements, and the way on to steering. Knows nothing of pointing, locking or the host.
 import { barRows, el, tokenElement } from "../shared/elements.js";
 import { KINDS, placeName, tokenRuns } from "../shared/payload.js";
 import { amount, look, plural, safeLink, share } from "../shared/text.js";

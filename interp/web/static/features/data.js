@@ -1,5 +1,5 @@
 // The payload as typed arrays, and every question asked of it: activations at a place, orders, filters, figures as text.
-// Knows the payload contract ("llava-microscope/feature-view/1"). Knows nothing of the page: no DOM, no colours, no events.
+// Schema "llava-microscope/feature-view/1". No DOM.
 import { decodeArray, decodeBytes, decodePatches, requireSchema } from "../shared/payload.js";
 
 const SCHEMA = "llava-microscope/feature-view/1";

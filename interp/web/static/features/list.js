@@ -1,5 +1,5 @@
 // Which features are listed: those of the payload, those of a place, or those of a search; and the questions to the host behind them.
-// Knows the search form and the lines around the table. Tells the rest by `changed` when other features are listed.
+// Calls `changed` when other features are listed.
 import { plural } from "../shared/text.js";
 
 export class Listing {
@@ -143,7 +143,7 @@ export class Listing {
     }
     const { entries, note } = out.answer;
     const found = `${entries.length ? plural(entries.length, "feature") : "No feature"} of this SAE for “${text}”`;
-    this.searched = { text, entries, title: found, sub: "also such as are not active on this picture" };
+    this.searched = { text, entries, title: found, sub: "including features not active on this picture" };
     this.say(note || "");
     this.changed(`${found}. ${note || ""}`);
   }

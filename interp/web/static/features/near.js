@@ -1,5 +1,5 @@
 // The features nearest to the selected one, asked of the host once each, and the way to them.
-// Knows its list of buttons and the line below it. Tells the rest by select(number).
+// Calls select(number) when one is chosen.
 import { el } from "../shared/elements.js";
 import * as Card from "./card.js";
 
@@ -69,7 +69,7 @@ export class Near {
     );
     if (!out) return;
     if (!out.error && data.known.has(number)) return this.select(number);
-    this.say(out.error || `The server knows nothing of feature ${number}.`, true);
+    this.say(out.error || `The server did not return feature ${number}.`, true);
   }
 
   say(text, bad = false) {

@@ -1,5 +1,5 @@
 // The picture with the maps of features on it: one feature by the colour ramp, several as layers of one colour each.
-// Knows how to paint them at any size, and the PNG with its caption. Knows nothing of the other parts of the page.
+// Screen and PNG, which has a caption, share the code.
 import { FONT, PatchCanvas } from "../shared/canvas.js";
 import { ramp } from "../shared/colours.js";
 

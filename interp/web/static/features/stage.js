@@ -1,5 +1,5 @@
 // Pointer and keys over the picture: hovering, a click on a patch, a box drawn over several.
-// Knows the stage and which patch is under a point; reports rows of T and boxes by callbacks. Changes nothing but state.drawing and state.cursor.
+// Reports rows of T and boxes by callbacks. Changes only state.drawing and state.cursor.
 
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 

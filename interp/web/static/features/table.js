@@ -1,5 +1,5 @@
 // The table of features: rows in a given order, headers that sort, a pin per row.
-// Knows how to draw rows and which one an event hit; reports back by callbacks. Knows nothing of the picture or of the host.
+// Reports what was clicked by callbacks.
 import { el } from "../shared/elements.js";
 import { amount, look, share } from "../shared/text.js";
 

@@ -1,5 +1,5 @@
 // Mounts the feature view: one state, the controls that change it, and one render that brings every part up to date.
-// Knows all parts. Knows nothing of gradio: a host calls mountFeatures(element, options) and set(payload). Options, each optional:
+// A host calls mount(element, options) and set(payload). Options, each optional:
 // featuresAt(where, run), findFeatures(text, run) and featureDetails(number, run) answer questions; steer({run, sae, layer, feature, label, max, active})
 // leads on, and hasSteer() says whether there is somewhere to lead to now.
 

@@ -1,5 +1,5 @@
 // The payload as typed arrays, and every question asked of it: words, probabilities, entropy, searches, counts.
-// Knows the payload contract ("llava-microscope/lens-view/1"). Knows nothing of the page: no DOM, no colours, no events.
+// Schema "llava-microscope/lens-view/1". No DOM.
 import { decodeArray, decodePatches, requireSchema } from "../shared/payload.js";
 import { look } from "../shared/text.js";
 

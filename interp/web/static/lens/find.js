@@ -1,5 +1,5 @@
 // "Find a word": ask the host (or, with no host, the stored top k) for one word's probability everywhere.
-// Knows the search form and its curve. Tells the rest by set(found) what to colour the picture with.
+// Calls set(found) with what the picture should be coloured by.
 
 import { el } from "../shared/elements.js";
 import { percent } from "./data.js";

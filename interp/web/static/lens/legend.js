@@ -1,5 +1,5 @@
 // What stands around the picture: numbers beside the sliders, the colour scale, alternative texts, frequent words.
-// Knows how to write the state down in words. Never changes the state.
+// Never changes the state.
 
 import { OPACITY } from "../shared/canvas.js";
 import { OUTLINES } from "../shared/colours.js";

@@ -1,5 +1,5 @@
 // The lens's picture: patches with colours and words, outlines of chosen words.
-// Knows how to paint a state at any size (screen and PNG share the code). Knows nothing of the other parts of the page.
+// Screen and PNG share the code.
 import { FONT, OPACITY, PatchCanvas } from "../shared/canvas.js";
 import { OUTLINES, ramp } from "../shared/colours.js";
 

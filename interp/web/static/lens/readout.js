@@ -1,5 +1,4 @@
 // Small parts that show one place: words with bars, a curve over the layers.
-// Knows how to build and fill these elements. Knows nothing of hovering, locking or the picture.
 // Every text from a model, a prompt or a token goes in by textContent.
 
 import { barRows, el, svg, tokenElement } from "../shared/elements.js";

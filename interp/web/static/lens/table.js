@@ -1,6 +1,5 @@
 // The token by layer table: one row per prompt and answer token, the run of image tokens as one row.
-// Knows how to render the rows in sight and which cell an event hit; reports back by callbacks.
-// Knows nothing of the picture, and keeps no state of its own but which rows are in the page.
+// Only the rows in sight are in the page. Reports which cell was pointed at or clicked by callbacks.
 import { el, tokenElement } from "../shared/elements.js";
 import { tokenRuns } from "../shared/payload.js";
 import { look } from "../shared/text.js";

@@ -1,5 +1,5 @@
 // Mounts the view: one state, the controls that change it, and one render that brings every part up to date.
-// Knows all parts. Knows nothing of gradio or of files: a host calls mount(element, {findWord, features}) and set(payload).
+// A host calls mount(element, {findWord, features}) and set(payload).
 // `features(row, payload)`: where the reader can go on to from a place; `hasFeatures()`: whether there is such a place now. Both may be absent.
 
 import { el, radios, saveFile } from "../shared/elements.js";

@@ -1,6 +1,5 @@
 // A picture cut into patches on two canvases: below, the picture and what a view paints on its patches; above, outlines.
-// Knows where patches lie, which one is under a point and how colours go over a picture. What a patch's colour means is its users' affair:
-// they bring paint(ctx, state, width, height) and paintMarks(ctx, state, width, height, accent). Never changes the state.
+// Subclasses bring paint(ctx, state, width, height) and paintMarks(ctx, state, width, height, accent). Never changes the state.
 
 export const OPACITY = 0.55;
 

@@ -1,5 +1,5 @@
 // The two answers: growing while the model writes, with their differences marked when both are done, and as text to copy.
-// Knows the two cards and how a diff is shown. Every text goes in by textContent.
+// Every text goes in by textContent.
 import { el } from "../shared/elements.js";
 import { look, plural } from "../shared/text.js";
 import * as say from "./text.js";

@@ -1,5 +1,5 @@
 // The sweep: the same edit at several values, as a strip of cards and a small curve of the mean KL over the value.
-// Knows its strip. Tells the host by `select(index, value)` which value was chosen; does not mark it itself, that is the host's to decide.
+// Calls select(index, value) when a value is chosen; the host decides whether to mark it.
 
 import { el, svg } from "../shared/elements.js";
 import { share } from "../shared/text.js";

@@ -1,5 +1,5 @@
 // KL at each token of the plain answer: a row of tokens with bars, and the readout of the token that is pointed at or chosen.
-// Knows these elements. Tells the rest by `read` which token is read, and by `chosen` that one was chosen.
+// Calls host.read(i) for the token that is read and host.chosen(i) when one is chosen.
 import { el, tokenElement } from "../shared/elements.js";
 import { look, plural } from "../shared/text.js";
 import { fullScale } from "./data.js";

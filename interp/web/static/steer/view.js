@@ -1,5 +1,5 @@
 // Mounts the steer view: takes payloads, perhaps fifty a second, and brings up to date only what they change.
-// Knows all parts. Knows nothing of gradio: a host calls mountSteer(element, {select(index, value)}) and set(payload).
+// A host calls mount(element, {select(index, value)}) and set(payload).
 
 import { el } from "../shared/elements.js";
 import { page } from "../shared/page.js";

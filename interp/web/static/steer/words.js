@@ -1,5 +1,5 @@
 // Chosen words: the probability of each, plain and steered, at every token of the plain answer, as pairs of bars.
-// Knows its charts. Tells the rest by `point` and `choose` which token is meant.
+// Calls host.point(i) and host.choose(i) for the token under the pointer.
 import { el, radios, svg, tokenElement } from "../shared/elements.js";
 import { look } from "../shared/text.js";
 import * as say from "./text.js";
