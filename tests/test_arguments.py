@@ -34,7 +34,7 @@ EXEMPT = {
     "Trace.store_image_as": "how the cache and `Trace.load` keep a picture they have just opened",
 }
 CALLED = {"on_text", "on_progress", "run"}
-LONGEST = 700  # characters of a message
+LONGEST = 1500  # characters of a message; some list all presets or SAEs
 CONSTRUCTORS = (interp.Edit, interp.Vlm, interp.TraceCache)  # the other classes are results
 BESIDE = (Vocabulary, Labels, SparseActs)  # what public attributes lead to
 

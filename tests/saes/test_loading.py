@@ -632,10 +632,10 @@ def test_wrong_sources(tmp_path, saved):
         load_sae(tmp_path)
     with pytest.raises(InterpError, match="is a file; give the folder"):
         load_sae(saved["standard"] / "cfg.json")
-    for missing in (tmp_path / "nowhere", "./nowhere", "~/nowhere", "..\\nowhere", "/" + "x" * 5000):
+    for missing in (tmp_path / "nowhere", "./nowhere", "~/nowhere", "..\\nowhere", "/" + "x" * 4000):
         with pytest.raises(InterpError, match="There is no folder"):
             load_sae(missing)
-    for unknown in ("nothing-like-this", "x" * 5000):
+    for unknown in ("nothing-like-this", "x" * 4000):
         with pytest.raises(InterpError, match=r"is no known SAE.*emoji-llava-sae.*gemma-2b-res-jb/"):
             load_sae(unknown)
 
