@@ -8,7 +8,7 @@
     result = interp.steer(vlm, image, "Describe the image.", [interp.Edit(sae=sae, feature=found.features[0].feature, target=0)])
 
 A picture and a prompt become a `Trace` (one generation, every layer kept); a `Lens` reads its words, `Features` the directions that a sparse
-autoencoder finds in it, and `steer` answers with such directions turned up or down. Knows nothing of web pages.
+autoencoder finds in it, and `steer` answers with such directions turned up or down.
 """
 
 from .errors import InterpError

@@ -1,7 +1,6 @@
 """The logit lens: the model's own final norm and head on every layer of a trace (nostalgebraist 2020, "interpreting GPT: the logit lens").
 
-Works through rows of (layer, position) in chunks with one pair of buffers; layers x positions x vocabulary never exists. Knows nothing of
-pictures and pages.
+Rows of (layer, position) are read in chunks through one pair of buffers, so layers x positions x vocabulary is never held at once.
 """
 
 import json
@@ -25,9 +24,9 @@ _LOWER = "Ask for fewer layers or positions, load the model with quantize='4bit'
 
 @dataclass(frozen=True)
 class Lens:
-    """What the output head reads from every layer and position.
+    """The most probable words at every layer and position.
 
-    Axis 0 follows `layers`, axis 1 `positions`; everything lies on the CPU. Probabilities are a float32 softmax over the full vocabulary:
+    Axis 0 follows `layers`, axis 1 `positions`; all tensors are on the CPU. Probabilities are a float32 softmax over the full vocabulary:
     intermediate scores, not calibrated beliefs.
     """
 
@@ -41,12 +40,12 @@ class Lens:
     probs: torch.Tensor
     """Their probabilities: float32 [layers, T, k]."""
     entropy: torch.Tensor
-    """Of the whole distribution, in nats: float32 [layers, T]."""
+    """Entropy of the whole distribution, in nats: float32 [layers, T]."""
     log_z: torch.Tensor
-    """Log of the softmax's denominator: float32 [layers, T]."""
+    """Log of the softmax denominator: float32 [layers, T]."""
 
     def texts(self, layer: int, position: int) -> list[str]:
-        """The k readings at one layer and position."""
+        """The k most probable words at one layer and position."""
         row = self.ids[self._layer(layer), self._position(position)]
         return [self.trace.vlm.vocabulary.texts[i] for i in row.tolist()]
 
@@ -68,7 +67,7 @@ class Lens:
             for axis, states in self._states():
                 out[axis] = (unembed.some_logits(states, ids).cpu() - self.log_z[axis, :, None]).exp().sum(-1)
 
-        with self.trace.vlm.lock, torch.inference_mode():
+        with self.trace.vlm.lock, torch.no_grad():
             retry_on_oom(read, _LOWER)
         return out
 
@@ -85,12 +84,12 @@ class Lens:
                     best = logits[:, ids].amax(-1, keepdim=True)
                     out[axis, rows] = (logits > best).sum(-1).cpu()
 
-        with self.trace.vlm.lock, torch.inference_mode():
+        with self.trace.vlm.lock, torch.no_grad():
             retry_on_oom(read, _LOWER)
         return out
 
     def first_layer(self) -> torch.Tensor:
-        """For each position, the first of `layers` whose top reading is already that of the last of them: int64 [T], layer numbers."""
+        """For each position, the first of `layers` with the same top word as the last one: int64 [T], layer numbers."""
         same = self.ids[..., 0] == self.ids[-1, :, 0]
         return torch.tensor(self.layers)[same.int().argmax(0)]
 
@@ -187,13 +186,13 @@ def logit_lens(trace: Trace, top_k: int = 5, layers: Sequence[int] | None = None
             index("Position", each, 0, trace.length - 1, there_are) for each in sequence("positions", positions, "positions, at least one")
         )
     some = None if positions is None else torch.tensor(rows)
-    with vlm.lock, torch.inference_mode():
+    with vlm.lock, torch.no_grad():
         read = retry_on_oom(lambda less: _read(trace, chosen, some, top_k, unembed.buffers(less)), _LOWER)
     return Lens(trace, chosen, rows, *read)
 
 
 def affordable_layers(trace: Trace, tflop: float) -> tuple[int, ...]:
-    """As many layers as this much arithmetic of the head reads at every position, evenly spread; `EMBED`, the default and the last always.
+    """Evenly spread layers that can be read at every position with `tflop` TFLOP; `EMBED`, the default and the last layer are always included.
 
     One layer takes 2 x positions x width x vocabulary operations: 0.15 TFLOP for LLaVA-1.5 7B, 3 for LLaVA-NeXT 8B with its tiles.
     """
@@ -233,7 +232,7 @@ def _read(
 
 
 def _top_k(logits: torch.Tensor, peaks: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Exact top-k, values and columns: the k largest values lie in the k blocks with the largest peaks, so only those are sorted."""
+    """Exact top k: values and columns. The k largest values are in the k blocks with the largest peaks, so only those are sorted."""
     if k >= peaks.shape[1]:
         values, columns = logits.topk(k)
         return values, columns

@@ -125,7 +125,7 @@ class Sae:
         """`feature` as an int, or an InterpError that says which features there are."""
         return index("Feature", feature, 0, self.d_sae - 1, f"{self.name} has features 0 to {self.d_sae - 1}")
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, states: torch.Tensor) -> SparseActs:
         """The active features of `states` [T, d_in], exact and sparse, on the CPU. Computed in float32 on the device of `states`.
 
@@ -158,7 +158,7 @@ class Sae:
             keep.add(start, self._activate(torch.mm(x, self.W_enc[:, block].to(x), out=out), block))
         return shift, scale
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def kept(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What a TopK SAE keeps of `states` [T, d_in]: features (int64) and activations (float32), each [T, k], on the device of `states`.
 
@@ -171,7 +171,7 @@ class Sae:
         self._fill(keep, states)
         return keep.features, keep.values
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, acts: SparseActs) -> torch.Tensor:
         """The states that these acts stand for: float32 [T, d_in] on the CPU."""
         instance("acts", acts, SparseActs, "SparseActs, as Sae.encode returns")

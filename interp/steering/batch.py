@@ -1,6 +1,6 @@
-"""One picture and prompt, answered with many sets of edits in one batch, each row then reading the plain answer.
+"""One picture and prompt, answered with many sets of edits in one batch; each row is then teacher-forced on the plain answer.
 
-The prompt is read once: the cache that answering filled is cut back to it. Knows edits and models; knows nothing of what is asked of `steering`.
+The prompt is processed once: the cache that generation filled is cropped back to it for the second pass.
 """
 
 import threading
@@ -28,7 +28,7 @@ _LOWER = "Lower max_new_tokens or the number of strengths, take a smaller pictur
 
 
 class StoppedError(InterpError):
-    """A run that its caller stopped."""
+    """The caller stopped the run."""
 
 
 def prompt_of(vlm: "Vlm", inputs: "Inputs") -> Prompt:
@@ -64,17 +64,17 @@ class SteeringBatch:
         if self.stop is not None:
             instance("stop", self.stop, threading.Event, "a threading.Event, or None")
         for name, value in checked.items():
-            object.__setattr__(self, name, value)  # a frozen class may complete its own fields
+            object.__setattr__(self, name, value)  # normalised once, here
 
-    def all(self, sets: Sequence[tuple[Edit, ...]]) -> list[SteeringResult]:
-        """One plain row and one row for each set, in as few batches as the memory allows."""
+    def answer(self, sets: Sequence[tuple[Edit, ...]]) -> list[SteeringResult]:
+        """One plain row and one row for each set of edits, in as few batches as memory allows."""
         vlm = self.vlm
         words = {word: list(vlm.vocabulary.resolve(word, vlm.tokenizer).values()) for word in self.words}
         with vlm.lock, torch.inference_mode():
             return retry_on_oom(lambda less: self._run(sets, words, less), _LOWER)
 
     def _run(self, sets: Sequence[tuple[Edit, ...]], words: dict[str, list[int]], less: int) -> list[SteeringResult]:
-        """All rows, in batches of `less` times fewer than the memory should allow."""
+        """All rows, in batches `less` times smaller than memory should allow."""
         vlm = self.vlm
         rows: list[tuple[Edit, ...]] = [(), *sets]
         texts = [""] * len(rows)
@@ -104,7 +104,7 @@ class SteeringBatch:
                 if reference is None:
                     reference = logs
                 found.append(_Reading.of(logs, reference, words, rows[len(found)]))
-            del first, cache  # the next batch needs the room
+            del first, cache  # frees memory for the next batch
         notes = inputs.notes + _notes(sets[0], vlm, prompt, scales)
         plain, *others = found
         return [
@@ -117,7 +117,7 @@ class SteeringBatch:
     def _generate(
         self, inputs: "Inputs", rows: Sequence[tuple[Edit, ...]], show: Callable[[list[str]], None]
     ) -> tuple[list[Answer], torch.Tensor, Any]:
-        """Answers, logits behind the prompt [rows, 1, vocabulary], and the cache of all that was read."""
+        """Answers, logits at the last prompt position [rows, 1, vocabulary], and the key-value cache of everything."""
         vlm = self.vlm
         noise = Noise(self.temperature, self.seed, rows)
         with greedy(vlm):
@@ -146,13 +146,13 @@ class SteeringBatch:
         first: torch.Tensor,
         cache: Any,
     ) -> torch.Tensor:
-        """Logits of every row, all reading the plain answer: [rows, positions, vocabulary]. The prompt is read once, to answer it."""
+        """Logits of every row, teacher-forced on the plain answer: [rows, positions, vocabulary]."""
         vlm = self.vlm
         if not plain:
             return first
         try:
             cache.crop(prompt.length - cache.get_seq_length())
-        except RuntimeError:  # a sliding window has forgotten its beginning
+        except RuntimeError:  # a sliding window or a recurrent state cannot be cropped: process the prompt again
             with EditHooks(vlm, prompt, rows, scales):
                 return vlm.read(repeated(inputs.tensors, len(rows)), plain)
         with EditHooks(vlm, prompt, rows, scales, begin=prompt.length):
@@ -161,22 +161,22 @@ class SteeringBatch:
 
 @dataclass(frozen=True)
 class _Reading:
-    """What one row says of the plain answer, at each of its positions."""
+    """What one row predicts at each position of the plain answer."""
 
     kl: tuple[float, ...]
     words: dict[str, tuple[float, ...]]
 
     @classmethod
     def of(cls, logs: torch.Tensor, plain: torch.Tensor, words: dict[str, list[int]], edits: tuple[Edit, ...]) -> "_Reading":
-        """From log probabilities [positions, vocabulary] of the row and of the plain one."""
-        kl = (plain.exp() * (plain - logs)).sum(-1).clamp(min=0)  # rounding can leave a KL of nothing a hair below 0
+        """From the log probabilities [positions, vocabulary] of this row and of the plain row."""
+        kl = (plain.exp() * (plain - logs)).sum(-1).clamp(min=0)  # rounding can make a zero KL slightly negative
         if not kl.isfinite().all():
-            raise not_finite(edits, "where it reads the plain answer")
+            raise not_finite(edits, "when it reads the plain answer")
         return cls(tuple(kl.tolist()), {word: tuple(logs[:, ids].exp().sum(-1).tolist()) for word, ids in words.items()})
 
 
 def _notes(edits: Sequence[Edit], vlm: "Vlm", prompt: Prompt, scales: dict[int, Scale | None]) -> tuple[str, ...]:
-    """What warns the reader of these edits: SAEs of other models, and edits that nothing reads."""
+    """Warnings about these edits: SAEs of other models, and edits that nothing reads."""
     saes = {id(edit.sae): edit.sae for edit in edits if edit.sae is not None}.values()
     notes = [note for sae in saes for note in sae.notes_for(vlm.names)]
     last = vlm.n_layers - 1

@@ -169,7 +169,7 @@ class _Move:
         if not math.isfinite(absolute):  # a norm takes squares of such states, and finds nothing left of them
             raise InterpError(
                 f"With {edit.unit} {edit.value:g} on {edit.name} the states are too large for the model to compute with. "
-                "Push less: a strength of 1 is already as long as the usual residual."
+                "Push less: a strength of 1 is already as large as the typical residual."
             )
         fired = round(changed)
         return EditEffect(edit, fired, absolute / max(1, fired), relative / max(1, fired))

@@ -1,7 +1,4 @@
-"""How a batch of rows generates: shared noise, stopping, streaming, and how many rows fit.
-
-Knows models and edits' names for its errors; knows nothing of how edits act.
-"""
+"""Generating a batch of rows: shared noise, stopping, streaming, and how many rows fit into memory."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -20,7 +17,7 @@ from .edits import Edit
 if TYPE_CHECKING:
     from ..models.vlm import Vlm
 
-_SHARE = 0.5  # of the free memory that a batch may fill
+_SHARE = 0.5  # of free memory that a batch may fill
 
 
 @dataclass(frozen=True)
@@ -30,32 +27,32 @@ class Answer:
     text: str
     """Without special tokens."""
     ids: tuple[int, ...]
-    """The end included, where it came to one."""
+    """With the end-of-answer token, if it was generated."""
     tokens: tuple[str, ...]
     finished: bool
-    """Whether it came to its end by itself; false where `max_new_tokens` cut it."""
+    """Whether the model ended it; false if `max_new_tokens` cut it off."""
 
 
 def not_finite(edits: Sequence[Edit], place: str) -> InterpError:
-    """The error for a row whose edits broke the model's arithmetic."""
-    pushed = ", ".join(f"{edit.unit} {edit.value:g} on {edit.name}" for edit in edits) or "no edit at all"
+    """The error for a row whose logits are NaN or infinite."""
+    pushed = ", ".join(f"{edit.unit} {edit.value:g} on {edit.name}" for edit in edits) or "no edits"
     return InterpError(
         f"With {pushed} the model's output is not finite {place}. "
-        + ("Push less: a strength of 1 is already as long as the usual residual." if edits else "Load the model in a wider dtype.")
+        + ("Push less: a strength of 1 is already as large as the typical residual." if edits else "Load the model in a wider dtype.")
     )
 
 
 class Noise(LogitsProcessor):
-    """Gumbel noise over the temperature, the same for every row: the largest sum is then a sample (Gumbel-max trick)."""
+    """Logits divided by the temperature plus Gumbel noise, the same for every row; the argmax is then a sample (Gumbel-max trick)."""
 
     def __init__(self, temperature: float, seed: int, rows: Sequence[tuple[Edit, ...]]) -> None:
         self._temperature, self._rows, self._step = temperature, rows, 0
         self.first: torch.Tensor | None = None
-        """What the model says behind the prompt, without noise: [rows, vocabulary]."""
+        """Logits at the last prompt position, without noise: [rows, vocabulary]."""
         self._generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002 - the signature of transformers
-        """The scores with their noise; an InterpError where they are not finite."""
+        """The scores with noise. Raises InterpError if they are not finite."""
         broken = (~scores.amax(-1).isfinite()).nonzero().flatten().tolist()
         if broken:
             raise not_finite(self._rows[broken[0]], f"at token {self._step} of the answer")
@@ -64,25 +61,25 @@ class Noise(LogitsProcessor):
         self._step += 1
         if self._temperature == 0:
             return scores
-        # In float64, and counted from the largest, no temperature is too small or too large to divide by.
+        # In float64 and relative to the largest score, any positive temperature can be divided by.
         noise = -torch.empty(scores.shape[-1], dtype=torch.float64).exponential_(generator=self._generator).log()
         return (scores - scores.amax(-1, keepdim=True)).double() / self._temperature + noise.to(scores.device)
 
 
 class Stop(StoppingCriteria):
-    """Ends the generation of all rows when its event is set."""
+    """Ends generation for all rows when the event is set."""
 
     def __init__(self, event: threading.Event | None) -> None:
         self._event = event
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_kwargs: Any) -> torch.Tensor:  # noqa: ARG002 - the signature of transformers
-        """For every row whether it is to end."""
+        """Whether each row should end."""
         stopped = self._event is not None and self._event.is_set()
         return torch.full((len(input_ids),), stopped, device=input_ids.device)
 
 
 class Stream(BaseStreamer):
-    """Hands the growing answers of all rows to `show` after each token. The streamers of transformers refuse a batch."""
+    """Passes the growing answers of all rows to `show` after each token. The streamers in transformers do not accept batches."""
 
     def __init__(self, vlm: "Vlm", rows: int, show: Callable[[list[str]], None]) -> None:
         self._vlm, self._show = vlm, show
@@ -90,7 +87,7 @@ class Stream(BaseStreamer):
         self._begun = False
 
     def put(self, value: torch.Tensor) -> None:
-        """The prompts at first, then one id for each row."""
+        """Called with the prompts first, then with one id per row."""
         if self._begun:
             for ids, new in zip(self._ids, value.tolist(), strict=True):
                 ids.append(new)
@@ -98,11 +95,11 @@ class Stream(BaseStreamer):
         self._begun = True
 
     def end(self) -> None:
-        """Nothing is left to hand over."""
+        """Nothing is buffered."""
 
 
 def answer_of(vlm: "Vlm", ids: list[int]) -> Answer:
-    """The ids up to the first that ends an answer; what follows it is the padding of a row that others outlast."""
+    """The answer up to its end-of-answer token; what follows is padding in a row that ended before the others."""
     end = next((i for i, token in enumerate(ids) if token in vlm.end_ids), None)
     if end is not None:
         ids = ids[: end + 1]
@@ -111,12 +108,12 @@ def answer_of(vlm: "Vlm", ids: list[int]) -> Answer:
 
 
 def repeated(tensors: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor]:
-    """One prompt's inputs for a batch of so many rows."""
+    """The inputs of one prompt, repeated for a batch of `rows`."""
     return {name: tensor.repeat(rows, *[1] * (tensor.ndim - 1)) for name, tensor in tensors.items()}
 
 
 def rows_at_once(vlm: "Vlm", length: int) -> int:
-    """Rows of so many positions that the free memory holds, from a rough count of the largest tensors of a row."""
+    """How many rows of `length` positions fit into free memory, estimated from the largest tensors of a row."""
     config = vlm.model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -1,4 +1,4 @@
-"""What steering gives back: a plain and a steered answer, and sweeps of them. Knows nothing of how they were made."""
+"""What steering gives back: a plain and a steered answer, and sweeps of them."""
 
 import difflib
 from dataclasses import dataclass

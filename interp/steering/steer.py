@@ -1,7 +1,7 @@
 """Steering: answer with features turned up or down, beside the plain answer, in one batched generation.
 
-Row 0 of the batch is the plain run; every other row has its own edits, added by hooks after their blocks. A sweep is one such batch. What the
-edits do to the model is then read from a second pass over the plain answer. Knows what may be asked for; how a batch runs is `runs`' affair.
+Row 0 of the batch is the plain run; every other row has its own edits, added by hooks after their blocks. A sweep is one such batch. The KL
+divergence is then measured in a second pass, teacher-forced on the plain answer. This module checks the arguments; `batch` runs them.
 """
 
 import threading
@@ -40,18 +40,18 @@ def steer(
     on_text: Callable[[list[str]], None] | None = None,
     stop: threading.Event | None = None,
 ) -> SteeringResult:
-    """Answer greedy and with all `edits` together, in one batch.
+    """The plain answer, and the answer with all `edits` together, in one batch.
 
-    Edits of one layer all read the same state and their changes are added: their order means nothing. `temperature` 0 is greedy; above it,
-    both answers are sampled with the same noise at every step, drawn from `seed`. `words`: words whose probability is wanted at every
-    position of the plain answer. `on_text` gets [plain, steered] so far after every token; setting `stop` ends the run with `StoppedError`.
+    Edits of one layer all read the same state and their changes are added, so their order does not matter. `temperature` 0 is greedy; above it,
+    both answers are sampled with the same noise at every step, drawn from `seed`. `words`: words whose probability to report at
+    every position of the plain answer. `on_text` gets [plain, steered] so far after every token; setting `stop` ends the run with `StoppedError`.
 
-    Raises InterpError for what `Vlm.prepare` refuses, no edits, edits that do not fit the model or each other, an edit that would never act,
-    an answer that is not finite, and words of several tokens.
+    Raises InterpError for what `Vlm.prepare` refuses, no edits, edits that do not fit the model or each other, an edit without
+    positions, logits that are not finite, and words of several tokens.
     """
     together = _checked(vlm, edits)
     run = SteeringBatch(vlm, image, prompt, max_new_tokens, temperature, seed, words, on_text, stop)
-    return run.all([together])[0]
+    return run.answer([together])[0]
 
 
 def steer_sweep(
@@ -71,13 +71,13 @@ def steer_sweep(
 ) -> Sweep:
     """One edit at several values, each with its own answer, in one batch beside the plain one.
 
-    Each of `strengths` takes the place of the edit's own strength, amount or target, whichever it has. `others` are applied, unchanged, with
-    every value. `on_text` gets the plain answer and one for each value. The rest is as for `steer`.
+    Each of `strengths` replaces the edit's own strength, amount or target, whichever it has. `others` are applied unchanged beside every
+    value. `on_text` gets the plain answer and one answer per value. Everything else is as in `steer`.
     """
     swept, *beside = _checked(vlm, [edit, *sequence("others", others, "Edits", empty=True)])
     edits = [swept.with_value(value) for value in sequence("strengths", strengths, f"numbers, such as {list(STRENGTHS)}")]
     run = SteeringBatch(vlm, image, prompt, max_new_tokens, temperature, seed, words, on_text, stop)
-    runs = run.all([(each, *beside) for each in edits])
+    runs = run.answer([(each, *beside) for each in edits])
     return Sweep(tuple(each.value for each in edits), swept, tuple(runs))
 
 

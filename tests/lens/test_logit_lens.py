@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import interp
 from interp import EMBED, InterpError
+from interp.lens.directions import promoted_words
 from interp.lens.logit_lens import _top_k, affordable_layers
 from interp.models import unembed
 from interp.models.unembed import block_peaks
@@ -347,3 +348,41 @@ def test_affordable_layers_are_spread_and_hold_the_ends_and_the_default(trace):
     chosen = affordable_layers(deep, 9 * one)
     assert chosen == (-1, 1, 3, 7, 11, 15, 19, 23, 27, 31)  # vlm.default_layer is 1
     assert len(affordable_layers(deep, 33 * one)) == 33
+
+
+class Counted:
+    """A lock that says whether it is held."""
+
+    def __init__(self):
+        self.held = 0
+
+    def __enter__(self):
+        self.held += 1
+
+    def __exit__(self, *_):
+        self.held -= 1
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda trace, _lens: interp.logit_lens(trace, layers=[1]),
+        lambda _trace, lens: lens.probability("dog"),
+        lambda _trace, lens: lens.rank("dog"),
+        lambda trace, _lens: promoted_words(trace.vlm, trace.residual(0)[:2]),
+    ],
+    ids=["logit_lens", "probability", "rank", "promoted_words"],
+)
+def test_the_norm_and_the_head_are_used_under_the_models_lock(trace, lens, read, monkeypatch):
+    vlm, held = trace.vlm, []
+    vlm.unembed  # noqa: B018 - found before, under the real lock
+    lock = Counted()
+    monkeypatch.setattr(vlm, "lock", lock)
+    handle = vlm.norm.register_forward_pre_hook(lambda _module, _args: held.append(lock.held))
+    try:
+        read(trace, lens)
+    finally:
+        handle.remove()
+    assert held
+    assert all(held)
+    assert lock.held == 0

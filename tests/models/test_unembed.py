@@ -66,6 +66,20 @@ def test_some_logits_are_the_same_logits(load, picture, name):
         torch.testing.assert_close(vlm.unembed.some_logits(states, ids), logits[:, ids])
 
 
+def test_a_soft_cap_is_computed_in_32_bit_for_a_model_in_16(checkpoint):
+    """In 16 bit, a logit near the cap would be rounded once more: the probability of a word would not be its column of the softmax."""
+    model = tiny.CappedLlava.from_pretrained(checkpoint("ignored cap"), dtype=torch.bfloat16)
+    vlm = interp.Vlm(model, tiny.build("crop", text="gemma2")[1])
+    states = torch.randn(40, vlm.d_model, generator=torch.Generator().manual_seed(0)).bfloat16()
+    ids = torch.arange(len(vlm.vocabulary.texts))
+    with torch.no_grad():
+        logits = vlm.unembed.some_logits(states, ids)
+        (_, everything), *_ = vlm.unembed.chunks(states, vlm.unembed.buffers()[0])
+    assert logits.dtype == torch.float32
+    assert (logits != logits.bfloat16().float()).any()
+    torch.testing.assert_close(logits[: len(everything)], everything[:, : len(ids)], atol=0.02, rtol=0.01)
+
+
 def test_a_head_with_a_bias(picture):
     model, processor = tiny.build("crop")
     biased = torch.nn.Linear(64, model.lm_head.out_features)

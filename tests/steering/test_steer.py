@@ -696,9 +696,9 @@ def test_output_that_is_not_finite_is_an_error_wherever_it_is_read(vlm, picture)
     for when, message in (
         (
             lambda _logits: True,
-            r"With no edit at all the model's output is not finite at token 0 of the answer\. Load the model in a wider dtype",
+            r"With no edits the model's output is not finite at token 0 of the answer\. Load the model in a wider dtype",
         ),
-        (lambda logits: logits.shape[1] > 1, "With no edit at all .* not finite where it reads the plain answer"),
+        (lambda logits: logits.shape[1] > 1, "With no edits .* not finite when it reads the plain answer"),
     ):
         handle = vlm.head.register_forward_hook(spoil(when))
         try:
@@ -804,7 +804,7 @@ def test_one_model_may_be_called_by_two_names(vlm, picture):
         ({"temperature": -0.1}, r"temperature is -0\.1; it must be a finite number of at least 0"),
         *(({"seed": seed}, "seed is .*; it must be a whole number from 0 to ") for seed in (-1, 2**63, 0.5, True, "1", None)),
         ({"words": ["dog", "aardvark"]}, "'aardvark' is 8 tokens for this model"),
-        ({"words": [""]}, "Type a word"),
+        ({"words": [""]}, "The word to look for is empty"),
         ({"words": "dog"}, "words is 'dog'; it must be a list of words"),
         ({"words": ["dog", 3]}, "words is 3; it must be text"),
         ({"words": ["\ud800"]}, "words holds half of a character"),
