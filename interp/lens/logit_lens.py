@@ -44,6 +44,11 @@ class Lens:
     log_z: torch.Tensor
     """Log of the softmax denominator: float32 [layers, T]."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors, without its trace."""
+        return self.ids.nbytes + self.probs.nbytes + self.entropy.nbytes + self.log_z.nbytes
+
     def texts(self, layer: int, position: int) -> list[str]:
         """The k most probable words at one layer and position."""
         row = self.ids[self._layer(layer), self._position(position)]

@@ -98,6 +98,11 @@ class Features:
     encoding: "Encoding"
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the activations listed, without the encoding."""
+        return sum(feature.activations.nbytes for feature in self.features)
+
+    @property
     def quality(self) -> dict[str, ReconstructionFit]:
         """Whether to believe it: by kind of token, over the whole input."""
         return self.encoding.quality
@@ -146,6 +151,11 @@ class Encoding:
     acts: SparseActs
     left_out: tuple[int, ...]
     """Positions that rankings and averages pass over: BOS, and attention sinks (norm over five times the median of their kind)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the activations, without the trace and the SAE."""
+        return self.acts.nbytes
 
     @property
     def notes(self) -> list[str]:

@@ -42,6 +42,11 @@ class SparseActs:
     """What it then multiplied each token by, [T, 1]."""
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(part.nbytes for part in (self.offsets, self.features, self.values, self.shift, self.scale))
+
+    @property
     def tokens(self) -> torch.Tensor:
         """The token of every entry: int64 [entries]."""
         return torch.repeat_interleave(torch.arange(len(self.offsets) - 1), self.offsets.diff())
@@ -114,6 +119,12 @@ class Sae:
     def d_sae(self) -> int:
         """Number of features."""
         return self.W_enc.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights."""
+        optional = (self.threshold, self.density, *(self.gate or ()))
+        return sum(part.nbytes for part in (self.W_enc, self.b_enc, self.W_dec, self.b_dec, *optional) if part is not None)
 
     def notes_for(self, names: Sequence[str]) -> list[str]:
         """What warns the reader of its features on a model that is called by any of these names."""

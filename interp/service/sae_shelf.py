@@ -37,6 +37,10 @@ class SaeShelf:
         """Whether this SAE is in memory already."""
         return self.meant(name, model) in self._held
 
+    def keeps(self, sae: Sae) -> bool:
+        """Whether this very SAE is the one in memory."""
+        return any(held is sae for held in self._held.values())
+
     def get(self, name: str | None, model: str) -> Sae:
         """An SAE by its name: "" for the model's first, one of `names`, or, unless only known ones are allowed, whatever `load_sae` takes."""
         known, name = self._sources(model), self.meant(name, model)

@@ -19,12 +19,15 @@ from ..tracing.cache import TraceCache
 from ..tracing.trace import Trace
 from .catalogue import catalogue
 from .model_slot import ModelSlot
-from .recent import Recent
+from .recent import Recent, Sized
 from .requests import LensRequest, Ranking, TraceRequest
 from .sae_shelf import SaeShelf
 from .zerogpu import on_gpu, seconds
 
 _REMEMBERED = 8  # lenses and encodings; twice as many results that the page can still ask about
+# For lenses, for encodings and twice for results, each with its traces. Most traces are also in the trace cache, so the total is an upper bound.
+# The results have room for the traces of a plain and a steered run of an 8B model, 0.8 GB each.
+_MAX_BYTES = 1 << 30
 _TFLOP = {"cpu": 1.5, "cuda": 50.0}  # of a lens that nobody waits long for: about ten seconds on two cores, a few on a small GPU
 _QUIET = 1.0  # seconds without work before something slow is done ahead of time
 Result = TypeVar("Result")
@@ -56,9 +59,9 @@ class Service:
         self.saes = SaeShelf(model, sae, fixed=self._fixed)
         self.traces = TraceCache()
         self._slot = ModelSlot(quantize=quantize, device=device, forget=self._forget)
-        self._results: Recent[object] = Recent(2 * _REMEMBERED)
-        self._encodings: Recent[Encoding] = Recent(_REMEMBERED)
-        self._lenses: Recent[Lens] = Recent(_REMEMBERED)
+        self._results: Recent[object] = Recent(2 * _REMEMBERED, 2 * _MAX_BYTES, self._parts)
+        self._encodings: Recent[Encoding] = Recent(_REMEMBERED, _MAX_BYTES, self._parts)
+        self._lenses: Recent[Lens] = Recent(_REMEMBERED, _MAX_BYTES, self._parts)
         self._last_work: float | None = None
 
     @property
@@ -131,6 +134,16 @@ class Service:
             time.sleep(_QUIET / 4)
         if self.saes.names():
             self.saes.get(None, self.default_model)
+
+    def _parts(self, result: object) -> tuple[Sized, ...]:
+        """What a result keeps in memory. The SAE in use is not counted: it stays anyway. A steered answer is only text and a few numbers."""
+        if isinstance(result, Lens):
+            return result, result.trace
+        if isinstance(result, Features):
+            return result, *self._parts(result.encoding)
+        if isinstance(result, Encoding):
+            return result, result.trace, *(() if self.saes.keeps(result.sae) else (result.sae,))
+        return ()
 
     def remember(self, result: object) -> str:
         """A key under which the page can ask more about this result for a while."""
