@@ -31,9 +31,16 @@ class KnownSteering:
 KNOWN_STEERING = (
     KnownSteering(
         "emoji-llava",
+        "No pizza",
+        "The two features named pizza that are strongest here and the one named objects, switched off on the picture: the pizza leaves the answer "
+        "and nothing takes its place. Compare with the parts: objects alone also removes the last thing named, pizza alone does not.",
+        tuple(KnownEdit("emoji-llava-sae", feature, "target", 0.0, "image") for feature in (1192, 1650, 808)),
+    ),
+    KnownSteering(
+        "emoji-llava",
         "No dog",
         "Eight features that fire on dogs, set to -1 on the picture: of all sets tried this removes the dog with the smallest push, a fifth of the "
-        "usual state. The pizza and the background stay; another noun takes the dog's place, for no push that was tried left it empty.",
+        "usual state. The pizza and the background stay; another noun takes the dog's place, as with every set tried.",
         tuple(KnownEdit("emoji-llava-sae", feature, "target", -1.0, "image") for feature in (460, 556, 1635, 1002, 1479, 448, 68, 295)),
     ),
     KnownSteering(

@@ -67,10 +67,10 @@ def test_the_presets_of_the_embedded_model_change_the_answer(client, known):
     edits = [{"feature": edit.feature, edit.unit: edit.value, "where": edit.where} for edit in known.edits]
     result = steer(client, edits=edits)
     assert result["plain"] == PLAIN
-    assert result["steered"].count("pizza") == {"No dog": 1, "Everything is pizza": 2}[known.name]
-    assert "dog" not in result["steered"]
+    named = {"No pizza": (1, 0), "No dog": (0, 1), "Everything is pizza": (0, 2)}[known.name]
+    assert (result["steered"].count("dog"), result["steered"].count("pizza")) == named
     assert result["steered"].endswith("on a blue background.")
-    assert max(result["kl"]) > 0.5
+    assert max(result["kl"]) > 0.3
     assert "".join(piece["steered"] for piece in result["diff"]).removesuffix("</s>").strip() == result["steered"]
 
 

@@ -7,7 +7,7 @@ from interp.presets import ASSETS
 from interp.steering.published import KNOWN_STEERING
 
 OURS = [known for known in KNOWN_STEERING if known.model == "emoji-llava"]
-NOUNS = {"No dog": "dog", "Everything is pizza": "pizza"}
+NOUNS = {"No pizza": "pizza", "No dog": "dog", "Everything is pizza": "pizza"}
 
 
 @pytest.mark.parametrize("known", OURS, ids=lambda known: known.name)
@@ -15,6 +15,17 @@ def test_the_features_are_called_what_the_preset_says(known):
     sae = interp.load_sae("emoji-llava")
     assert {edit.sae for edit in known.edits} == {sae.name}
     assert sae.labels.get(known.edits[0].feature).text == NOUNS[known.name]
+
+
+def test_the_first_preset_removes_a_thing_and_puts_nothing_in_its_place(emoji_vlm):
+    """What the first click shows, and what its note says of its parts."""
+    sae = interp.load_sae("emoji-llava")
+    edits = [interp.Edit(sae=sae, feature=e.feature, where=e.where, **{e.unit: e.value}) for e in OURS[0].edits]
+    assert [sae.labels.get(edit.feature).text for edit in edits] == ["pizza", "pizza", "objects"]
+    picture, prompt = ASSETS / "examples" / "dog-and-pizza.webp", "Describe the image."
+    answers = [interp.steer(emoji_vlm, picture, prompt, some).steered for some in (edits, edits[2:], edits[:2])]
+    assert answers[:2] == ["a dog on a blue background."] * 2
+    assert "a pizza" in answers[2]
 
 
 def test_no_dog_takes_the_dog_out_of_the_example_with_a_small_push(emoji_vlm):
