@@ -1,7 +1,7 @@
 """Residual streams of `emoji-llava` on endless scenes: what its SAE is trained and measured on.
 
 Several questions share one pass over a picture (`conversations.pack`). BOS, padding and the end of an answer, which a generation never feeds
-back, are left out; the model has no attention sinks. Knows nothing of SAEs.
+back, are left out; the model has no attention sinks.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""The shape of `emoji-llava`: config, processor and freshly initialised model. Knows nothing of training."""
+"""The shape of `emoji-llava`: config, processor and freshly initialised model."""
 
 import math
 from typing import Any

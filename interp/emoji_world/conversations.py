@@ -1,6 +1,6 @@
 """Batches of scenes with several questions each, packed so that one pass over the picture serves them all.
 
-Knows tokens and masks, not models. A sequence is one picture prefix and then some branches, each a question with its answer. A branch sees
+A sequence is one picture prefix and then some branches, each a question with its answer. A branch sees
 the prefix and itself, and its positions go on where the prefix ended: every branch is exactly the one-turn conversation of run time.
 """
 

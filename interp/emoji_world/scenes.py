@@ -1,6 +1,6 @@
 """Scenes: where the emoji stand, what the picture looks like, and which word belongs to which patch.
 
-Knows nothing of language models. Coordinates are fractions of the picture's side, so a scene can be drawn at any size.
+Coordinates are fractions of the picture's side, so a scene can be drawn at any size.
 """
 
 import math

@@ -9,7 +9,7 @@
              exchanged for another picture's, and the answer must be about the second one (interchange intervention training, Geiger et
              al. 2022). Without it the text reads all it needs in block 0, and no edit of a later patch could change an answer.
 
-Stages 1 and 2 do not know each other and can run side by side. Knows nothing of `interp`.
+Stages 1 and 2 do not know each other and can run side by side.
 """
 
 import argparse

@@ -1,7 +1,4 @@
-"""How far an SAE can be believed on some tokens: what it rebuilds of them and with how many features, beside its own figures.
-
-Knows rows of states and their acts; knows nothing of traces, pictures and pages.
-"""
+"""How far an SAE can be believed on some tokens: what it rebuilds of them and with how many features, beside its own figures."""
 
 from dataclasses import dataclass
 from typing import Any

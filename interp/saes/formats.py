@@ -1,7 +1,7 @@
 """What stands in the folder of an SAE: the formats of sae-lens and of EleutherAI's sparsify, checked, and as this package's `Sae`.
 
 sae-lens reads its own format and its releases; the format of sparsify, which its reader gets wrong, is read here. Whatever would change the
-arithmetic is carried over or refused by name. Weights come from safetensors. Knows nothing of presets, hubs and releases.
+arithmetic is carried over or refused by name. Weights come from safetensors.
 """
 
 import contextlib

@@ -4,7 +4,7 @@
 
 after Cunningham et al. 2023 and Bricken et al. 2023; TopK after Gao et al. 2024, JumpReLU after Rajamanoharan et al. 2024. Everything is
 sparse from the start: features are computed block by block and only the active ones are kept, so that a dictionary of 131 072 features needs
-no [tokens, features] matrix. Knows rows of states; knows nothing of models, pictures and where a dictionary came from.
+no [tokens, features] matrix.
 """
 
 from collections.abc import Sequence
