@@ -11,7 +11,7 @@ from torch import nn
 
 
 def _orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    x = matrix / (matrix.norm() + 1e-7)
+    x: torch.Tensor = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     for _ in range(steps):

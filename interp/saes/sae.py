@@ -162,19 +162,24 @@ class Sae:
             x = x - self.b_dec.to(x)
         width = max(1, self._block(len(x)) // less)
         buffer = torch.empty(len(x) * width, device=x.device)
+        ready = self.W_enc.dtype == torch.float32 and self.W_enc.device == x.device
+        # One buffer for all converted blocks: most of the cost of a new one each time is the system clearing its memory.
+        converted = None if ready else torch.empty_like(self.W_enc[:, :width], dtype=torch.float32, device=x.device)
         for start in range(0, self.d_sae, width):
             block = slice(start, min(start + width, self.d_sae))
             columns = block.stop - start
             out = buffer[: len(x) * columns].view(len(x), columns)
-            keep.add(start, self._activate(torch.mm(x, self.W_enc[:, block].to(x), out=out), block))
+            weights = self.W_enc[:, block]
+            if converted is not None:
+                weights = converted[:, :columns].copy_(weights)
+            keep.add(start, self._activate(torch.mm(x, weights, out=out), block))
         return shift, scale
 
     @torch.no_grad()
     def kept(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What a TopK SAE keeps of `states` [T, d_in]: features (int64) and activations (float32), each [T, k], on the device of `states`.
 
-        The same choice as that of `encode`, and it costs as much: the whole encoder is read, in blocks where it lies on another device or in
-        another dtype.
+        The same choice as `encode` makes, at the same cost: it reads the whole encoder, block by block if it must be moved or converted.
         """
         self._check(states)
         assert self.k is not None

@@ -11,7 +11,7 @@ import torch
 from ..errors import InterpError
 from ..models.hooks import Hooks
 from ..tracing.trace import Prompt
-from .edits import Edit, Kept, Push, Scale, positions_of
+from .edits import Edit, Kept, Push, Scale, kept_by, positions_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -88,15 +88,15 @@ class EditHooks:
         scale = self._scales[layer]
         if scale is None:
             scale = self._scales[layer] = Scale.of(self._prompt, hidden[0, : self._prompt.length])
-        change: torch.Tensor | None = None
-        kept: dict[Any, Kept] = {}
-        for move in self._moves:
-            if move.edit.at == layer:
-                columns = move.columns(self._prompt, scale, start, length)
-                if len(columns):
-                    change = torch.zeros(hidden.shape, device=hidden.device) if change is None else change
-                    move.apply(hidden, change, columns, scale, start, kept)
-        return None if change is None else (hidden + change).to(hidden.dtype)  # summed in float32 at least
+        here = [(move, move.columns(self._prompt, scale, start, length)) for move in self._moves if move.edit.at == layer]
+        acting = [(move, columns) for move, columns in here if columns]
+        if not acting:
+            return None
+        change = torch.zeros(hidden.shape, device=hidden.device)
+        kept = _kept(hidden, acting)
+        for move, columns in acting:
+            move.apply(hidden, change, columns, scale, start, kept.get(move.selection(columns)))
+        return (hidden + change).to(hidden.dtype)  # summed in float32 at least
 
     def applied(self, lengths: Sequence[int]) -> list[tuple[EditEffect, ...]]:
         """For every row what its edits did while it generated an answer of so many tokens."""
@@ -104,6 +104,20 @@ class EditHooks:
             tuple(move.applied(index, edit, length) for (move, index), edit in zip(moves, edits, strict=True))
             for moves, edits, length in zip(self._of_row, self._rows, lengths, strict=True)
         ]
+
+
+def _kept(hidden: torch.Tensor, acting: Sequence[tuple["_Move", list[int]]]) -> dict[Any, Kept]:
+    """What TopK SAEs keep of the edited states, by `_Move.selection`: edits of the same states share one pass over the encoder."""
+    shared: dict[Any, list[tuple[_Move, list[int]]]] = {}
+    for move, columns in acting:
+        if move.push.topk is not None:
+            shared.setdefault(move.selection(columns), []).append((move, columns))
+    out: dict[Any, Kept] = {}
+    for key, moves in shared.items():
+        move, columns = moves[0]
+        assert move.push.topk is not None
+        out[key] = kept_by(move.push.topk, [other.push for other, _ in moves], move.states(hidden, columns).float().flatten(0, 1))
+    return out
 
 
 def _device_of(layer: Any, otherwise: torch.device) -> torch.device:
@@ -119,7 +133,7 @@ class _Move:
         self.rows: list[int] = []
         self._values: list[float] = []
         self._device = device
-        self._push = Push(edit, device)
+        self.push = Push(edit, device)
         self._place: tuple[list[int], bool] | None = None
         self._calls: list[torch.Tensor] = []
         """For each time it acted, in each row: positions changed, and sums over them of |dh| and of |dh| / |h|: [3, rows]."""
@@ -142,21 +156,24 @@ class _Move:
         out = [position - start for position in inside if start <= position < start + length]
         return [*out, *range(max(prompt.length - start, 0), length)] if on_answer else out
 
-    def apply(
-        self, hidden: torch.Tensor, change: torch.Tensor, columns: list[int], scale: Scale, start: int, kept: dict[Any, Kept]
-    ) -> None:
-        """Add to `change` what it does to `hidden`, both [rows of the batch, length, d]. `kept`: what TopK SAEs keep of `hidden`, shared by moves."""
+    def selection(self, columns: list[int]) -> Any:
+        """A key shared by moves for which the same TopK SAE selects from the same states."""
+        return id(self.push.topk), tuple(self.rows), tuple(columns)
+
+    def states(self, hidden: torch.Tensor, columns: list[int]) -> torch.Tensor:
+        """The states that it edits, out of `hidden` [rows of the batch, length, d]: [rows, columns, d]."""
+        return hidden[self._batch[0], torch.tensor(columns, device=hidden.device)]
+
+    def apply(self, hidden: torch.Tensor, change: torch.Tensor, columns: list[int], scale: Scale, start: int, kept: Kept | None) -> None:
+        """Add its change of `hidden` to `change`, both [rows of the batch, length, d]. `kept`: what a TopK SAE keeps of these states."""
         device = hidden.device
         rows, values = self._batch
         at = torch.tensor(columns, device=device)
-        before = hidden[rows, at]
+        before = self.states(hidden, columns)
         states = before.float()
         known = len(scale.norms)
         norms = torch.tensor([float(scale.norms[start + c]) if start + c < known else scale.text for c in columns], device=device)
-        key = (id(self._push.topk), *self.rows, None, *columns)
-        if self._push.topk is not None and key not in kept:
-            kept[key] = self._push.topk.kept(states.flatten(0, 1))
-        delta = self._push.delta(states, values, norms, kept.get(key))
+        delta = self.push.delta(states, values, norms, kept)
         change.index_put_((rows, at), delta, accumulate=True)  # the same edit may stand twice in one row
         changed = ((states + delta).to(before.dtype) != before).any(dim=-1)
         length = delta.norm(dim=-1).where(changed, 0.0)

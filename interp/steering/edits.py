@@ -3,6 +3,7 @@
 The SAE's error stays in the state: an edit adds a multiple of one direction and never replaces the state by a reconstruction.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -196,17 +197,22 @@ class Push:
         self._unit = edit.unit
         self._only = edit.sae.only(edit.feature, device) if edit.sae is not None and edit.feature is not None else None
         self.topk = edit.sae if edit.unit == "target" and edit.sae is not None and edit.sae.k is not None else None
-        """The TopK SAE whose choice decides what the activation is that a target replaces; None where there is no such choice."""
+        """The TopK SAE whose selection decides the activation that a `target` replaces; None for all other edits."""
         self._feature = -1 if edit.feature is None else edit.feature
         direction = edit.direction.to(device, torch.float64)  # whose squares have room
         if edit.unit == "strength" or (self._only is None and edit.unit == "target"):
             direction = direction / direction.norm()
         self._direction = direction.float()
 
-    def delta(self, states: torch.Tensor, values: torch.Tensor, norms: torch.Tensor, kept: Kept | None = None) -> torch.Tensor:
-        """What to add to `states` (float32 [rows, n, d]) for `values` [rows], where the usual norm is `norms` [n].
+    def above(self, states: torch.Tensor) -> torch.Tensor:
+        """Where the feature of an SAE is above 0 before any TopK selection: bool [N] for `states` [N, d]."""
+        assert self._only is not None
+        return self._only.read(states)[0].squeeze(1) > 0
 
-        `kept`: what `topk` keeps of these states, if that is known already.
+    def delta(self, states: torch.Tensor, values: torch.Tensor, norms: torch.Tensor, kept: Kept | None = None) -> torch.Tensor:
+        """What to add to `states` (float32 [rows, n, d]) for `values` [rows], given the typical residual norms `norms` [n].
+
+        `kept`: the result of `kept_by` for these states, if already known.
         """
         by = values[:, None, None]
         if self._unit == "strength":
@@ -220,7 +226,21 @@ class Push:
         flat = states.flatten(0, 1)
         activation, scale = self._only.read(flat)
         if self.topk is not None:
-            features, activations = self.topk.kept(flat) if kept is None else kept
+            features, activations = kept_by(self.topk, [self], flat) if kept is None else kept
             activation = activations.masked_fill(features.ne(self._feature), 0).sum(1)
         activation, scale = (x.view(*states.shape[:2], 1) for x in (activation, scale))
         return (by if self._unit == "amount" else by - activation) / scale * self._direction
+
+
+def kept_by(sae: Sae, pushes: Sequence[Push], states: torch.Tensor) -> Kept:
+    """What a TopK SAE keeps of `states` [N, d], as far as these pushes need it.
+
+    Rows where none of their features is above 0 need no selection and stay empty (feature -1); the encoder is read only for the others.
+    """
+    assert sae.k is not None
+    shape = len(states), min(sae.k, sae.d_sae)
+    features, activations = torch.full(shape, -1, device=states.device), torch.zeros(shape, device=states.device)
+    rows = torch.stack([push.above(states) for push in pushes]).any(0).nonzero().flatten()
+    if len(rows):
+        features[rows], activations[rows] = sae.kept(states[rows])
+    return features, activations

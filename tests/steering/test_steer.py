@@ -144,10 +144,29 @@ def test_one_pass_over_the_encoder_serves_all_edits_of_a_topk_sae(vlm, picture, 
     calls, real = [], interp.Sae.kept
     monkeypatch.setattr(interp.Sae, "kept", lambda sae, states: calls.append(len(states)) or real(sae, states))
     sae = random_sae("topk")
+    states = vlm.trace(picture, PROMPT, max_new_tokens=1).residual(1)[IMAGE]
+    above = sae.read(states)[0][:, :5] > 0
     steer(vlm, picture, PROMPT, [Edit(sae=sae, feature=f, target=0, where="image") for f in range(5)], max_new_tokens=3)
-    assert calls == [16]
+    assert calls == [int(above.any(1).sum())]
     calls.clear()
     steer(vlm, picture, PROMPT, [Edit(sae=sae, feature=2, amount=1)], max_new_tokens=3)
+    assert calls == []
+
+
+def test_the_encoder_is_read_only_for_positions_where_the_feature_is_above_zero(vlm, picture, monkeypatch):
+    calls, real = [], interp.Sae.kept
+    monkeypatch.setattr(interp.Sae, "kept", lambda sae, states: calls.append(len(states)) or real(sae, states))
+    sae = random_sae("topk")
+    above = sae.read(vlm.trace(picture, PROMPT, max_new_tokens=1).residual(1)[IMAGE])[0] > 0
+    counts = above.sum(0).tolist()
+    some = next(f for f in range(sae.d_sae) if 0 < counts[f] < 16)
+    agrees_with_the_definition(vlm, picture, [Edit(sae=sae, feature=some, target=0, where="image")])
+    assert calls
+    assert set(calls) == {counts[some]}
+    calls.clear()
+    off = next([f, i] for f in range(sae.d_sae) for i in range(16) if not above[i, f])
+    edit = Edit(sae=sae, feature=off[0], target=0, where={"positions": [IMAGE[off[1]]]})
+    assert steer(vlm, picture, PROMPT, [edit], max_new_tokens=NEW).fired == (0,)
     assert calls == []
 
 
