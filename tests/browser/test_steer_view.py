@@ -737,11 +737,11 @@ def test_phone_width_has_one_column_and_no_sideways_scroll(open_steer, made):
     [
         ({"schema": "other"}, "it was given other"),
         ({"kl": [0.1]}, "KL has 1 values for 11 tokens"),
-        ({"kl": None}, "KL is no list"),
-        ({"tokens": []}, "a finished answer has no token"),
+        ({"kl": None}, "KL is not a list"),
+        ({"tokens": []}, "a finished answer has no tokens"),
         ({"words": [word("dog", [0.1], [0.1])]}, "“dog” without edits has 1 values"),
-        ({"diff": None}, "diff is no list"),
-        ({"sweep": {}}, "the sweep is no list"),
+        ({"diff": None}, "diff is not a list"),
+        ({"sweep": {}}, "the sweep is not a list"),
     ],
 )
 def test_damaged_data_is_said_in_words_and_nothing_half_drawn(steer, change, message):

@@ -17,7 +17,7 @@ test("a typed number is read, finished or not", () => {
   ])
     assert.deepEqual(Edit.number(text), { value }, text);
   for (const text of ["", "-", ".", "1e", "1e-"]) assert.equal(Edit.number(text).unfinished, true, text);
-  assert.match(Edit.number("0,5").error, /write it with a point: 0\.5/);
+  assert.match(Edit.number("0,5").error, /use a decimal point: 0\.5/);
   assert.match(Edit.number("1e999").error, /too large/);
   for (const text of ["dog", "NaN", "Infinity", "0x10", "1 2"]) assert.ok(Edit.number(text).error && !Edit.number(text).unfinished, text);
 });

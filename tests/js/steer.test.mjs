@@ -36,12 +36,12 @@ test("rounding noise does not fill a bar", () => {
 
 test("damaged payloads are named", () => {
   for (const [fields, message] of [
-    [{ tokens: [], kl: [], words: [] }, /a finished answer has no token/],
+    [{ tokens: [], kl: [], words: [] }, /a finished answer has no tokens/],
     [{ kl: [0.1] }, /KL has 1 values for 3 tokens/],
-    [{ kl: null }, /KL is no list/],
-    [{ diff: "x" }, /diff is no list/],
+    [{ kl: null }, /KL is not a list/],
+    [{ diff: "x" }, /diff is not a list/],
     [{ words: [{ word: "dog", plain: [0, 0, 0], steered: [0] }] }, /“dog” steered has 1 values/],
-    [{ sweep: { state: "done", points: null } }, /the sweep is no list/],
+    [{ sweep: { state: "done", points: null } }, /the sweep is not a list/],
     [{ schema: "other" }, /it was given other/],
   ])
     assert.throws(() => new SteerData(steer(fields)), message);

@@ -24,7 +24,8 @@ def declarations() -> str:
 
 
 def _own(module: types.ModuleType) -> list[Any]:
-    return [found for found in vars(module).values() if typing.is_typeddict(found) and found.__module__ == module.__name__]
+    found = [value for value in vars(module).values() if typing.is_typeddict(value) and value.__module__ == module.__name__]
+    return list(dict.fromkeys(found))  # a type with a second name counts once
 
 
 def _interface(found: Any) -> str:

@@ -169,20 +169,6 @@ export interface EditItem {
   on: boolean;
 }
 
-/** One edit of the list. `value` is in its `unit`; `max` and `active`: its largest activation on the picture and its patches there, if known. */
-export interface EditItem {
-  sae: string;
-  layer: number | null;
-  feature: number;
-  label: string;
-  unit: string;
-  value: number;
-  where: string | PatchPlace;
-  max: number | null;
-  active: number[][];
-  on: boolean;
-}
-
 /** The picture that edits may be placed on. */
 export interface EditScene {
   image: Picture;

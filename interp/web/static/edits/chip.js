@@ -220,7 +220,7 @@ export class EditCard {
       this.listed = JSON.stringify(all);
       this.where.replaceChildren(...all.map(([key, text]) => new Option(text, key)));
     }
-    this.where.lastElementChild.disabled = !pickable;
+    /** @type {HTMLOptionElement} */ (this.where.lastElementChild).disabled = !pickable;
     this.where.value = picking ? "chosen" : this.place;
     this.choose.hidden = picking || this.place !== "chosen" || !pickable;
   }

@@ -1,4 +1,5 @@
-// The payload of the editor of edits ("llava-microscope/edits/1"), checked. No DOM.
+// The editor's payload, checked. No DOM.
+/** @import { EditItem, EditsPayload } from "../payloads.js" */
 import { decodePatches, requireSchema } from "../shared/payload.js";
 import { plural } from "../shared/text.js";
 import { check, isCount } from "./edit.js";
@@ -6,6 +7,7 @@ import { check, isCount } from "./edit.js";
 const SCHEMA = "llava-microscope/edits/1";
 
 export class EditsData {
+  /** @param {EditsPayload} payload */
   constructor(payload) {
     requireSchema(payload, SCHEMA);
     const { edits, swept, presets, scene } = payload;
@@ -22,7 +24,10 @@ export class EditsData {
     this.grids = scene ? decodePatches(scene).grids : [];
   }
 
-  // Why a place cannot be meant on the picture that is shown, or "".
+  /**
+   * Why an edit does not fit the picture that is shown, or "".
+   * @param {EditItem} edit
+   */
   problem({ where }) {
     if (typeof where === "string" || !this.grids.length) return "";
     const grid = this.grids[where.grid];

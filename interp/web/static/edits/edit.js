@@ -1,12 +1,22 @@
-// One steering edit: its slider's range, its unit and place in words, what a typed number means. No DOM.
+// One steering edit: the range of its slider, its unit and place in words, what a typed number means. No DOM.
+/** @import { EditItem, PatchPlace } from "../payloads.js" */
 import { amount, plural } from "../shared/text.js";
 
+/**
+ * A feature that was found or handed over: an edit without unit, value and place.
+ * @typedef {Pick<EditItem, "sae" | "layer" | "feature" | "label" | "max" | "active">} Found
+ *
+ * @typedef {"strength" | "amount" | "target"} Unit
+ */
+
+/** @type {[Unit, string][]} */
 export const UNITS = [
   ["strength", "push"],
   ["amount", "add"],
   ["target", "set to"],
 ];
 
+/** @type {[string, string][]} */
 export const PLACES = [
   ["all", "everywhere"],
   ["image", "image tokens"],
@@ -15,18 +25,22 @@ export const PLACES = [
 ];
 
 export const UP = 0.5; // the strength that "turn up" means
-const UNKNOWN = 10; // taken for the largest activation where that is not known
-const STEPS = 50; // of a slider, at least, between 0 and the largest activation
+const UNKNOWN = 10; // stands in for the largest activation when that is unknown
+const STEPS = 50; // a slider has at least so many between 0 and the largest activation
 
-export const isCount = (v) => Number.isInteger(v) && v >= 0;
+/** @type {(v: unknown) => boolean} */
+export const isCount = (v) => Number.isInteger(v) && Number(v) >= 0;
 
+/** @type {(v: unknown) => boolean} */
 const isPatches = (v) => Array.isArray(v) && v.every((pair) => Array.isArray(pair) && pair.length === 2 && pair.every(isCount));
 
+/** @type {(v: any) => boolean} */
 const isPlace = (v) =>
   typeof v === "string"
     ? PLACES.some(([key]) => key === v)
     : Boolean(v) && isPatches(v.patches) && v.patches.length > 0 && isCount(v.grid ?? 0);
 
+/** @type {{ [K in keyof EditItem]: (v: unknown) => boolean }} */
 const FIELDS = {
   sae: (v) => typeof v === "string",
   layer: (v) => v === null || isCount(v),
@@ -40,7 +54,12 @@ const FIELDS = {
   on: (v) => typeof v === "boolean",
 };
 
-// A copy of an edit, refused in words when a part of it is not what it must be.
+/**
+ * A copy of an edit; throws when a field is not what it must be.
+ * @param {any} raw
+ * @param {string} what
+ * @returns {EditItem}
+ */
 export function check(raw, what) {
   for (const [name, fits] of Object.entries(FIELDS)) {
     if (!raw || !fits(raw[name]))
@@ -51,20 +70,38 @@ export function check(raw, what) {
   return made;
 }
 
+/** @type {(a: { sae: string, feature: number }, b: { sae: string, feature: number }) => boolean} */
 export const sameFeature = (a, b) => a.sae === b.sae && a.feature === b.feature;
 
+/** @type {(a: EditItem["where"], b: EditItem["where"]) => boolean} */
 export const samePlace = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
+/** @type {(edit: { label: string, feature: number }) => string} */
 export const name = ({ label, feature }) => label || `feature ${feature}`;
 
-const largest = ({ max }) => (max > 0 ? max : UNKNOWN);
+/**
+ * @param {number | null} max
+ * @returns {max is number}
+ */
+function known(max) {
+  return max !== null && max > 0;
+}
 
-export const isActive = ({ max, active }) => active.length > 0 || max > 0;
+/** @type {(edit: { max: number | null }) => number} */
+const largest = ({ max }) => (known(max) ? max : UNKNOWN);
 
+/** @type {(edit: { max: number | null, active: number[][] }) => boolean} */
+export const isActive = ({ max, active }) => active.length > 0 || known(max);
+
+/** @type {(edit: { active: number[][] }) => PatchPlace} */
 export const activePlace = ({ active }) => ({ patches: active.map((pair) => [...pair]), grid: 0 });
 
-// A feature that was found or handed over, as an edit that does something: as far below 0 as it is above where it is active, else up.
-// Both measured best on the embedded model; a single feature that is only switched off leaves much of its meaning to others.
+/**
+ * A found feature as an edit that does something: if it is active here, set to minus its largest activation, else pushed up. Both measured best
+ * on the embedded model; switching off one feature alone leaves much of its meaning to others.
+ * @template {Found} F
+ * @param {F} found
+ */
 export function fresh(found) {
   return {
     ...found,
@@ -74,12 +111,20 @@ export function fresh(found) {
   };
 }
 
-// What the visitor decides of edits, as one text: the rest is told by the host.
+/**
+ * What the visitor decides about edits, as one text; the rest comes from the host.
+ * @param {EditItem[]} edits
+ */
 export function plain(edits) {
   return JSON.stringify(edits.map(({ sae, feature, unit, value, where, on }) => [sae, feature, unit, value, where, on]));
 }
 
-// The same edits, with what others of the same features know of where these are active.
+/**
+ * The same edits; where their features are active is taken from `others`.
+ * @param {EditItem[]} edits
+ * @param {EditItem[]} others
+ * @returns {EditItem[]}
+ */
 export function renewed(edits, others) {
   return edits.map((one) => {
     const { max, active } = others.find((other) => sameFeature(other, one)) ?? one;
@@ -87,24 +132,36 @@ export function renewed(edits, others) {
   });
 }
 
-// What a unit starts from when it was not used before.
+/**
+ * The first value of a unit that has not been used yet.
+ * @param {{ max: number | null }} chip
+ * @param {Unit} unit
+ */
 export function start(chip, unit) {
   return { strength: UP, amount: +largest(chip).toPrecision(3), target: 0 }[unit];
 }
 
-// {min, max, step} of the slider: 0 is on a step, and the ends are steps too.
+/**
+ * The slider's range; 0 and both ends are on a step.
+ * @param {{ max: number | null }} chip
+ * @param {string} unit
+ */
 export function range(chip, unit) {
   if (unit === "strength") return { min: -1, max: 1, step: 0.05 };
   const m = largest(chip);
   const decade = 10 ** Math.floor(Math.log10(m / STEPS));
-  const step = decade * [5, 2, 1].find((of) => of * decade <= m / STEPS);
-  const end = (times) => +(Math.ceil((times * m) / step - 1e-9) * step).toPrecision(12);
+  const step = decade * ([5, 2].find((of) => of * decade <= m / STEPS) ?? 1);
+  const end = (/** @type {number} */ times) => +(Math.ceil((times * m) / step - 1e-9) * step).toPrecision(12);
   return unit === "amount"
     ? { min: -end(2), max: end(2), step: +step.toPrecision(1) }
     : { min: -end(2), max: end(3), step: +step.toPrecision(1) };
 }
 
-// What a text in a number box means: {value}, {error: why not}, or {unfinished: it can still become a number}.
+/**
+ * What the text of a number box means: a value, or an error. `unfinished`: it can still become a number.
+ * @param {string} text
+ * @returns {{ value?: number, error?: string, unfinished?: boolean }}
+ */
 export function number(text) {
   const plain = text.trim().replace(/^\u2212/, "-");
   if (/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(plain)) {
@@ -112,31 +169,41 @@ export function number(text) {
     return Number.isFinite(value) ? { value } : { error: `${plain} is too large for a number.` };
   }
   if (plain === "") return { error: "Type a number.", unfinished: true };
-  if (/^[+-]?\d+,\d+$/.test(plain)) return { error: `“${plain}” is no number here; write it with a point: ${plain.replace(",", ".")}.` };
-  return { error: `“${plain}” is no number.`, unfinished: /^[+-]?(\d*\.?\d*)(e[+-]?)?$/i.test(plain) };
+  if (/^[+-]?\d+,\d+$/.test(plain)) return { error: `“${plain}” is not a number; use a decimal point: ${plain.replace(",", ".")}.` };
+  return { error: `“${plain}” is not a number.`, unfinished: /^[+-]?(\d*\.?\d*)(e[+-]?)?$/i.test(plain) };
 }
 
-// As a number box shows it: what a float32 adds behind the sixth digit is noise.
+/**
+ * As a number box shows it: beyond six digits a float32 has only noise.
+ * @param {number} value
+ */
 export function shown(value) {
   return String(+value.toPrecision(6));
 }
 
-export function explain(chip) {
-  const most = chip.max > 0 ? `; its largest here is ${amount(chip.max)}` : chip.max === 0 ? "; it is not active here" : "";
-  if (chip.unit === "strength")
+/** @param {{ unit: string, max: number | null }} chip */
+export function explain({ unit, max }) {
+  const most = known(max) ? `; its largest here is ${amount(max)}` : max === 0 ? "; it is not active here" : "";
+  if (unit === "strength")
     return "Strength: a fraction of the usual residual norm, added along the feature’s direction; below 0 pushes it down.";
-  if (chip.unit === "amount") return `Amount: adds that much activation${most}.`;
+  if (unit === "amount") return `Amount: adds that much activation${most}.`;
   return `Target: sets its activation to this; 0 switches the feature off, below 0 pushes further${most}.`;
 }
 
-// Where a feature that was found is active on the picture.
+/**
+ * Where a found feature is active on the picture, in words.
+ * @param {{ max: number | null, active: number[][] }} found
+ */
 export function activity({ max, active }) {
-  if (active.length) return `active on ${plural(active.length, "patch", "patches")} here${max > 0 ? `, up to ${amount(max)}` : ""}`;
-  return max > 0 ? `active here, up to ${amount(max)}` : max === 0 ? "not active here" : "";
+  if (active.length) return `active on ${plural(active.length, "patch", "patches")} here${known(max) ? `, up to ${amount(max)}` : ""}`;
+  return known(max) ? `active here, up to ${amount(max)}` : max === 0 ? "not active here" : "";
 }
 
+/** @type {Record<string, string>} */
+const PLACE_WORDS = { all: "everywhere", image: "on the image tokens", prompt: "on the prompt tokens", answer: "on the answer" };
+
+/** @param {EditItem["where"]} where */
 export function placeWords(where) {
-  if (typeof where === "string")
-    return { all: "everywhere", image: "on the image tokens", prompt: "on the prompt tokens", answer: "on the answer" }[where];
+  if (typeof where === "string") return PLACE_WORDS[where];
   return `on ${plural(where.patches.length, "chosen patch", "chosen patches")}`;
 }

@@ -1,5 +1,6 @@
 // The picker of patches: the picture with its grid, on which patches are chosen by click, by drawing over several, or by keys.
 // Knows one set of patches at a time and its own controls; reports each finished choice by a callback. Knows nothing of what an edit is.
+/** @import { PictureData } from "../shared/canvas.js" */
 import { PatchCanvas } from "../shared/canvas.js";
 import { decodePatches } from "../shared/payload.js";
 import { plural } from "../shared/text.js";
@@ -8,6 +9,7 @@ const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRi
 const WIDEST = 420; // pixels: patches of a fingertip's size, and room beside them to scroll the page by
 const STRIDE = 3; // pixels between the points that are looked at on the way of a fast pointer
 
+/** @extends {PatchCanvas<PictureData>} */
 class PickerPicture extends PatchCanvas {
   // state: {grid, view, chosen: set of indices, active: set of indices, cursor: index or null, colour}
   paint(ctx, state, width, height) {
@@ -93,7 +95,7 @@ export class Picker {
     host.append(part.picker);
     part.picker.hidden = false;
     part.gridBox.hidden = data.grids.length < 2;
-    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, g)));
+    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, String(g))));
     const placed = typeof where === "object" && data.grids[where.grid] ? where : { patches: [], grid: 0 };
     try {
       await picture.load();

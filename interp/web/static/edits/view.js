@@ -16,9 +16,10 @@ import { EditSearch } from "./search.js";
 const PAUSE = 150; // ms between two tellings while a value is dragged
 const REPEAT = 1000; // ms in which the same payload once more is no news: gradio delivers the last value of a generator twice
 
+/** @extends {Shell<EditsData>} */
 class View extends Shell {
   constructor(root, options) {
-    super(root, options, {});
+    super(root, options);
     const { part } = this;
     const { signal } = this.page;
     this.state = null;
@@ -72,12 +73,12 @@ class View extends Shell {
       return this.nothing(error.message, true);
     }
     if (!data) return this.nothing("No features to steer yet.");
-    const { payload: old = {} } = this.data ?? {};
+    const old = this.data?.payload;
     const newer = this.newer(data);
     if (newer) Object.assign(data, newer);
     const changed = JSON.stringify(this.state?.edits) !== JSON.stringify(data.edits);
-    if (changed || JSON.stringify(old.scene) !== JSON.stringify(payload.scene)) this.unpick();
-    if (old.run !== payload.run) this.search.clear();
+    if (changed || JSON.stringify(old?.scene) !== JSON.stringify(payload.scene)) this.unpick();
+    if (old?.run !== payload.run) this.search.clear();
     if (changed && !newer) this.remember(null);
     this.data = data;
     this.dirty = false;
@@ -96,6 +97,8 @@ class View extends Shell {
 
   nothing(text, bad) {
     this.unpick();
+    // With their edits go the cards, which remember other units' values and chosen patches.
+    for (const card of this.cards.splice(0)) card.node.remove();
     this.data = null;
     this.state = null;
     this.came = null;

@@ -1,4 +1,5 @@
 // What is said about one feature and one place: the card with its words and tokens, the readout of a patch, the layers on the picture, the fit.
+/** @import { FeatureData } from "./data.js" */
 import { barRows, el, tokenElement } from "../shared/elements.js";
 import { KINDS, placeName, tokenRuns } from "../shared/payload.js";
 import { amount, look, plural, safeLink, share } from "../shared/text.js";
@@ -63,7 +64,10 @@ export function quality(part, payload) {
 
 // The tokens of prompt and answer, once per payload; `mark` colours them for a feature.
 export class Strip {
-  // on: {point(row), pick(row), signal}
+  /**
+   * on: {point(row), pick(row), signal}
+   * @param {FeatureData} data
+   */
   constructor(data, part, on) {
     this.data = data;
     this.part = part;

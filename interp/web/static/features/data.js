@@ -1,10 +1,22 @@
-// The payload as typed arrays, and every question asked of it: activations at a place, orders, filters, figures as text.
-// Schema "llava-microscope/feature-view/1". No DOM.
+// The feature payload as typed arrays, and all that is computed from it: activations at a place, orders, filters. No DOM.
+/** @import { FeatureItem, FeaturePayload } from "../payloads.js" */
 import { decodeArray, decodeBytes, decodePatches, requireSchema } from "../shared/payload.js";
 
 const SCHEMA = "llava-microscope/feature-view/1";
 
+/**
+ * A feature with its activation at every row, and the highest of them on the picture and in the text; `texts` counts the text tokens.
+ * @typedef {Omit<FeatureItem, "rows" | "values"> & {
+ *   at: Float32Array, peak: number, peakRow: number | null, textPeak: number, texts: number,
+ * }} DecodedFeature
+ *
+ * A column to sort by.
+ * @typedef {"feature" | "label" | "score" | "mean" | "max" | "frequency" | "density"} SortKey
+ */
+
+/** Rows are positions in the sequence. */
 export class FeatureData {
+  /** @param {FeaturePayload} payload */
   constructor(payload) {
     requireSchema(payload, SCHEMA);
     this.payload = payload;
@@ -19,26 +31,34 @@ export class FeatureData {
     this.regionOf = regionOf;
     this.finest = finest;
     this.leftOut = new Set(payload.left_out);
-    this.known = new Map(); // number -> the feature as it was first told of
+    /** @type {Map<number, DecodedFeature>} each feature by its number, as it first came */
+    this.known = new Map();
     this.home = payload.features.map((raw) => this.feature(raw));
   }
 
-  // Whether a place that another view hands over is one of this picture and text; when it does not say, it is taken to be.
+  /**
+   * Whether a place that another view hands over belongs to this picture and text; if it does not say, it does.
+   * @param {{ of?: { image: string, prompt: string, answer: string } }} place
+   */
   isOf({ of }) {
     const { image, prompt, answer } = this.payload;
     return !of || (of.image === image.src && of.prompt === prompt && of.answer === answer);
   }
 
-  // A feature with its activations at every row of T and the highest of them on the picture and in the text.
+  /**
+   * @param {FeatureItem} raw
+   * @returns {DecodedFeature}
+   */
   feature(raw) {
     const bytes = decodeBytes(raw.values);
     const rows = decodeArray(Uint16Array, raw.rows, bytes.length / 4, `rows of feature ${raw.feature}`);
     const values = new Float32Array(bytes.buffer);
     const at = new Float32Array(this.T);
     let peak = 0,
-      peakRow = null,
       textPeak = 0,
       texts = 0;
+    /** @type {number | null} */
+    let peakRow = null;
     rows.forEach((row, i) => {
       if (row >= this.T) throw new Error(`The data of this view is damaged: feature ${raw.feature} is active at row ${row} of ${this.T}.`);
       at[row] = values[i];
@@ -53,16 +73,22 @@ export class FeatureData {
       texts += 1;
       if (!this.leftOut.has(row)) textPeak = Math.max(textPeak, values[i]);
     });
-    const made = { ...raw, rows: null, values: null, at, peak, peakRow, textPeak, texts };
+    const { rows: _rows, values: _values, ...told } = raw;
+    const made = { ...told, at, peak, peakRow, textPeak, texts };
     if (!this.known.has(raw.feature)) this.known.set(raw.feature, made);
     return made;
   }
 
+  /** @param {{ label: string, feature: number }} entry */
   name(entry) {
     return entry.label || `feature ${entry.feature}`;
   }
 
-  // Rows of T of a box of patches, corners included.
+  /**
+   * Rows of a box of patches, corners included.
+   * @param {number} g
+   * @param {number[]} corners row, column, row, column
+   */
   boxRows(g, [r0, c0, r1, c1]) {
     const { cols, positions } = this.grids[g];
     const rows = [];
@@ -70,7 +96,10 @@ export class FeatureData {
     return rows;
   }
 
-  // The listed features ranked over other rows, for a page with no model behind it.
+  /**
+   * The listed features ranked over other rows, for a page without a model.
+   * @param {number[]} rows
+   */
   local(rows) {
     return this.home
       .map((entry) => {
@@ -83,14 +112,19 @@ export class FeatureData {
           max = Math.max(max, v);
           if (v > 0) active += 1;
         }
+        /** @type {Record<string, number>} */
         const figures = { mean: sum / rows.length, max, frequency: active / rows.length };
-        return { ...entry, ...figures, score: figures[this.payload.rank_by] };
+        return { ...entry, ...figures, max, score: figures[this.payload.rank_by] };
       })
       .filter((entry) => entry.max > 0)
       .sort((a, b) => b.score - a.score || a.feature - b.feature);
   }
 
-  // sort: null for the order they came in, or {key, down}.
+  /**
+   * @template {DecodedFeature} F
+   * @param {F[]} entries
+   * @param {{ key: SortKey, down: boolean } | null} sort null for the order they came in
+   */
   sorted(entries, sort) {
     if (!sort) return entries.slice();
     const { key, down } = sort;
@@ -98,20 +132,28 @@ export class FeatureData {
     return entries.slice().sort((a, b) => {
       const x = a[key],
         y = b[key];
-      // What is not known stands last in either direction.
-      const missing = (v) => v === null || v === undefined || v === "";
+      // Unknown values come last in either direction.
+      const missing = (/** @type {unknown} */ v) => v === null || v === undefined || v === "";
       if (missing(x) || missing(y)) return +missing(x) - +missing(y) || a.feature - b.feature;
-      const order = typeof x === "string" ? x.localeCompare(y, "en", { sensitivity: "base" }) : x - y;
+      const order = typeof x === "string" ? x.localeCompare(String(y), "en", { sensitivity: "base" }) : Number(x) - Number(y);
       return sign * order || a.feature - b.feature;
     });
   }
 
+  /**
+   * @param {{ label: string, feature: number }} entry
+   * @param {string} text
+   */
   matches(entry, text) {
     const wanted = text.trim().toLowerCase();
     return !wanted || entry.label.toLowerCase().includes(wanted) || String(entry.feature).includes(wanted.replace(/^#/, ""));
   }
 
-  // The features of `entries` that are active at a row, strongest first.
+  /**
+   * The features that are active at a row, strongest first.
+   * @param {DecodedFeature[]} entries
+   * @param {number} row
+   */
   activeAt(entries, row) {
     return entries.filter((entry) => entry.at[row] > 0).sort((a, b) => b.at[row] - a.at[row]);
   }

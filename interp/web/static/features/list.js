@@ -1,9 +1,13 @@
 // Which features are listed: those of the payload, those of a place, or those of a search; and the questions to the host behind them.
 // Calls `changed` when other features are listed.
+/** @import { FeatureData } from "./data.js" */
 import { plural } from "../shared/text.js";
 
 export class Listing {
-  // host: {featuresAt, findFeatures}, either may be absent
+  /**
+   * host: {featuresAt, findFeatures}, either may be absent
+   * @param {FeatureData} data
+   */
   constructor(data, part, host, asker, changed, signal) {
     const { payload } = data;
     this.data = data;

@@ -1,10 +1,14 @@
 // The features nearest to the selected one, asked of the host once each, and the way to them.
 // Calls select(number) when one is chosen.
+/** @import { FeatureData } from "./data.js" */
 import { el } from "../shared/elements.js";
 import * as Card from "./card.js";
 
 export class Near {
-  // host: {featureDetails, findFeatures}, either may be absent
+  /**
+   * host: {featureDetails, findFeatures}, either may be absent
+   * @param {FeatureData} data
+   */
   constructor(data, part, host, asker, list, select, signal) {
     this.data = data;
     this.part = part;

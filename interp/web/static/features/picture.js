@@ -1,11 +1,13 @@
 // The picture with the maps of features on it: one feature by the colour ramp, several as layers of one colour each.
 // Screen and PNG, which has a caption, share the code.
+/** @import { FeatureData } from "./data.js" */
 import { FONT, PatchCanvas } from "../shared/canvas.js";
 import { ramp } from "../shared/colours.js";
 
 const HEAT = 0.66; // of one map; zero is not tinted at all
 const LAYER = 0.85; // of a layer where its feature is highest
 
+/** @extends {PatchCanvas<FeatureData>} */
 export class FeaturePicture extends PatchCanvas {
   // state.maps: [{at, top, colour}]; top is the highest value on the picture, 0 where there is none
   paint(ctx, state, width, height) {

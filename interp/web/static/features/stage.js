@@ -1,10 +1,14 @@
 // Pointer and keys over the picture: hovering, a click on a patch, a box drawn over several.
 // Reports rows of T and boxes by callbacks. Changes only state.drawing and state.cursor.
+/** @import { FeatureData } from "./data.js" */
 
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 export class Stage {
-  // on: {point(row or null, by keys), pick(row), box({grid, r0, c0, r1, c1}), render(), signal}
+  /**
+   * on: {point(row or null, by keys), pick(row), box({grid, r0, c0, r1, c1}), render(), signal}
+   * @param {FeatureData} data
+   */
   constructor(data, picture, state, part, on) {
     this.data = data;
     this.picture = picture;

@@ -1,5 +1,6 @@
 // The table of features: rows in a given order, headers that sort, a pin per row.
 // Reports what was clicked by callbacks.
+/** @import { FeatureData } from "./data.js" */
 import { el } from "../shared/elements.js";
 import { amount, look, share } from "../shared/text.js";
 
@@ -16,7 +17,10 @@ const COLUMNS = [
 ];
 
 export class FeatureTable {
-  // on: {select(number), pin(number), sort(key), signal}
+  /**
+   * on: {select(number), pin(number), sort(key), signal}
+   * @param {FeatureData} data
+   */
   constructor(data, part, on) {
     this.data = data;
     this.part = part;

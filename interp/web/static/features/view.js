@@ -18,12 +18,14 @@ import { FeaturePicture } from "./picture.js";
 import { Stage } from "./stage.js";
 import { FeatureTable } from "./table.js";
 
+/** @type {[string, string][]} */
 const VIEWS = [
   ["picture", "Picture"],
   ["encoder", "As the encoder saw it"],
 ];
 const LAYERS = 6;
 
+/** @extends {PictureShell<FeatureData, FeaturePicture>} */
 class View extends PictureShell {
   constructor(root, options) {
     super(root, options, {
@@ -47,6 +49,16 @@ class View extends PictureShell {
     this.set(null);
   }
 
+  clear() {
+    super.clear();
+    this.table = null;
+  }
+
+  /**
+   * @param {FeatureData} data
+   * @param {FeaturePicture} picture
+   * @param {AbortSignal} signal
+   */
   begin(data, picture, signal) {
     const { part, options } = this;
     const state = {
@@ -139,7 +151,7 @@ class View extends PictureShell {
     });
     part.view.hidden = views.length < 2;
     part.gridBox.hidden = data.grids.length < 2;
-    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, g)));
+    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, String(g))));
     part.grid.value = state.grid;
     on(part.grid, "change", () => {
       state.grid = +part.grid.value;

@@ -1,5 +1,6 @@
-// The payload as typed arrays, and every question asked of it: words, probabilities, entropy, searches, counts.
-// Schema "llava-microscope/lens-view/1". No DOM.
+// The lens payload as typed arrays, and all that is computed from it: words, probabilities, entropy, searches, counts. No DOM.
+/** @import { LensPayload } from "../payloads.js" */
+/** @import { Look } from "../shared/text.js" */
 import { decodeArray, decodePatches, requireSchema } from "../shared/payload.js";
 import { look } from "../shared/text.js";
 
@@ -9,7 +10,10 @@ const SCHEMA = "llava-microscope/lens-view/1";
 const PROBABILITY = Float32Array.from({ length: 256 }, (_, q) => (q === 0 ? 0 : 1 / (1 + Math.exp(9 - (q / 255) * 16))));
 const LARGEST = PROBABILITY[255];
 
-// Digits follow the precision that is stored: one step of q is about 6 % of p (or of 1 - p near the top).
+/**
+ * A probability with as many digits as are stored: one step of q is about 6 % of p (or of 1 - p near the top).
+ * @param {number} p
+ */
 export function percent(p) {
   if (Number.isNaN(p)) return "not stored";
   if (p < 0.0001) return "< 0.01 %";
@@ -18,7 +22,14 @@ export function percent(p) {
   return `${(p * 100).toFixed(digits)} %`;
 }
 
+/**
+ * The probability of a word at [layers, T], NaN where it is not stored.
+ * @typedef {{ spellings: string[], values: Float32Array }} FoundWord
+ */
+
+/** Layers are indices into `layers`, rows are positions in the sequence, ids are indices into `vocab`. */
 export class LensData {
+  /** @param {LensPayload} payload */
   constructor(payload) {
     requireSchema(payload, SCHEMA);
     const L = payload.layers.length,
@@ -32,11 +43,13 @@ export class LensData {
     this.vocab = payload.vocab.slice();
     this.tokens = payload.tokens.text.slice();
     this.kinds = payload.tokens.kind;
-    this.ids = decodeArray(payload.ids_bytes === 4 ? Uint32Array : Uint16Array, payload.ids, L * T * k, "ids");
+    const { ids, ids_bytes } = payload;
+    this.ids = ids_bytes === 4 ? decodeArray(Uint32Array, ids, L * T * k, "ids") : decodeArray(Uint16Array, ids, L * T * k, "ids");
     this.q = decodeArray(Uint8Array, payload.probs, L * T * k, "probs");
     this.entropyQ = decodeArray(Uint8Array, payload.entropy, L * T, "entropy");
     this.firstAt = decodeArray(Uint8Array, payload.first, T, "first");
     this.maxEntropy = payload.max_entropy;
+    /** @type {Look[]} */
     this.looks = new Array(this.vocab.length);
     const { grids, place, regions, regionOf, finest } = decodePatches(payload);
     this.grids = grids;
@@ -46,30 +59,64 @@ export class LensData {
     this.finest = finest;
   }
 
+  /** @param {number} index */
   layerName(index) {
     return this.layers[index] < 0 ? "embed" : String(this.layers[index]);
   }
+
+  /**
+   * Where word j of a row at a layer is stored.
+   * @param {number} layer
+   * @param {number} row
+   */
   at(layer, row, j = 0) {
     return (layer * this.T + row) * this.k + j;
   }
+
+  /**
+   * @param {number} layer
+   * @param {number} row
+   */
   id(layer, row, j = 0) {
     return this.ids[this.at(layer, row, j)];
   }
+
+  /**
+   * @param {number} layer
+   * @param {number} row
+   */
   p(layer, row, j = 0) {
     return PROBABILITY[this.q[this.at(layer, row, j)]];
   }
+
+  /**
+   * In nats.
+   * @param {number} layer
+   * @param {number} row
+   */
   entropy(layer, row) {
     return (this.entropyQ[layer * this.T + row] / 255) * this.maxEntropy;
   }
+
+  /** @param {number} id */
   look(id) {
     this.looks[id] ??= look(this.vocab[id]);
     return this.looks[id];
   }
+
+  /**
+   * @param {number} layer
+   * @param {number} row
+   */
   words(layer, row) {
     return Array.from({ length: this.k }, (_, j) => ({ id: this.id(layer, row, j), p: this.p(layer, row, j) }));
   }
 
-  // Probability of one word over the layers; NaN where it is not among the stored top k.
+  /**
+   * Probability of one word over the layers; NaN where it is not among the stored top k.
+   * @param {number} row
+   * @param {number} id
+   */
   curve(row, id) {
     return Float32Array.from({ length: this.L }, (_, layer) => {
       for (let j = 0; j < this.k; j++) if (this.id(layer, row, j) === id) return this.p(layer, row, j);
@@ -77,9 +124,14 @@ export class LensData {
     });
   }
 
-  // The same, [layers, T], summed over all spellings of a typed word; null where nothing stored spells it.
+  /**
+   * The same at [layers, T], summed over all spellings of a typed word; null when no stored word spells it.
+   * @param {string} word
+   * @returns {FoundWord | null}
+   */
   search(word) {
     const wanted = word.trim().toLowerCase();
+    /** @type {Set<number>} */
     const hits = new Set();
     this.vocab.forEach((text, id) => {
       if (text.trim().toLowerCase() === wanted) hits.add(id);
@@ -94,19 +146,31 @@ export class LensData {
     return { spellings: [...hits].map((id) => this.vocab[id]), values };
   }
 
-  // A host's answer to a search: the same quantised bytes as probs.
+  /**
+   * The server's answer to a search: quantised bytes, as in `probs`.
+   * @param {{ spellings: string[], values: string }} answer
+   * @returns {FoundWord}
+   */
   found(answer) {
     const q = decodeArray(Uint8Array, answer.values, this.L * this.T, "found word");
     return { spellings: answer.spellings, values: Float32Array.from(q, (v) => PROBABILITY[v]) };
   }
 
-  // Rows of T of a grid's patches, or of all image tokens where none has a place.
+  /**
+   * Rows of a grid's patches, or of all image tokens when none has a patch.
+   * @param {number} grid
+   */
   imageRows(grid) {
     return this.regions.length ? [...this.regionOf.keys()] : this.grids[grid].positions;
   }
 
-  // [[id, how many patches have it on top]], most frequent first.
+  /**
+   * [id, how many patches have it on top], most frequent first.
+   * @param {number} layer
+   * @param {number} grid
+   */
   frequent(layer, grid) {
+    /** @type {Map<number, number>} */
     const counts = new Map();
     for (const row of this.imageRows(grid)) {
       const id = this.id(layer, row);
@@ -115,12 +179,21 @@ export class LensData {
     return [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
   }
 
-  // True where a patch says nothing: its top word is blank or punctuation, or less likely than the threshold.
+  /**
+   * Whether a patch says nothing: its top word is blank or punctuation, or less likely than the threshold.
+   * @param {number} layer
+   * @param {number} row
+   * @param {number} min
+   */
   silent(layer, row, min) {
     return this.p(layer, row) < min || this.look(this.id(layer, row)).dim;
   }
 
-  // The patch to show before anyone points at one: the most certain that says a word.
+  /**
+   * The row to show first: the most certain one that says a word.
+   * @param {number} layer
+   * @param {number} grid
+   */
   strongest(layer, grid) {
     const rows = this.imageRows(grid);
     let best = rows[0],

@@ -1,12 +1,16 @@
 // "Find a word": ask the host (or, with no host, the stored top k) for one word's probability everywhere.
 // Calls set(found) with what the picture should be coloured by.
+/** @import { LensData } from "./data.js" */
 
 import { el } from "../shared/elements.js";
 import { percent } from "./data.js";
 import { drawCurve } from "./readout.js";
 
 export class Find {
-  // findWord: (word) -> Promise<{spellings, values} | {error}>, or null in a file with no server
+  /**
+   * findWord: (word) -> Promise<{spellings, values} | {error}>, or null in a file with no server
+   * @param {LensData} data
+   */
   constructor(data, part, findWord, set, signal) {
     this.data = data;
     this.part = part;

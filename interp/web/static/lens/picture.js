@@ -1,8 +1,10 @@
 // The lens's picture: patches with colours and words, outlines of chosen words.
 // Screen and PNG share the code.
+/** @import { LensData } from "./data.js" */
 import { FONT, OPACITY, PatchCanvas } from "../shared/canvas.js";
 import { OUTLINES, ramp } from "../shared/colours.js";
 
+/** @extends {PatchCanvas<LensData>} */
 export class LensPicture extends PatchCanvas {
   constructor(data, base, marks) {
     super(data, base, marks);

@@ -1,5 +1,6 @@
 // The token by layer table: one row per prompt and answer token, the run of image tokens as one row.
 // Only the rows in sight are in the page. Reports which cell was pointed at or clicked by callbacks.
+/** @import { LensData } from "./data.js" */
 import { el, tokenElement } from "../shared/elements.js";
 import { tokenRuns } from "../shared/payload.js";
 import { look } from "../shared/text.js";
@@ -9,7 +10,10 @@ const ALL = 300; // up to here every row is in the page
 const AROUND = 12; // rows kept above and below those in sight
 
 export class TokenTable {
-  // on: {point(row, layer) | point(null), pick(row, layer)}; row is null in the image row when no patch is shown
+  /**
+   * on: {point(row, layer) | point(null), pick(row, layer)}; row is null in the image row when no patch is shown
+   * @param {LensData} data
+   */
   constructor(data, part, on) {
     this.data = data;
     this.part = part;
@@ -150,7 +154,7 @@ export class TokenTable {
     line.append(th);
     for (let l = 0; l < data.L; l++) {
       const td = el("td");
-      td.dataset.l = l;
+      td.dataset.l = String(l);
       line.append(td);
     }
     this.fill(line, entry.row === undefined ? null : entry.row);

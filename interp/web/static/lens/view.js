@@ -13,17 +13,20 @@ import { LensPicture } from "./picture.js";
 import { drawReadout } from "./readout.js";
 import { TokenTable } from "./table.js";
 
+/** @type {[string, string][]} */
 const COLOURS = [
   ["probability", "Probability"],
   ["entropy", "Entropy"],
   ["found", "Found word"],
   ["none", "None"],
 ];
+/** @type {[string, string][]} */
 const VIEWS = [
   ["picture", "Picture"],
   ["encoder", "As the encoder saw it"],
 ];
 
+/** @extends {PictureShell<LensData, LensPicture>} */
 class View extends PictureShell {
   constructor(root, options) {
     super(root, options, {
@@ -36,6 +39,16 @@ class View extends PictureShell {
     this.set(null);
   }
 
+  clear() {
+    super.clear();
+    this.table = this.find = null;
+  }
+
+  /**
+   * @param {LensData} data
+   * @param {LensPicture} picture
+   * @param {AbortSignal} signal
+   */
   begin(data, picture, signal) {
     const { part } = this;
     const layer = data.payload.default;
@@ -126,7 +139,7 @@ class View extends PictureShell {
     });
     part.view.hidden = views.length < 2;
     part.gridBox.hidden = data.grids.length < 2;
-    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, g)));
+    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, String(g))));
     part.grid.value = state.grid;
     on(part.grid, "change", () => {
       state.grid = +part.grid.value;

@@ -1,17 +1,26 @@
-// Asks the server, and drops answers that come too late.
+// Asks the server and drops late answers.
 
-// The newest question of each kind counts: an answer to an older one is dropped, as is any after `signal` has aborted.
+/** Only the newest question of each kind counts: answers to older ones are dropped, and all of them once `signal` has aborted. */
 export class Asker {
+  /** @param {AbortSignal} signal */
   constructor(signal) {
     this.signal = signal;
+    /** @type {Record<string, number>} */
     this.last = {};
   }
 
+  /** @param {string} kind */
   cancel(kind) {
     this.last[kind] = (this.last[kind] || 0) + 1;
   }
 
-  // {answer}, {error: text}, or null when something newer came first.
+  /**
+   * The answer or an error in words; null when a newer question came first.
+   * @param {string} kind
+   * @param {() => any} call
+   * @param {string} silence the error when the server says nothing
+   * @returns {Promise<{ answer: any, error?: undefined } | { answer?: undefined, error: string } | null>}
+   */
   async ask(kind, call, silence) {
     this.cancel(kind);
     const mine = this.last[kind];
@@ -21,7 +30,7 @@ export class Asker {
       // gradio answers a crash on the server with nothing
       out = !answer ? { error: silence } : answer.error ? { error: String(answer.error) } : { answer };
     } catch (error) {
-      out = { error: String(error?.message || error || silence) };
+      out = { error: String(/** @type {any} */ (error)?.message || error || silence) };
     }
     return this.signal.aborted || mine !== this.last[kind] ? null : out;
   }

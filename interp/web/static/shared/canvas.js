@@ -1,22 +1,48 @@
-// A picture cut into patches on two canvases: below, the picture and what a view paints on its patches; above, outlines.
-// Subclasses bring paint(ctx, state, width, height) and paintMarks(ctx, state, width, height, accent). Never changes the state.
+// A picture cut into patches on two canvases: the lower one has the picture and what a view paints on its patches, the upper one the outlines.
+// It never changes the state of the view.
+/** @import { Picture } from "../payloads.js" */
+/** @import { Patches } from "./payload.js" */
+
+/**
+ * What is drawn: the payload's picture and its grids.
+ * @typedef {Patches & { payload: { image: Picture, seen: number[] } }} PictureData
+ *
+ * What the picture reads of a view's state; `view` is "picture" or "encoder", rows are positions. Subclasses read more.
+ * @typedef {{
+ *   grid: number,
+ *   view: string,
+ *   shownRow?: number | null,
+ *   hover?: number | null,
+ *   locked?: number | null,
+ *   [own: string]: any,
+ * }} PictureState
+ */
 
 export const OPACITY = 0.55;
 
 export const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 
+/** @param {string} src */
 function picture(src) {
   const image = new Image();
   image.src = src;
   return image.decode().then(() => image);
 }
 
+/** @template {PictureData} D */
 export class PatchCanvas {
+  /**
+   * @param {D} data
+   * @param {HTMLCanvasElement} base
+   * @param {HTMLCanvasElement} marks
+   */
   constructor(data, base, marks) {
     this.data = data;
     this.base = base;
     this.marks = marks;
+    /** @type {Map<string, HTMLImageElement>} */
     this.images = new Map();
+    this.width = this.height = this.ratio = 1;
   }
 
   async load() {
@@ -29,22 +55,44 @@ export class PatchCanvas {
     );
   }
 
-  // Subclasses draw what their view means: the tint of the patches, and the outlines above it.
+  /**
+   * The tint of the patches; subclasses draw it.
+   * @param {CanvasRenderingContext2D} _ctx
+   * @param {any} _state
+   * @param {number} _width
+   * @param {number} _height
+   */
   paint(_ctx, _state, _width, _height) {}
+
+  /**
+   * The outlines; subclasses draw them.
+   * @param {CanvasRenderingContext2D} _ctx
+   * @param {any} _state
+   * @param {number} _width
+   * @param {number} _height
+   * @param {string} _accent
+   */
   paintMarks(_ctx, _state, _width, _height, _accent) {}
 
-  // What is shown: the upright original, or the square that the encoder of this grid saw.
+  /**
+   * What is shown: the upright original, or what the encoder of this grid saw.
+   * @param {PictureState} state
+   * @returns {{ image: HTMLImageElement, width: number, height: number }}
+   */
   scene(state) {
-    const grid = this.data.grids[state.grid];
-    if (state.view === "encoder") return { image: this.images.get(`view${state.grid}`), width: grid.view.width, height: grid.view.height };
-    const { width, height } = this.data.payload.image;
-    return { image: this.images.get("picture"), width, height };
+    const { view } = this.data.grids[state.grid];
+    const [key, { width, height }] = state.view === "encoder" && view ? [`view${state.grid}`, view] : ["picture", this.data.payload.image];
+    return { image: /** @type {HTMLImageElement} */ (this.images.get(key)), width, height };
   }
 
-  // Corners of a patch in pixels of the scene.
+  /**
+   * Left, top, right and bottom of a patch in pixels of the scene.
+   * @param {PictureState} state
+   * @param {number} index
+   */
   box(state, index) {
     const grid = this.data.grids[state.grid];
-    if (state.view !== "encoder") return grid.boxes.subarray(index * 4, index * 4 + 4);
+    if (state.view !== "encoder" || !grid.view) return grid.boxes.subarray(index * 4, index * 4 + 4);
     const w = grid.view.width / grid.cols,
       h = grid.view.height / grid.rows;
     const r = Math.floor(index / grid.cols),
@@ -52,13 +100,22 @@ export class PatchCanvas {
     return [c * w, r * h, (c + 1) * w, (r + 1) * h];
   }
 
-  // A patch that a crop removed has no area in the picture.
+  /**
+   * Whether a crop removed the patch, so that it has no area in the picture.
+   * @param {PictureState} state
+   * @param {number} index
+   */
   empty(state, index) {
     const [l, t, r, b] = this.box(state, index);
     return r <= l || b <= t;
   }
 
-  // Index of the patch under a point given as fractions of the scene, or null.
+  /**
+   * Index of the patch under a point given as fractions of the scene, or null.
+   * @param {PictureState} state
+   * @param {number} fx
+   * @param {number} fy
+   */
   patchAt(state, fx, fy) {
     const { width, height } = this.scene(state);
     const grid = this.data.grids[state.grid];
@@ -71,14 +128,23 @@ export class PatchCanvas {
     return null;
   }
 
-  // The same for a pointer's event; with `nearest`, a point outside is moved to the picture's edge first.
+  /**
+   * The same for a pointer event; with `nearest`, a point outside is moved to the edge of the picture first.
+   * @param {{ clientX: number, clientY: number }} event
+   * @param {PictureState} state
+   */
   under(event, state, nearest = false) {
     const box = this.base.getBoundingClientRect();
-    const inside = (v) => (nearest ? Math.min(0.999, Math.max(0, v)) : v);
+    const inside = (/** @type {number} */ v) => (nearest ? Math.min(0.999, Math.max(0, v)) : v);
     return this.patchAt(state, inside((event.clientX - box.left) / box.width), inside((event.clientY - box.top) / box.height));
   }
 
-  // The next patch in the direction of an arrow key; patches with no picture under them are stepped over. Null at the edge.
+  /**
+   * The next patch in the direction of an arrow key, or null at the edge. Patches that a crop removed are skipped.
+   * @param {PictureState} state
+   * @param {number} from
+   * @param {number[]} direction rows down, columns right
+   */
   step(state, from, [down, right]) {
     const grid = this.data.grids[state.grid];
     let r = Math.floor(from / grid.cols),
@@ -91,6 +157,13 @@ export class PatchCanvas {
     return r * grid.cols + c;
   }
 
+  /**
+   * Size both canvases to fit the room.
+   * @param {number} width
+   * @param {number} maxHeight
+   * @param {PictureState} state
+   * @param {number} ratio device pixels per CSS pixel
+   */
   fit(width, maxHeight, state, ratio) {
     const scene = this.scene(state);
     const scale = Math.min(width / scene.width, maxHeight / scene.height);
@@ -107,23 +180,34 @@ export class PatchCanvas {
     this.ratio = ratio;
   }
 
+  /** @param {PictureState} state */
   drawBase(state) {
-    const ctx = this.base.getContext("2d");
+    const ctx = context(this.base);
     ctx.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     this.paint(ctx, state, this.width, this.height);
   }
 
-  drawMarks(state, accent) {
-    const ctx = this.marks.getContext("2d");
+  /**
+   * @param {PictureState} state
+   * @param {string} accent
+   */
+  drawMarks(state, accent = "#fff") {
+    const ctx = context(this.marks);
     ctx.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     ctx.clearRect(0, 0, this.width, this.height);
     this.paintMarks(ctx, state, this.width, this.height, accent);
   }
 
-  // The picture alone; what the model did not see of it is grey.
+  /**
+   * The picture alone; what the model did not see of it is grey.
+   * @param {CanvasRenderingContext2D} ctx
+   * @param {PictureState} state
+   * @param {number} width
+   * @param {number} height
+   */
   background(ctx, state, width, height) {
     const scene = this.scene(state);
-    // The encoder's few pixels are shown as pixels: that is all it had.
+    // The few pixels of the encoder are not smoothed: they are all it had.
     ctx.imageSmoothingEnabled = !(state.view === "encoder" && width > 1.5 * scene.image.naturalWidth);
     ctx.imageSmoothingQuality = "high";
     ctx.clearRect(0, 0, width, height);
@@ -131,7 +215,13 @@ export class PatchCanvas {
     if (state.view !== "encoder") this.veilUnseen(ctx, width, height, width / scene.width, height / scene.height);
   }
 
-  // fn(row of T, index, x, y, w, h) for every patch with a picture under it, in whole pixels, so that neighbours meet without seams.
+  /**
+   * Call `fn` for every patch with a picture under it, in whole pixels so that neighbours meet without seams.
+   * @param {PictureState} state
+   * @param {number} width
+   * @param {number} height
+   * @param {(row: number, index: number, x: number, y: number, w: number, h: number) => void} fn
+   */
   each(state, width, height, fn) {
     const scene = this.scene(state);
     const sx = width / scene.width,
@@ -145,7 +235,12 @@ export class PatchCanvas {
     });
   }
 
-  // Under a colour scale the picture loses some of its own colours, which would mix with those of the scale.
+  /**
+   * Take some colour out of the picture, so that it does not mix with a colour scale.
+   * @param {CanvasRenderingContext2D} ctx
+   * @param {number} width
+   * @param {number} height
+   */
   fade(ctx, width, height) {
     ctx.save();
     ctx.globalCompositeOperation = "saturation";
@@ -155,6 +250,14 @@ export class PatchCanvas {
     ctx.restore();
   }
 
+  /**
+   * Grey out what the model did not see.
+   * @param {CanvasRenderingContext2D} ctx
+   * @param {number} width
+   * @param {number} height
+   * @param {number} sx
+   * @param {number} sy
+   */
   veilUnseen(ctx, width, height, sx, sy) {
     const [l, t, r, b] = this.data.payload.seen;
     ctx.save();
@@ -171,7 +274,18 @@ export class PatchCanvas {
     ctx.restore();
   }
 
-  // Outline patches from..to (one patch: from === to) in a scene of this size.
+  /**
+   * Outline the patches `from` to `to` (the same for one patch).
+   * @param {CanvasRenderingContext2D} ctx
+   * @param {PictureState} state
+   * @param {number} width
+   * @param {number} height
+   * @param {number} from
+   * @param {number} to
+   * @param {string} colour
+   * @param {number} line
+   * @param {number} inset
+   */
   stroke(ctx, state, width, height, from, to, colour, line, inset) {
     const scene = this.scene(state);
     const sx = width / scene.width,
@@ -184,35 +298,56 @@ export class PatchCanvas {
     ctx.strokeRect(l * sx + inset, t * sy + inset, (r - l) * sx - 2 * inset, (b - t) * sy - 2 * inset);
   }
 
-  // The part of the picture that a token without a place reads.
+  /**
+   * Outline the part of the picture that a token without a patch reads.
+   * @param {CanvasRenderingContext2D} ctx
+   * @param {PictureState} state
+   * @param {number} width
+   * @param {number} height
+   * @param {number[]} box
+   * @param {string} colour
+   */
   outline(ctx, state, width, height, [l, t, r, b], colour) {
     const scene = this.scene(state);
     const sx = width / scene.width,
       sy = height / scene.height;
-    for (const [style, line] of [
+    for (const [style, line] of /** @type {const} */ ([
       ["rgba(0,0,0,.85)", 6],
       [colour, 3],
-    ]) {
+    ])) {
       ctx.strokeStyle = style;
       ctx.lineWidth = line;
       ctx.strokeRect(l * sx + 2, t * sy + 2, (r - l) * sx - 4, (b - t) * sy - 4);
     }
   }
 
-  // What is pointed at and what is locked, both as rows of T.
+  /**
+   * Outline the position under the pointer and the locked one.
+   * @param {CanvasRenderingContext2D} ctx
+   * @param {PictureState} state
+   * @param {number} width
+   * @param {number} height
+   * @param {string} accent
+   */
   strokePlaces(ctx, state, width, height, accent) {
-    for (const [row, colour] of [
+    for (const [row, colour] of /** @type {const} */ ([
       [state.shownRow, "#fff"],
       [state.hover, "#fff"],
       [state.locked, accent],
-    ]) {
-      const read = row === null ? null : this.data.regionOf.get(row);
+    ])) {
+      if (row === null || row === undefined) continue;
+      const read = this.data.regionOf.get(row);
       if (read) this.outline(ctx, state, width, height, read.region.box, row === state.locked ? accent : colour);
-      const place = row === null ? null : this.data.place.get(row);
+      const place = this.data.place.get(row);
       if (!place || place.grid !== state.grid) continue;
       const locked = row === state.locked;
       this.stroke(ctx, state, width, height, place.index, place.index, "rgba(0,0,0,.85)", locked ? 6 : 4, 0);
       this.stroke(ctx, state, width, height, place.index, place.index, colour, locked ? 3.5 : 2, 0);
     }
   }
+}
+
+/** @param {HTMLCanvasElement} canvas */
+function context(canvas) {
+  return /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
 }

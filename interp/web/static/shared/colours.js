@@ -15,6 +15,7 @@ const STOPS = [
 // Colours of outlined words and of layers, Okabe and Ito's set without black.
 export const OUTLINES = ["#ff9f1c", "#56b4e9", "#ff5d8f", "#f0e442", "#2ee6a6", "#c792ff", "#ff6b35", "#ffffff"];
 
+/** @param {number} v from 0 to 1 */
 export function ramp(v) {
   const x = Math.min(1, Math.max(0, v)) * (STOPS.length - 1);
   const i = Math.min(STOPS.length - 2, Math.floor(x));

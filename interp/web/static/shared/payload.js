@@ -1,7 +1,36 @@
-// What all payloads have in common, decoded: typed arrays from base64, patches, the runs of tokens. No DOM.
+// Decodes what all payloads share: base64 arrays, grids of patches, runs of tokens. No DOM.
+/** @import { Grid, Picture, Region } from "../payloads.js" */
 
+/**
+ * A decoded grid: the position of each patch in the sequence, and its box in pixels of the picture (four numbers a patch).
+ * @typedef {{ name: string, rows: number, cols: number, view: Picture | null, positions: Uint16Array, boxes: Float32Array }} PatchGrid
+ *
+ * `place` finds the patch of a position, `regionOf` the region that a token without a patch reads; `finest` is the grid with most patches.
+ * @typedef {{ name: string, box: number[], count: number }} TokenRegion
+ * @typedef {{ region: TokenRegion, index: number }} RegionToken
+ * @typedef {{ grid: number, index: number }} PatchIndex
+ * @typedef {{
+ *   grids: PatchGrid[],
+ *   place: Map<number, PatchIndex>,
+ *   regions: TokenRegion[],
+ *   regionOf: Map<number, RegionToken>,
+ *   finest: number,
+ * }} Patches
+ *
+ * A single token, or a run of patches with their separators.
+ * @typedef {{ row: number, from?: undefined, to?: undefined, count?: undefined }} SingleToken
+ * @typedef {{ row?: undefined, from: number, to: number, count: number }} PatchRun
+ *
+ * @typedef {Uint8Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Float32Array<ArrayBuffer>} AnyArray
+ */
+
+/** @type {Record<string, string>} */
 export const KINDS = { i: "image", s: "separator", p: "prompt", a: "answer", x: "special" };
 
+/**
+ * @param {string} text
+ * @returns {Uint8Array<ArrayBuffer>}
+ */
 export function decodeBytes(text) {
   const raw = atob(text);
   const out = new Uint8Array(raw.length);
@@ -9,6 +38,14 @@ export function decodeBytes(text) {
   return out;
 }
 
+/**
+ * @template {AnyArray} A
+ * @param {{ new (buffer: ArrayBuffer): A, BYTES_PER_ELEMENT: number }} Type
+ * @param {string} text
+ * @param {number} length
+ * @param {string} name for the error
+ * @returns {A}
+ */
 export function decodeArray(Type, text, length, name) {
   const data = decodeBytes(text);
   if (data.length !== length * Type.BYTES_PER_ELEMENT) {
@@ -17,18 +54,28 @@ export function decodeArray(Type, text, length, name) {
   return new Type(data.buffer);
 }
 
-// Refused by name, so that a view never half-draws what it does not read.
+/**
+ * Refuse a payload of another schema, so that a view never half-draws what it cannot read.
+ * @param {{ schema: string }} payload
+ * @param {string} schema
+ */
 export function requireSchema(payload, schema) {
   if (!payload || payload.schema !== schema)
     throw new Error(`This view reads ${schema}; it was given ${payload?.schema || "something else"}.`);
 }
 
+/** @type {PatchGrid} */
 const NO_GRID = { name: "no patches", rows: 0, cols: 0, view: null, positions: new Uint16Array(0), boxes: new Float32Array(0) };
 
-// The grids with their arrays, and where each row of T lies: {grids, place: row -> {grid, index}, finest: the grid to begin with}.
-// Tokens of a perceiver have no place but a region: {regions, regionOf: row -> {region, index}}. Without any grid there is one of no patches.
+/**
+ * The grids, and where each position lies on them. Without any grid there is one of no patches. Perceiver tokens have no patch, only a region.
+ * @param {{ grids: Grid[], regions?: Region[] }} payload
+ * @returns {Patches}
+ */
 export function decodePatches(payload) {
+  /** @type {Map<number, PatchIndex>} */
   const place = new Map();
+  /** @type {PatchGrid[]} */
   const grids = payload.grids.map((grid, g) => {
     const n = grid.rows * grid.cols;
     const positions = decodeArray(Uint16Array, grid.positions, n, "positions");
@@ -42,6 +89,7 @@ export function decodePatches(payload) {
       boxes: decodeArray(Float32Array, grid.boxes, n * 4, "boxes"),
     };
   });
+  /** @type {Map<number, RegionToken>} */
   const regionOf = new Map();
   const regions = (payload.regions || []).map(({ name, box, positions }) => {
     const rows = decodeArray(Uint16Array, positions, decodeBytes(positions).length / 2, "positions of a region");
@@ -54,24 +102,34 @@ export function decodePatches(payload) {
   return { grids, place, regions, regionOf, finest: Math.max(0, sizes.indexOf(Math.max(...sizes))) };
 }
 
-// All tokens in order: {from, to, count} for a run of patches with their separators, {row} for any other. A token without a place stands for
-// itself, for it cannot be reached on the picture. The last token was never read.
+/**
+ * All tokens in order, with each run of patches as one entry. An image token without a patch is an entry of its own: it cannot be reached on the
+ * picture. The last token never enters the model and is left out.
+ * @param {{ kinds: string, T: number, regionOf: Map<number, RegionToken> }} data
+ * @returns {(SingleToken | PatchRun)[]}
+ */
 export function tokenRuns({ kinds, T, regionOf }) {
+  /** @type {(SingleToken | PatchRun)[]} */
   const list = [];
   for (let row = 0; row < T; row++) {
     const patch = kinds[row] === "i" && !regionOf.has(row);
-    const last = list[list.length - 1];
+    const last = list.at(-1);
     if (!patch && kinds[row] !== "s") list.push({ row });
-    else if (last && last.to === row - 1) {
+    else if (last?.to === row - 1) {
       last.to = row;
       last.count += +patch;
     } else list.push({ from: row, to: row, count: +patch });
   }
+  /** @type {(run: PatchRun) => SingleToken[]} */
   const alone = ({ from, to }) => Array.from({ length: to - from + 1 }, (_, i) => ({ row: from + i }));
-  return list.flatMap((run) => (run.count === 0 ? alone(run) : [run])); // separators between tokens without a place
+  return list.flatMap((run) => ("from" in run && run.count === 0 ? alone(/** @type {PatchRun} */ (run)) : [run])); // separators between tokens without a patch
 }
 
-// Heading of a row of T: which patch or which token it is.
+/**
+ * The heading of a position: which patch or token it is.
+ * @param {Patches & { kinds: string }} data
+ * @param {number} row
+ */
 export function placeName(data, row) {
   const place = data.place.get(row);
   if (place) {

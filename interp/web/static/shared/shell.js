@@ -1,8 +1,16 @@
-// What every view does before it shows anything: it follows the theme and the width, takes payloads, and drops the one before.
+// What every view needs before it shows anything: it follows the theme and the width, takes payloads and drops the previous one.
 import { parts } from "./elements.js";
 import { uniqueNumber } from "./page.js";
 
-// Dark when an ancestor has the class "dark" (gradio); with no gradio, when the reader's system is dark. Until `signal` aborts.
+/** @typedef {HTMLElement & Record<string, any>} Root the element that holds a view; its state hangs on it for tests */
+
+/**
+ * Dark when an ancestor has the class "dark" (gradio), or in the standalone page when the system is dark; until `signal` aborts.
+ * @param {HTMLElement} root
+ * @param {boolean} followSystem
+ * @param {() => void} changed
+ * @param {AbortSignal} signal
+ */
 export function followTheme(root, followSystem, changed, signal) {
   const system = matchMedia("(prefers-color-scheme: dark)");
   const apply = () => {
@@ -17,13 +25,19 @@ export function followTheme(root, followSystem, changed, signal) {
   apply();
 }
 
-// A view before it shows anything: it follows the theme and the width. A view adds `render(size)`.
+/**
+ * A view that has no payload yet. Subclasses add `render`.
+ * @template D the decoded payload
+ */
 export class Shell {
-  constructor(root, options, kind) {
+  /**
+   * @param {Root} root
+   * @param {Record<string, any>} options what the host offers: callbacks and server functions
+   */
+  constructor(root, options) {
     this.root = root;
     this.options = options;
-    this.kind = kind;
-    this.data = null;
+    this.data = /** @type {D | null} */ (null);
     this.part = parts(root);
     this.serial = uniqueNumber();
     this.page = new AbortController();
@@ -32,7 +46,7 @@ export class Shell {
     this.resize.observe(this.part.frame);
   }
 
-  // Draw what has changed; `size`: the width may have changed too.
+  /** Draw what has changed; `size`: the width may have changed too. */
   render(_size = false) {}
 
   destroy() {
@@ -40,31 +54,72 @@ export class Shell {
     this.resize.disconnect();
   }
 
-  message(text, bad) {
+  /**
+   * Show a sentence in place of the view.
+   * @param {string} text
+   */
+  message(text, bad = false) {
     this.part.empty.textContent = text;
-    this.part.empty.classList.toggle("view-bad", Boolean(bad));
+    this.part.empty.classList.toggle("view-bad", bad);
     this.part.empty.hidden = false;
     this.part.body.hidden = true;
   }
 }
 
-// A view of one picture: each payload replaces all of the one before. A view adds `begin(data, picture, signal)`.
-// `kind`: {state, Data, Picture, empty, unreadable}.
+/**
+ * A view of one picture: each payload replaces all of the one before. Subclasses add `begin`.
+ * @template D the decoded payload
+ * @template {{ load(): Promise<void> }} P its picture
+ * @extends {Shell<D>}
+ */
 export class PictureShell extends Shell {
+  /**
+   * @param {Root} root
+   * @param {Record<string, any>} options
+   * @param {{
+   *   state: string,
+   *   Data: new (payload: any) => D,
+   *   Picture: new (data: D, base: HTMLCanvasElement, marks: HTMLCanvasElement) => P,
+   *   empty: string,
+   *   unreadable: string,
+   * }} kind where the state hangs on the root, what reads and draws a payload, and what is said without one
+   */
+  constructor(root, options, kind) {
+    super(root, options);
+    this.kind = kind;
+    /** @type {P | null} */
+    this.picture = null;
+    /** @type {AbortController | null} */
+    this.run = null;
+  }
+
+  /**
+   * @param {D} _data
+   * @param {P} _picture
+   * @param {AbortSignal} _signal aborts when the next payload comes
+   */
   begin(_data, _picture, _signal) {}
+
+  /** Forget what belongs to the payload before. */
+  clear() {
+    this.data = this.picture = null;
+  }
 
   destroy() {
     this.run?.abort();
     super.destroy();
   }
 
-  // Show a payload; null shows the empty state. Everything of the payload before is dropped.
+  /**
+   * Show a payload; null shows the empty state.
+   * @param {any} payload
+   */
   async set(payload) {
     const { kind, part } = this;
     this.run?.abort();
     this.run = new AbortController();
     const { signal } = this.run;
-    this.data = this.picture = this.table = this.find = null;
+    this.clear();
     this.root[kind.state] = { ready: false };
     delete this.root.dataset.ready;
     if (!payload) return this.message(kind.empty);
@@ -76,7 +131,7 @@ export class PictureShell extends Shell {
       });
       if (!signal.aborted) this.begin(data, picture, signal);
     } catch (error) {
-      if (!signal.aborted) this.message(error.message, true);
+      if (!signal.aborted) this.message(/** @type {Error} */ (error).message, true);
     }
   }
 }

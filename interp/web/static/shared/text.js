@@ -1,8 +1,17 @@
 // Tokens and numbers as the reader sees them. No DOM.
 
-// How a token is shown: {text, lead: it starts with a space, dim: blank, punctuation or a piece of a character}.
+/**
+ * How a token is shown. `lead`: it starts with a space; `dim`: it is blank, punctuation or part of a character.
+ * @typedef {{ text: string, lead: boolean, dim: boolean }} Look
+ */
+
+/**
+ * @param {string} text
+ * @returns {Look}
+ */
 export function look(text) {
   if (text.trim() === "") {
+    /** @type {Record<string, string>} */
     const signs = { " ": "␣", "\n": "↵", "\r": "↵", "\t": "⇥" };
     const shown = text === "" ? "“”" : Array.from(text.slice(0, 4), (c) => signs[c] || "␣").join("");
     return { text: shown + (text.length > 4 ? "…" : ""), lead: false, dim: true };
@@ -18,7 +27,10 @@ export function look(text) {
   return { text: core, lead, dim: false };
 }
 
-// Three digits: activations have no unit, and their scale differs between dictionaries.
+/**
+ * An activation with three digits: activations have no unit, and their scale differs between SAEs.
+ * @param {number | null | undefined} v
+ */
 export function amount(v) {
   if (v === null || v === undefined || Number.isNaN(v)) return "–";
   const size = Math.abs(v);
@@ -27,6 +39,7 @@ export function amount(v) {
   return v.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
 }
 
+/** @param {number | null | undefined} v */
 export function share(v) {
   if (v === null || v === undefined || Number.isNaN(v)) return "–";
   if (v === 0) return "0 %";
@@ -34,7 +47,10 @@ export function share(v) {
   return `${(v * 100).toFixed(v >= 0.1 ? 0 : v >= 0.01 ? 1 : 2)} %`;
 }
 
-// Only an address that is https as a whole becomes a link.
+/**
+ * The address if it is a valid https one, else null: nothing else becomes a link.
+ * @param {string} text
+ */
 export function safeLink(text) {
   try {
     const url = new URL(text);
@@ -44,6 +60,10 @@ export function safeLink(text) {
   }
 }
 
+/**
+ * @param {number} count
+ * @param {string} one
+ */
 export function plural(count, one, many = `${one}s`) {
   return `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 }

@@ -1,5 +1,6 @@
 // The two answers: growing while the model writes, with their differences marked when both are done, and as text to copy.
 // Every text goes in by textContent.
+/** @import { SteerData } from "./data.js" */
 import { el } from "../shared/elements.js";
 import { look, plural } from "../shared/text.js";
 import * as say from "./text.js";
@@ -45,6 +46,7 @@ export class Answers {
     for (const side of SIDES) this.part[side].style.minHeight = `${this.part[side].offsetHeight}px`;
   }
 
+  /** @param {SteerData} data */
   show(data) {
     const { part } = this;
     const { pair, state, key } = data;

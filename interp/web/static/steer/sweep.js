@@ -1,5 +1,6 @@
 // The sweep: the same edit at several values, as a strip of cards and a small curve of the mean KL over the value.
 // Calls select(index, value) when a value is chosen; the host decides whether to mark it.
+/** @import { SweepPayload } from "../payloads.js" */
 
 import { el, svg } from "../shared/elements.js";
 import { share } from "../shared/text.js";
@@ -41,6 +42,7 @@ export class Sweep {
     );
   }
 
+  /** @param {SweepPayload | null} sweep */
   show(sweep) {
     const { part } = this;
     const key = JSON.stringify(sweep);

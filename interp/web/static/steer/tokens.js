@@ -1,5 +1,6 @@
 // KL at each token of the plain answer: a row of tokens with bars, and the readout of the token that is pointed at or chosen.
 // Calls host.read(i) for the token that is read and host.chosen(i) when one is chosen.
+/** @import { SteerData } from "./data.js" */
 import { el, tokenElement } from "../shared/elements.js";
 import { look, plural } from "../shared/text.js";
 import { fullScale } from "./data.js";
@@ -31,6 +32,7 @@ export class Tokens {
     return this.hover ?? this.chosen;
   }
 
+  /** @param {SteerData} data */
   draw(data) {
     const { part } = this;
     const { tokens, kl } = data.pair;

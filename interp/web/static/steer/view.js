@@ -13,9 +13,10 @@ import * as say from "./text.js";
 import { Tokens } from "./tokens.js";
 import { Words } from "./words.js";
 
+/** @extends {Shell<SteerData>} */
 class View extends Shell {
   constructor(root, options) {
-    super(root, options, { state: "__steer", empty: "Nothing steered yet." });
+    super(root, options);
     const { part } = this;
     const { signal } = this.page;
     this.answers = new Answers(part, signal);
@@ -39,7 +40,7 @@ class View extends Shell {
 
   // Unlike the other views, this one keeps what it shows where the next payload says the same.
   set(payload) {
-    if (!payload) return this.nothing(this.kind.empty);
+    if (!payload) return this.nothing("Nothing steered yet.");
     let data;
     try {
       data = new SteerData(payload);

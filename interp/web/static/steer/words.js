@@ -1,9 +1,11 @@
 // Chosen words: the probability of each, plain and steered, at every token of the plain answer, as pairs of bars.
 // Calls host.point(i) and host.choose(i) for the token under the pointer.
+/** @import { SteerData } from "./data.js" */
 import { el, radios, svg, tokenElement } from "../shared/elements.js";
 import { look } from "../shared/text.js";
 import * as say from "./text.js";
 
+/** @type {[string, string][]} */
 const SCALES = [
   ["linear", "Linear"],
   ["log", "Logarithmic"],
@@ -69,6 +71,7 @@ export class Words {
     return Math.min(n - 1, Math.max(0, Math.floor(((event.clientX - left) / width) * n)));
   }
 
+  /** @param {SteerData} data */
   draw(data) {
     const { part } = this;
     const { words, tokens } = data.pair;
@@ -78,8 +81,9 @@ export class Words {
     part.charts.style.setProperty("--least", `${tokens.length * COLUMN}px`);
     this.labels = el("div", "steer-row steer-labels");
     const names = el("div", "steer-chart");
-    names.append(el("span"), ...[el("div", "steer-columns")]);
-    names.lastChild.append(...tokens.map((text) => tokenElement(look(text))));
+    const columns = el("div", "steer-columns");
+    columns.append(...tokens.map((text) => tokenElement(look(text))));
+    names.append(el("span"), columns);
     this.labels.append(el("span", "steer-head"), names);
     this.labels.setAttribute("aria-hidden", "true"); // the tokens above are the ones to read and to reach
     part.charts.replaceChildren(
