@@ -32,6 +32,10 @@ def _missing(reason: str) -> None:
     pytest.skip(reason)
 
 
+# As the app does, and as tests must: gradio's history would write every value that a test sends into the browser's storage, all of them again each time.
+LAUNCH = {"prevent_thread_lock": True, "quiet": True, "run_history": False}
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """The system's Chromium, one process for all tests; every test opens a context of its own."""
@@ -90,6 +94,7 @@ def page_of(chromium, shared_pages):
             else:
                 shared_pages[key] = page
         else:
+            page.bring_to_front()  # in a window behind others, frames come once a second
             page.mouse.move(0, 0)
             page.evaluate(_RESET)
             while page.posts:  # what the test before asked of the server

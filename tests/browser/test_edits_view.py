@@ -18,6 +18,7 @@ from PIL import Image
 from interp.errors import InterpError
 from interp.ui.components.edits_view import EditsView
 from interp.ui.components.feature_view import FeatureView
+from tests.browser.conftest import LAUNCH
 from tests.web.edits_payload import BLUE, DOG, PIZZA, blue, chip, drawn, payload, pizza, scene
 from tests.web.feature_payload import Expected
 from tests.web.feature_payload import payload as feature_payload
@@ -174,7 +175,7 @@ def site():
         gr.Button("another").click(lambda: Site.python.next(None), outputs=view)
         gr.Button("ask").click(kept("ask"), view)
         tab.select(refresh, view, view)
-    _, Site.url, _ = demo.launch(prevent_thread_lock=True, quiet=True)
+    _, Site.url, _ = demo.launch(**LAUNCH)
     yield Site
     demo.close()
 

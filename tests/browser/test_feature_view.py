@@ -18,6 +18,7 @@ from PIL import Image
 from interp.errors import InterpError
 from interp.ui.components.feature_view import FeatureView
 from interp.ui.components.lens_view import LensView
+from tests.browser.conftest import LAUNCH
 from tests.web.feature_payload import DENSE, Expected, feature, payload
 from tests.web.lens_payload import payload as lens_payload
 
@@ -172,7 +173,7 @@ def site():
         gr.Button("first").click(lambda: payload(run="r1", prompt="first"), outputs=view)
         gr.Button("second").click(lambda: payload(run="r2", prompt="second", side=6), outputs=view)
         gr.Button("nothing").click(lambda: None, outputs=view)
-    _, Site.url, _ = demo.launch(prevent_thread_lock=True, quiet=True)
+    _, Site.url, _ = demo.launch(**LAUNCH)
     yield Site
     demo.close()
 
@@ -900,7 +901,7 @@ def test_the_lens_hands_over_to_a_tab_that_was_never_open(open_page, site):
 def test_the_lens_offers_no_way_to_a_tab_that_is_not_there(chromium):
     with gr.Blocks() as demo:
         LensView(lens_payload())
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True)
+    _, url, _ = demo.launch(**LAUNCH)
     page = chromium.new_page()
     page.goto(url)
     page.wait_for_selector(".lens[data-ready]")

@@ -16,6 +16,7 @@ from PIL import Image
 from interp.errors import InterpError
 from interp.ui.components.lens_view import LensView
 from interp.web.standalone import standalone_html
+from tests.browser.conftest import LAUNCH
 from tests.web.lens_payload import NOUNS, Expected, b64, look, payload, quantise, struct_pack
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
@@ -613,7 +614,7 @@ def page_of_gradio(page_of):
         gr.Button("first").click(lambda: first, outputs=view)
         gr.Button("second").click(lambda: second, outputs=view)
         gr.Button("nothing").click(lambda: None, outputs=view)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True)
+    _, url, _ = demo.launch(**LAUNCH)
     yield page_of(lambda page: page.goto(url), fresh=True), first, second, asked
     demo.close()
 

@@ -16,6 +16,7 @@ import interp
 from interp.ui.components.steer_view import SteerView
 from interp.web.payloads.steer import running_payload, steer_payload, sweep_payload
 from tests import tiny
+from tests.browser.conftest import LAUNCH
 from tests.web.steer_payload import PLAIN, SETTINGS, VALUES, edit, long, payload, running, same, sweep, word
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
@@ -86,7 +87,7 @@ def site():
         gr.Button("nothing").click(lambda: None, outputs=view)
         chosen = gr.Textbox(label="chosen", interactive=False)
         view.select(choose, None, chosen)
-    _, Site.url, _ = demo.launch(prevent_thread_lock=True, quiet=True)
+    _, Site.url, _ = demo.launch(**LAUNCH)
     yield Site
     demo.close()
 
