@@ -1,7 +1,6 @@
-// Mounts the feature view: one state, the controls that change it, and one render that brings every part up to date.
-// A host calls mount(element, options) and set(payload). Options, each optional:
-// featuresAt(where, run), findFeatures(text, run) and featureDetails(number, run) answer questions; steer({run, sae, layer, feature, label, max, active})
-// leads on, and hasSteer() says whether there is somewhere to lead to now.
+// Mounts the feature view: one state, the controls that change it, and one render that brings every part up to date. A host calls
+// mount(element, options) and set(payload). Options, each optional: featuresAt(where, run), findFeatures(text, run) and featureDetails(number, run)
+// answer questions; steer({run, sae, layer, feature, label, max, active}) hands a feature over, if hasSteer() says that there is a tab for it.
 
 import { Asker } from "../shared/asker.js";
 import { OUTLINES } from "../shared/colours.js";
