@@ -1,4 +1,4 @@
-"""LLaVA Microscope: `python app.py`, then open the address it prints. `python app.py --help` lists what can be changed."""
+"""LLaVA Microscope: run `python app.py` and open the address it prints. `python app.py --help` lists the options."""
 
 import argparse
 import contextlib
@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 if "SPACES_ZERO_GPU" in os.environ:
-    import spaces  # noqa: F401 - before torch, which it makes believe that there is a GPU here
+    import spaces  # noqa: F401 - before torch, in which it emulates a GPU
 
-    # There, only the main thread may put weights on the GPU; transformers would use others.
+    # There, only the main thread may put weights on the GPU; transformers would use other threads.
     os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
 
 import gradio as gr
@@ -30,36 +30,36 @@ QUANTIZE = ("auto", "4bit", "none")
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    """What the command line and the environment ask for; the command line wins."""
+    """The options from the command line and the environment; the command line wins."""
     parser = argparse.ArgumentParser(description=TITLE)
     parser.add_argument(
         "--model",
         default=os.environ.get("MODEL", ""),
-        help=f"preset, hub id or folder (or set MODEL); by default the largest preset that fits the GPU, without one {EMBEDDED}",
+        help=f"preset, hub id or folder (or set MODEL); default: the largest preset that fits the GPU, or {EMBEDDED} without a GPU",
     )
     parser.add_argument("--quantize", default=os.environ.get("QUANTIZE") or "auto", help=f"one of {', '.join(QUANTIZE)} (or set QUANTIZE)")
     parser.add_argument(
         "--sae",
         default=os.environ.get("SAE", ""),
-        help="SAE to begin with: a known name, release/id, hub repository or folder (or set SAE)",
+        help="default SAE: a known name, release/id, hub repository or folder (or set SAE)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced for all GPUs together")
-    parser.add_argument("--host", default=None, help="address to listen on; anything but this machine counts as shared")
-    parser.add_argument("--port", type=int, default=None)
-    parser.add_argument("--share", action="store_true", help="make a public link")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced (spread over all GPUs)")
+    parser.add_argument("--host", default=None, help="address to listen on; any but this machine's own makes the server shared")
+    parser.add_argument("--port", type=int, default=None, help="default: the first free port from 7860 on")
+    parser.add_argument("--share", action="store_true", help="create a public link")
     parser.add_argument("--any-model", action="store_true", help="let visitors of a shared server choose any model")
     args = parser.parse_args(given)
     if args.quantize not in QUANTIZE:
         parser.error(f"quantize is {args.quantize!r}; it must be one of {', '.join(QUANTIZE)}.")
     if args.any_model and remote():
-        parser.error("--any-model: on ZeroGPU a model must be loaded before the first visitor comes. Leave it out.")
+        parser.error("--any-model is not possible on ZeroGPU, where the model is loaded before the first request. Leave it out.")
     if args.quantize == "auto" and remote():
-        args.quantize = "none"  # the GPUs of ZeroGPU have room for 16 bit
+        args.quantize = "none"  # ZeroGPU's GPUs have room for 16 bit
     return args
 
 
 def best_model(free: int, quantize: str = "auto") -> str:
-    """The largest preset that fits into so many bytes of GPU memory, can be looked at in all three tabs, and can be had without further steps."""
+    """The largest preset that fits into `free` bytes of GPU memory, has an SAE, and needs neither an account nor another package."""
 
     def gigabytes(name: str) -> float:
         return PRESETS[name].memory_16bit_gb if quantize == "none" else PRESETS[name].memory_gb(cpu=False)
@@ -73,10 +73,10 @@ def _installed(package: str) -> bool:
 
 
 def service_for(args: argparse.Namespace) -> Service:
-    """The service that these arguments ask for.
+    """The service for these arguments.
 
-    A model that was asked for is loaded later, and keeps its error where it cannot be. One that nobody asked for is loaded now, and replaced by
-    the embedded one where it cannot be.
+    A model named by the user is loaded later; if that fails, the page shows the error. A default model is loaded now; if that fails, the embedded
+    one replaces it.
     """
     local = args.host in {None, "127.0.0.1", "localhost"} and not args.share and "SPACE_ID" not in os.environ
     common: dict[str, Any] = {"quantize": args.quantize, "device": args.device, "shared": not local, "any_model": args.any_model}
@@ -90,7 +90,7 @@ def service_for(args: argparse.Namespace) -> Service:
         try:
             service.vlm()
         except (InterpError, OSError, RuntimeError) as error:
-            notice = f"{name} could not be loaded, so this is {EMBEDDED}. {error}"
+            notice = f"{name} could not be loaded, so this page runs {EMBEDDED}. {error}"
             print(notice, flush=True)  # noqa: T201
             return Service(EMBEDDED, notice=notice, **common)
         return service
@@ -104,18 +104,17 @@ def launch_options(args: argparse.Namespace) -> dict[str, Any]:
         "server_port": args.port,
         "share": args.share,
         "max_file_size": "30mb",
-        "strict_cors": True,  # no other page may ask this server in a visitor's name
-        # Nothing of the server's disk: gradio copies the example pictures into its cache, where uploads and downloads lie too, each in a
-        # folder whose name is a hash that cannot be guessed or listed.
+        "strict_cors": True,  # no other page may use this server on a visitor's behalf
+        # No files from the server's disk. Gradio copies the example pictures into its cache, next to uploads and downloads; each is in a folder
+        # whose name is a hash that can be neither guessed nor listed.
         "allowed_paths": [],
-        # Every run would keep the visitor's pictures in their browser, where the next user of that machine finds them; and a link says all
-        # that is needed to come back.
+        # It would keep every run's pictures in the browser, where the next user of that machine finds them. A link is enough to come back.
         "run_history": False,
         "mcp_server": _installed("mcp"),  # comes with `pip install "gradio[mcp]"`
         "theme": gr.themes.Default(
             primary_hue="blue",
             neutral_hue="slate",
-            # Fonts of the system: nothing is asked of a font server.
+            # System fonts: no request to a font server.
             font=("system-ui", "sans-serif"),
             font_mono=("ui-monospace", "monospace"),
         ),
@@ -128,15 +127,15 @@ def load_ahead(service: Service) -> None:
     """Load the model and its SAE before they are needed."""
 
     def ahead(load: Callable[[], object]) -> None:
-        with contextlib.suppress(InterpError):  # whoever asks for it is told
+        with contextlib.suppress(InterpError):  # reported when it is requested
             load()
 
     if remote():
-        # Now: the worker has what was loaded before it was forked, and only the main thread may use the GPU that torch believes in.
+        # Now: the worker has only what was loaded before the fork, and only the main thread may use the emulated GPU.
         ahead(service.vlm)
         ahead(lambda: service.saes.get(None, service.default_model))
     else:
-        # While the server starts; the first visitor waits for whichever takes longer.
+        # While the server starts, so that the first visitor waits less.
         threading.Thread(target=ahead, args=(service.vlm,), daemon=True).start()
         threading.Thread(target=ahead, args=(service.prepare_saes,), daemon=True).start()
 
@@ -150,7 +149,7 @@ def main() -> None:
         sys.exit(str(error))
     demo = build(service)
     load_ahead(service)
-    # On ZeroGPU gradio's own limit would be one visitor.
+    # Gradio's default on ZeroGPU is one visitor.
     demo.queue(max_size=64).launch(**launch_options(args))
 
 

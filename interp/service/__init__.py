@@ -1,1 +1,1 @@
-"""What the page and the API both call."""
+"""What the page and the API share."""

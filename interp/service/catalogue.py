@@ -8,7 +8,7 @@ from .model_slot import ModelSlot
 
 
 def catalogue(slot: ModelSlot, device: str) -> list[dict[str, Any]]:
-    """Every preset, and whether it fits this machine once the loaded model has made room."""
+    """Every preset, and whether it would fit this machine in place of the loaded model."""
     devices = pick_devices(device)
     free, cpu = (sum(map(free_bytes, devices)) + slot.nbytes) / 1e9, devices[0].type == "cpu"
     return [

@@ -1,4 +1,4 @@
-"""The one model that is loaded, and how another takes its place."""
+"""The one loaded model, and how it is replaced by another."""
 
 import contextlib
 import threading
@@ -13,7 +13,7 @@ from ..models.vlm import Vlm
 class ModelSlot:
     """At most one model in memory.
 
-    `forget(name)` is called with the name of the next model before the loaded one is freed: whatever else holds it must let go.
+    `forget(name)` is called with the name of the next model before the loaded one is freed; it must drop every other reference to that one.
     """
 
     def __init__(self, *, quantize: Quantize, device: str, forget: Callable[[str], None]) -> None:
@@ -36,15 +36,15 @@ class ModelSlot:
         return sum(weight.nbytes for weight in vlm.model.parameters()) if vlm else 0
 
     def get(self, name: str, on_progress: OnProgress | None = None) -> Vlm:
-        """The model of this name, loaded in the place of the one before if needed.
+        """The model of this name; if another one is loaded, it is replaced.
 
-        A failure that can be foreseen (no such model, no disk space, no memory, damaged files) leaves everything as it is; if loading fails later,
-        the previous model is loaded again. `on_progress` gets a line about each step, whether this caller or an earlier one asked for the model.
+        A failure found before loading (no such model, no disk space, no memory, damaged files) changes nothing; if loading itself fails, the previous
+        model is loaded again. `on_progress` gets a line about each step, even if another caller started the loading.
         """
         found = self._vlm
         if found is not None and found.name == name:
             return found
-        del found  # or this very call would keep the old model alive
+        del found  # a reference here would keep the old model alive
         with self._watched(on_progress), self._switching:
             try:
                 if self.name != name:
@@ -59,7 +59,7 @@ class ModelSlot:
         if former is None or self._vlm is None:
             self._vlm = ready.load(self._tell)
             return
-        with self._vlm.lock:  # a run in progress ends first
+        with self._vlm.lock:  # wait for a run in progress
             self._forget(name)
             self._vlm = None
         release()
@@ -67,18 +67,18 @@ class ModelSlot:
         try:
             self._vlm = ready.load(self._tell)
         except InterpError as error:
-            failure = str(error)  # the error itself holds on to the part that was loaded
+            failure = str(error)  # the error itself keeps the partly loaded model alive
         if failure is not None:
             release()
             self._vlm = self._fetch(former).load(self._tell)
-            raise InterpError(f"{failure} {former} was loaded again.")
+            raise InterpError(f"{failure} {former} has been loaded again.")
 
     def _fetch(self, name: str) -> Ready:
         return fetch(name, quantize=self._quantize, device=self._device, on_progress=self._tell, spare=self.nbytes)
 
     @contextlib.contextmanager
     def _watched(self, on_progress: OnProgress | None) -> Iterator[None]:
-        """Everyone who waits is told about each step, whoever asked first."""
+        """Report each step to every waiting caller."""
         if on_progress is None:
             yield
             return

@@ -1,4 +1,4 @@
-"""What the views ask about a result that is on the page: words, features of other places, details of one feature."""
+"""What the views look up in a displayed result: words, features elsewhere, details of one feature."""
 
 from typing import Any
 
@@ -13,40 +13,40 @@ from .service import Service
 from .zerogpu import on_gpu, seconds
 
 MAX_QUERY = 80  # characters
-_FOUND = 50  # features that a search shows
+_FOUND = 50  # most features listed by a search
 
 
 class Questions:
-    """Questions about results that a service remembers. `run` is the key under which `Service.remember` keeps one."""
+    """Look-ups in the results that a service remembers. `run` is the key that `Service.remember` returned."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     def find_word(self, run: str, word: str) -> dict[str, Any]:
-        """A word's probability at every layer and position, as the view wants it."""
+        """A word's probability at every layer and position, in the form the view reads."""
         lens = self._service.remembered(run, Lens)
-        word = query("A word to find has", word)
+        word = query("The word to find must have", word)
         spellings = list(lens.resolve(word))
         values = on_gpu(lens.probability, word, allow=seconds())
         return {"spellings": spellings, "values": scene.encode(scene.quantise(values))}
 
     def features_at(self, run: str, where: Any) -> FoundFeatures:
-        """The features of other tokens of the same trace, as the view wants them."""
+        """The features of other tokens of the same trace, in the form the view reads."""
         found = self._service.remembered(run, Features)
         k = min(max(len(found.features), 10), found.encoding.sae.d_sae)
         return found_payload(on_gpu(found.encoding.top, k, where, found.rank_by, allow=seconds()))
 
     def find_features(self, run: str, text: str) -> dict[str, Any]:
-        """Features of the whole SAE whose number or label matches, active here or not."""
+        """All features of the SAE whose number or label matches, active here or not."""
         found = self._service.remembered(run, Features)
         chosen, note = matching(found.encoding.sae, text)
         where = {"positions": list(found.positions)} if found.positions else "all"
         features = on_gpu(found.encoding.some, chosen, where, found.rank_by, allow=seconds())
-        features = tuple(sorted(features, key=lambda feature: -feature.score))  # stable: among inactive ones the best match comes first
+        features = tuple(sorted(features, key=lambda feature: -feature.score))  # stable, so that inactive ones stay in order of match
         return {"features": [one_feature(feature) for feature in features], "note": note}
 
     def feature_details(self, run: str, feature: Any) -> dict[str, Any]:
-        """The details of one feature that are computed only when it is looked at."""
+        """Details of one feature, computed only when it is opened."""
         encoding = self._service.remembered(run, Features).encoding
         near = encoding.sae.neighbours(validation.whole_number("feature", feature, 0, encoding.sae.d_sae - 1))
         labels = on_gpu(_labels, encoding, [other for other, _ in near], allow=seconds())
@@ -54,19 +54,19 @@ class Questions:
 
 
 def matching(sae: Sae, text: str) -> tuple[list[int], str]:
-    """The features whose number or label matches, and a note that says how many."""
-    text = query("A search takes a feature's number or part of its label,", text)
+    """The features whose number or label matches, and a note with their count."""
+    text = query("Search for a feature's number or part of its label, of", text)
     chosen = [sae.check(int(text))] if text.isascii() and text.isdigit() else sae.labels.search(text, _FOUND)
     more = f"; the first {_FOUND} are shown." if len(chosen) >= _FOUND else "."
-    return chosen, f"{len(chosen)} of {sae.d_sae} features match {text!r}{more}"
+    return chosen, f"{len(chosen)} of {sae.d_sae} features match {validation.shown(text)}{more}"
 
 
 def query(what: str, text: object) -> str:
-    """What was typed, without space around it. `what` begins the message for anything else."""
+    """The text typed, stripped. `what` begins the error message."""
     text = text.strip() if isinstance(text, str) else ""
     if not 1 <= len(text) <= MAX_QUERY:
         raise InterpError(f"{what} 1 to {MAX_QUERY} characters.")
-    return validation.text("The search", text)
+    return validation.text("The search text", text)
 
 
 def _labels(encoding: Encoding, features: list[int]) -> list[str]:

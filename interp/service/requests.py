@@ -1,6 +1,6 @@
-"""What can be asked: a frozen dataclass for each kind of question, checked once, before a model is loaded for it.
+"""Requests: a frozen dataclass for each kind, checked once, before any model is loaded.
 
-The page, a share link and the API name the same settings, so all three make the same objects from them with `of`.
+The page, share links and the API use the same names for settings, so all three build requests with `of`.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ Check = Callable[[str, Any], Any]
 
 def _picture(_name: str, value: Any) -> OpenedImage:
     if value is None:
-        raise InterpError("There is no picture. Choose or upload one first.")
+        raise InterpError("No picture. Choose or upload one first.")
     return open_image(value)
 
 
@@ -42,16 +42,16 @@ def _layers(name: str, value: Any) -> str:
 
 
 def _unless_empty(default: str) -> Check:
-    """Anything, to be checked against the trace; nothing means the default."""
+    """Any value, checked later against the trace; an empty one means the default."""
     return lambda _name, value: default if value is None or value == "" else value
 
 
 SETTINGS = ("prompt", "model", "max_new_tokens", "temperature", "seed", "words", "sweep")
-"""The settings of a `SteerRequest` that a link holds."""
+"""The settings of a `SteerRequest` that a share link stores."""
 
 
 def checked(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of these values that a request of this kind has, each checked. Raises InterpError for the first that is not what it must be."""
+    """The values that are fields of this kind of request, checked. Raises InterpError for the first invalid one."""
     hints = get_type_hints(kind, include_extras=True).items()
     return {name: hint.__metadata__[0](name, values[name]) for name, hint in hints if name in values}
 
@@ -60,18 +60,18 @@ def checked(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 class _Request:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """From values by name, those of other names ignored. See `checked`."""
+        """From values by name; other names are ignored. See `checked`."""
         return cls(**checked(cls, values))
 
 
 @dataclass(frozen=True)
 class TraceRequest(_Request):
-    """One generation to look into. `image` is anything `open_image` takes; `of` opens it, so that it is opened once."""
+    """One generation to inspect. `image` is anything `open_image` takes; `of` opens it, so that it is opened only once."""
 
     image: Annotated[Any, _picture]
     prompt: Annotated[str, _text]
     model: Annotated[str, _text] = ""
-    """Empty for the model that the app was started with."""
+    """Empty for the model the app was started with."""
     max_new_tokens: Annotated[int, _whole(1, MAX_NEW_TOKENS)] = 32
 
 
@@ -86,7 +86,7 @@ class LensRequest(TraceRequest):
 
 @dataclass(frozen=True)
 class Ranking(_Request):
-    """Which features of a trace are wanted, and how many."""
+    """Which features of a trace to list, and how many."""
 
     sae: Annotated[str, _text] = ""
     """Empty for the model's first."""
@@ -97,24 +97,24 @@ class Ranking(_Request):
 
 @dataclass(frozen=True)
 class SteerRequest(TraceRequest):
-    """A steered answer beside the plain one; the edits come separately."""
+    """A steered answer and the plain one for comparison; the edits are passed separately."""
 
     sae: Annotated[str, _text] = ""
-    """Of edits that name none; empty for the model's first."""
+    """For edits that name no SAE; empty for the model's first."""
     temperature: Annotated[float, _temperature] = 0
     """0 is greedy decoding."""
     seed: Annotated[int, _whole(0, 2**32 - 1)] = 0
     words: Annotated[str, _text] = ""
-    """To watch, with commas between them."""
+    """Words to watch, separated by commas."""
     sweep: Annotated[bool, validation.flag] = False
     """Whether the page runs a sweep after the pair."""
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """How answers are generated."""
+        """The generation settings."""
         return {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "seed": self.seed}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a link holds of them, beside the picture and the edits."""
+        """The settings that a share link stores, besides the picture and the edits."""
         return {name: getattr(self, name) for name in SETTINGS}

@@ -1,4 +1,4 @@
-"""The SAEs that are known for each model, and the one that is in memory."""
+"""The SAEs known for each model, and the one in memory."""
 
 import dataclasses
 import threading
@@ -8,13 +8,13 @@ from ..errors import InterpError
 from ..presets import PRESETS
 from ..saes.loading import load_sae
 from ..saes.sae import Sae
+from ..validation import shown
 
 
 class SaeShelf:
     """At most one SAE in memory: a large one takes gigabytes.
 
-    `source` is the SAE that `default_model` is looked at with by default, instead of the first that is known for it; "" for none. `fixed`: only
-    known SAEs may be asked for.
+    `source`, unless empty, is the default SAE of `default_model`, instead of the first one known for it. `fixed`: only known SAEs are allowed.
     """
 
     def __init__(self, default_model: str, source: str, *, fixed: bool) -> None:
@@ -26,43 +26,43 @@ class SaeShelf:
         self._loading = threading.Lock()
 
     def names(self, model: str = "") -> tuple[str, ...]:
-        """The SAEs that are known for a model, the one used by default first."""
+        """The SAEs known for a model, the default first."""
         return tuple(self._sources(model or self._default_model))
 
     def meant(self, name: str | None, model: str) -> str:
-        """The SAE that a name means for a model: "" or None its first. "" where none is known."""
+        """The SAE that a name refers to; "" or None is the model's first. "" if the model has none."""
         return (name or next(iter(self.names(model)), "")).strip()
 
     def holds(self, name: str | None, model: str) -> bool:
-        """Whether this SAE is in memory already."""
+        """Whether this SAE is already in memory."""
         return self.meant(name, model) in self._held
 
     def keeps(self, sae: Sae) -> bool:
-        """Whether this very SAE is the one in memory."""
+        """Whether this object is the SAE in memory."""
         return any(held is sae for held in self._held.values())
 
     def get(self, name: str | None, model: str) -> Sae:
-        """An SAE by its name: "" for the model's first, one of `names`, or, unless only known ones are allowed, whatever `load_sae` takes."""
+        """An SAE by name: "" for the model's first, one of `names`, or, unless `fixed`, anything `load_sae` takes."""
         known, name = self._sources(model), self.meant(name, model)
         if not name:
             raise InterpError(
-                f"No SAE is known for {model!r}. Choose a model that has one ({', '.join(p.name for p in PRESETS.values() if p.saes)})"
-                + ("." if self._fixed else ", or name an SAE yourself: a release of sae-lens with an id, a hub repository, or a folder.")
-                + " Without any, contrast vectors steer a model from Python: interp.contrast_vector."
+                f"No SAE is known for {shown(model)}. Choose a model that has one ({', '.join(p.name for p in PRESETS.values() if p.saes)})"
+                + ("." if self._fixed else ", or name an SAE: a sae-lens release/id, a hub repository or a folder.")
+                + " Without an SAE, you can steer from Python with a contrast vector: interp.contrast_vector."
             )
         if name not in known and self._fixed:
             raise InterpError(
-                f"{name!r} is not an SAE of this server's model, which has {', '.join(known) or 'none'}. Leave `sae` empty for the first."
+                f"sae is {shown(name)}; on this server it must be one of {', '.join(known) or 'none'}, or empty for the first."
             )
         with self._loading:
             if name not in self._held:
-                # Under the name it was asked for: edits carry that name and ask for it again.
+                # Under the requested name: edits carry that name and look it up again.
                 sae = dataclasses.replace(load_sae(known.get(name, name)), name=name)
                 self._held = {name: sae}
             return self._held[name]
 
     def drop_others(self, model: str) -> None:
-        """Let go of an SAE that is not known for this model."""
+        """Drop an SAE that does not belong to this model."""
         self._held = {name: sae for name, sae in self._held.items() if name in self.names(model)}
 
     def _sources(self, model: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""One model at a time, and what was done with it: traces, lenses, features, and results that the page can ask about again.
+"""One model at a time, and what was computed with it: traces, lenses, features, and results that the page can refer to later.
 
-Plain functions over the requests of `requests`; they raise InterpError.
+Its methods take the dataclasses of `requests` and raise InterpError.
 """
 
 import functools
@@ -17,6 +17,7 @@ from ..saes.features import Encoding, Features, encode
 from ..saes.sae import Sae
 from ..tracing.cache import TraceCache
 from ..tracing.trace import Trace
+from ..validation import shown
 from .catalogue import catalogue
 from .model_slot import ModelSlot
 from .recent import Recent, Sized
@@ -24,21 +25,21 @@ from .requests import LensRequest, Ranking, TraceRequest
 from .sae_shelf import SaeShelf
 from .zerogpu import on_gpu, seconds
 
-_REMEMBERED = 8  # lenses and encodings; twice as many results that the page can still ask about
+_REMEMBERED = 8  # lenses and encodings; results that the page can refer to: twice this
 # For lenses, for encodings and twice for results, each with its traces. Most traces are also in the trace cache, so the total is an upper bound.
 # The results have room for the traces of a plain and a steered run of an 8B model, 0.8 GB each.
 _MAX_BYTES = 1 << 30
-_TFLOP = {"cpu": 1.5, "cuda": 50.0}  # of a lens that nobody waits long for: about ten seconds on two cores, a few on a small GPU
-_QUIET = 1.0  # seconds without work before something slow is done ahead of time
+_TFLOP = {"cpu": 1.5, "cuda": 50.0}  # for a lens within a short wait: about ten seconds on two cores, a few on a small GPU
+_QUIET = 1.0  # seconds without work before slow preparations start
 Result = TypeVar("Result")
 
 
 class Service:
     """What the page and the API call.
 
-    `shared`: others than the machine's owner use it (a Space, a public address). Then `model` takes only the model it was started with, unless
-    `any_model` is set. `sae`: the SAE used with `model` where none is named, instead of the first that is known for it. `notice`: what visitors
-    must be told from the start.
+    `shared`: people other than the machine's owner use it (a Space, a public address). Then requests may use only the model it was started with,
+    unless `any_model` is set. `sae`: the default SAE of `model`, instead of the first one known for it. `notice`: a message that the page shows from
+    the start.
     """
 
     def __init__(
@@ -74,36 +75,36 @@ class Service:
         return catalogue(self._slot, self._device)
 
     def vlm(self, name: str = "", on_progress: OnProgress | None = None) -> Vlm:
-        """The model of this name, in the place of any other (see `ModelSlot.get`). `on_progress` gets a line about each step of loading it."""
+        """The model of this name, loaded if needed (see `ModelSlot.get`). `on_progress` gets a line about each step of loading."""
         name = name.strip() or self.default_model
         if self._fixed and name != self.default_model:
             raise InterpError(
-                f"This server runs {self.default_model!r} only; {name!r} was asked for. Leave `model` out, or run your own copy "
-                f"(python app.py --model {name})."
+                f"model is {shown(name)}; this server runs only {self.default_model}. Leave model out, or run your own copy: "
+                "python app.py --model NAME."
             )
         return self._slot.get(name, on_progress)
 
     def _forget(self, name: str) -> None:
-        """Let go of everything that belongs to the loaded model and not to the next one, of this name."""
+        """Drop everything that belongs to the loaded model and not to the next one, which has this name."""
         self.traces = TraceCache()
         for kept in (self._results, self._encodings, self._lenses):
             kept.clear()
         self.saes.drop_others(name)
 
     def trace(self, request: TraceRequest, on_text: Callable[[str], None] | None = None) -> Trace:
-        """One generation with every layer kept, from memory where possible. `on_text` gets the growing answer."""
+        """One generation with every layer kept, cached. `on_text` gets the growing answer."""
         new = request.max_new_tokens
         run = functools.partial(on_gpu, allow=seconds(new))
         return self.traces.get(self.vlm(request.model), request.image, request.prompt, max_new_tokens=new, on_text=on_text, run=run)
 
     def lens(self, request: LensRequest) -> Lens:
-        """The logit lens of one picture and prompt, from memory where possible."""
+        """The logit lens of one picture and prompt, cached."""
         return self.read(self.trace(request), request.top_k, every=request.layers == "all")
 
     def read(self, trace: Trace, top_k: int = 5, *, every: bool = False) -> Lens:
-        """The lens of a trace, from memory where possible: of every layer, or of as many as can be read quickly."""
+        """The lens of a trace, cached: of every layer, or of as many as can be read quickly."""
         chosen = None if every else affordable_layers(trace, _TFLOP[trace.vlm.model.device.type])
-        key = (id(trace), top_k, chosen)  # a lens holds its trace, so no other can get its id
+        key = (id(trace), top_k, chosen)  # the lens keeps its trace alive, so the id stays unique
         lens = self._lenses.get(key)
         if lens is None:
             lens = on_gpu(logit_lens, trace, top_k=top_k, layers=chosen, allow=seconds())
@@ -112,9 +113,9 @@ class Service:
         return lens
 
     def features(self, trace: Trace, ranking: Ranking = Ranking()) -> Features:  # noqa: B008 - it is frozen
-        """The features that rank highest in a trace. A second ranking of the same trace encodes nothing anew."""
+        """The features that rank highest in a trace. Another ranking of the same trace does not encode it again."""
         sae = self.saes.get(ranking.sae, trace.model_name)
-        key = (id(trace), id(sae))  # an encoding holds both, so no other object can get their ids
+        key = (id(trace), id(sae))  # the encoding keeps both alive, so the ids stay unique
         encoding = self._encodings.get(key)
         ranked = (ranking.top_k, ranking.where, ranking.rank_by)
         if encoding is None:
@@ -126,9 +127,9 @@ class Service:
         return found
 
     def prepare_saes(self) -> None:
-        """Import sae_lens and load the model's first SAE, once the first visitor has been served and is only looking. Blocks: run it in a thread.
+        """Import sae_lens and load the model's first SAE as soon as the first visitor has been served. Blocks: run it in a thread.
 
-        The import takes seconds and slows down everything else; so neither the first lens nor the first look at the features waits for it.
+        The import takes seconds and slows everything else down. Done at this time, it delays neither the first lens nor the first features.
         """
         while self._last_work is None or time.monotonic() - self._last_work < _QUIET:
             time.sleep(_QUIET / 4)
@@ -146,19 +147,19 @@ class Service:
         return ()
 
     def remember(self, result: object) -> str:
-        """A key under which the page can ask more about this result for a while."""
+        """A key by which the page can refer to this result for a while."""
         run = secrets.token_urlsafe(9)
         self._results.put(run, result)
         return run
 
     def remembered(self, run: str | None, kind: type[Result]) -> Result:
-        """The result that `remember` returned this key for."""
+        """The result for which `remember` returned this key."""
         result = self._results.get(run) if isinstance(run, str) else None
         if not isinstance(result, kind):
-            raise InterpError("This result is no longer kept on the server. Press Run again, then repeat.")
+            raise InterpError("The server no longer keeps this result. Press Run and try again.")
         return result
 
 
 def _top_features(trace: Trace, sae: Sae, k: int, where: Any, rank_by: Any) -> Features:
-    """As `interp.top_features`; a function of this module, so that it has a name in the worker (see `on_gpu`)."""
+    """As `interp.top_features`, at module level so that it can be pickled (see `on_gpu`)."""
     return encode(trace, sae).top(k, where, rank_by)

@@ -1,4 +1,4 @@
-"""What the page and the API ask of steering: answers, sweeps, the editor of edits, and which of a visitor's runs may be stopped."""
+"""Steering for the page and the API: answers, sweeps, the contents of the edits editor, and stopping a run."""
 
 import contextlib
 import threading
@@ -13,7 +13,7 @@ from ..steering.edits import Edit
 from ..steering.results import SteeringResult, Sweep
 from ..steering.steer import steer, steer_sweep, steered_trace
 from ..tracing.trace import Trace
-from ..validation import shown, whole_number
+from ..validation import sequence, shown, whole_number
 from ..web.payloads.edits import Chip, EditsPayload, edits_payload, found_chips, renewed
 from .edit_requests import MAX_EDITS, edits_from, linked_chip
 from .questions import matching
@@ -24,12 +24,12 @@ from .zerogpu import on_gpu, seconds
 MAX_SWEEP = 16  # values in one sweep
 MAX_WORDS = 8  # watched while steering
 OnText = Callable[[list[str]], None]
-_WATCHED = 3  # words watched where nobody names any
+_WATCHED = 3  # words watched by default
 
 
 @dataclass(frozen=True)
 class SteerRun:
-    """A steered answer, and the request for the plain trace of the same input, which a lens of the steered run needs."""
+    """A steered answer, and the request for the plain trace of the same input, needed for a lens of the steered run."""
 
     steered: SteeringResult
     plain: TraceRequest
@@ -43,7 +43,7 @@ class SteerService:
         self._running: dict[str, threading.Event] = {}
 
     def edits(self, items: Any, model: str = "", sae: str = "") -> list[Edit]:
-        """Edits from dictionaries as `/steer` takes them. `sae`: of those that name none."""
+        """Edits from dictionaries as `/steer` takes them. `sae`: for those that name no SAE."""
         name = self.service.vlm(model).name
         return edits_from(items, lambda own: self.service.saes.get(own or sae, name))
 
@@ -65,15 +65,15 @@ class SteerService:
         on_text: OnText | None = None,
         stop: threading.Event | None = None,
     ) -> Sweep:
-        """One edit at several values, `others` unchanged beside it."""
-        if not isinstance(values, list) or not 1 <= len(values) <= MAX_SWEEP:
-            raise InterpError(f"strengths is {shown(values)}; it must be a list of 1 to {MAX_SWEEP} numbers, such as [-0.5, 0, 0.5].")
+        """One edit at several values; `others` stay as they are."""
+        if len(sequence("strengths", values, f"1 to {MAX_SWEEP} numbers, such as [-0.5, 0, 0.5]")) > MAX_SWEEP:
+            raise InterpError(f"strengths has {len(values)} entries; it must have at most {MAX_SWEEP}.")
         how = {"others": others, "on_text": on_text, "stop": stop, **request.sampling}
         allow = seconds(request.max_new_tokens, rows=len(values) + 1)
         return on_gpu(steer_sweep, self.service.vlm(request.model), request.image, request.prompt, edit, values, allow=allow, **how)
 
     def editor(self, trace: Trace, run: str, sae: str | None, current: dict[str, Any] | None) -> EditsPayload:
-        """The editor of edits for a trace, with the edits that it held before if they belong to the same model."""
+        """The editor's contents for a trace; its current edits stay if they belong to the same model."""
         chips = current["edits"] if current and current["model"] == trace.model_name else []
         about: dict[str, Any] = {
             "model": trace.model_name,
@@ -86,19 +86,19 @@ class SteerService:
         return on_gpu(_renewed_editor, trace, self._encoding(trace, sae), chips, allow=seconds(), **about)
 
     def linked_editor(self, state: dict[str, Any]) -> EditsPayload:
-        """The editor with the edits of a link, before there is a trace. Raises InterpError for edits that cannot be applied."""
+        """The editor's contents from a link, before there is a trace. Raises InterpError for edits that cannot be applied."""
         model = state.get("model") or self.service.default_model
         if model != self.service.default_model and not self.service.can_switch:
-            raise InterpError(f"This link is for {shown(model)}; this server runs {self.service.default_model!r} only.")
+            raise InterpError(f"This link is for {shown(model)}; this server runs only {self.service.default_model}.")
         items = state.get("edits")
         chips = [linked_chip(item, lambda name: self.service.saes.get(name, model)) for item in items] if isinstance(items, list) else []
         swept = whole_number("swept", state.get("swept", 0), 0, max(0, len(chips) - 1))
         return edits_payload(None, None, chips, model=model, swept=swept)
 
     def steerable(self, run: str, text: str, sae: str | None = None) -> dict[str, Any]:
-        """Features of an SAE by number or label, as chips that can be added to the edits of this run's picture.
+        """Features of an SAE by number or label, as chips to add to the edits.
 
-        "all": those with `text` as a whole word in their name, the most active first and at most `MAX_EDITS`, as chips that switch them off.
+        "all": chips that switch off the features with `text` as a whole word in their name, the most active first, at most `MAX_EDITS`.
         """
         encoding = self._encoding(self.service.remembered(run, Lens).trace, sae)
         chosen, note = matching(encoding.sae, text)
@@ -114,7 +114,7 @@ class SteerService:
         return self.service.features(trace, Ranking(sae or "", where="all", top_k=1)).encoding
 
     def watchable(self, model: str, labels: Iterable[str]) -> str:
-        """Those of these labels that are a single token of the model, to be watched while steering."""
+        """The labels that are a single token of the model, to be watched while steering."""
         vlm, words = self.service.vlm(model), []
         for label in dict.fromkeys(labels):
             with contextlib.suppress(InterpError):
@@ -123,12 +123,12 @@ class SteerService:
         return ", ".join(words[:_WATCHED])
 
     def both_lenses(self, run: str | None) -> tuple[Lens, Lens]:
-        """The lenses of the plain and of the steered run of a steered answer."""
+        """The lenses of the plain and the steered run."""
         plain, steered = map(self.service.read, self.both_traces(run))
         return plain, steered
 
     def both_traces(self, run: str | None) -> tuple[Trace, Trace]:
-        """The plain and the steered trace of a steered answer."""
+        """The traces of the plain and the steered run."""
         kept = self.service.remembered(run, SteerRun)
         plain = self.service.trace(kept.plain)
         edits, answer = [applied.edit for applied in kept.steered.applied], kept.steered.steered_answer
@@ -136,7 +136,7 @@ class SteerService:
 
     @contextlib.contextmanager
     def running(self, visitor: str | None) -> Iterator[threading.Event]:
-        """An event that `stop` sets for this visitor. It is also set when the block is left, so that nothing runs on without a reader."""
+        """An event that `stop` sets for this visitor. It is also set when the block ends, so that no run goes on without a reader."""
         event = threading.Event()
         if visitor is not None:
             self._running[visitor] = event
@@ -148,7 +148,7 @@ class SteerService:
                 del self._running[visitor]
 
     def stop(self, visitor: str | None) -> None:
-        """End what this visitor's page is waiting for."""
+        """Stop the run that this visitor's page is waiting for."""
         if visitor is not None and (event := self._running.get(visitor)):
             event.set()
 
@@ -164,5 +164,5 @@ def _renewed_editor(trace: Trace, encoding: Encoding, chips: Sequence[Chip], **a
 def _words(text: str) -> tuple[str, ...]:
     words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     if len(words) > MAX_WORDS:
-        raise InterpError(f"words names {len(words)} words; at most {MAX_WORDS} can be watched.")
+        raise InterpError(f"words has {len(words)} words; at most {MAX_WORDS} can be watched.")
     return words

@@ -12,25 +12,25 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Done(Generic[Result]):
-    """The last thing that `stream` yields."""
+    """The last item that `stream` yields."""
 
     result: Result
 
 
 def stream(work: Callable[[Callable[[Any], None]], Result]) -> Iterator[Any]:
-    """Run `work(show)` in a thread; yield what it shows, then `Done`, or raise what it raised.
+    """Run `work(show)` in a thread; yield what it shows, then `Done`, or raise its exception.
 
-    A page may be slower than a model: of the steps that wait, only the newest is yielded. The last one shown before the end always is.
+    A page may be slower than the model, so only the newest waiting step is yielded. The last one before the end is never dropped.
     """
     steps: queue.Queue[Any] = queue.Queue()
 
     def body() -> None:
         try:
             steps.put(Done(work(steps.put)))
-        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread of the reader
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the reader's thread
             steps.put(error)
 
-    # In the caller's context, which tells gradio whose request this is.
+    # In the caller's context, from which gradio knows the request.
     threading.Thread(target=contextvars.copy_context().run, args=(body,), daemon=True).start()
     while True:
         shown, end = _newest(steps)
@@ -43,7 +43,7 @@ def stream(work: Callable[[Callable[[Any], None]], Result]) -> Iterator[Any]:
 
 
 def _newest(steps: "queue.Queue[Any]") -> tuple[list[Any], Any]:
-    """Wait for a step, then empty the queue: ([the newest shown] or [], the end or None)."""
+    """Wait for a step, then empty the queue: ([newest step] or [], the end or None)."""
     shown: list[Any] = []
     step = steps.get()
     while not isinstance(step, Done | BaseException):

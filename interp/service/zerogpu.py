@@ -1,8 +1,8 @@
-"""Where a model runs: in this process or, on a Space with ZeroGPU, in a worker that has a GPU for as long as one call lasts.
+"""Where models run: in this process or, on a ZeroGPU Space, in a worker that has a GPU for the length of one call.
 
-Off ZeroGPU `on_gpu` is a plain call. On it, `spaces` forks the worker from this process, so the worker has every model that was loaded before, and
-arguments and results are pickled. Models, SAEs and traces are large: they cross as a name by which the other side finds its own copy; one that the
-worker lacks is sent again, whole. Tensors cross as CPU data.
+Elsewhere `on_gpu` is a plain call. On ZeroGPU, `spaces` forks the worker from this process, so the worker has every model loaded before, and
+arguments and results are pickled. Models, SAEs and traces are large, so only a name is sent, by which the other process finds its own copy; an
+object that the worker lacks is sent again in full. Tensors are sent as CPU data.
 """
 
 import collections
@@ -30,28 +30,28 @@ from .streaming import Done, stream
 
 R = TypeVar("R")
 _LARGE = (Vlm, Sae, Trace)
-# Seconds that are asked of ZeroGPU. Not measured there: taken from an 8B model in 16 bit on a GPU of its size, with a margin. A short request
-# is served sooner and leaves more of the visitor's daily minutes.
+# Seconds requested from ZeroGPU. Computed, not measured there: for an 8B model in 16 bit on such a GPU, with a margin. A short request is
+# scheduled sooner and uses less of the visitor's daily quota.
 _START = 15  # moving the weights onto the GPU, and prefill
 _TOKEN = 0.1  # one decoding step of a batch, with all layers kept
-_ROW = 1.5  # one more row of a batch: its prompt is read twice
-_MOST = 60  # what ZeroGPU gives where nothing is asked for; half of what a visitor without an account has in a day
+_ROW = 1.5  # each further row of a batch: its prompt is read twice
+_MOST = 60  # ZeroGPU's default, and half the daily quota of a visitor without an account
 
 _names: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
 _living: "weakref.WeakValueDictionary[str, Any]" = weakref.WeakValueDictionary()
-# In a worker: arguments and results of the last calls, kept alive for the next one. A worker may serve many calls, or one.
+# In a worker: arguments and results of the last calls, kept alive for the next one. A worker may serve one call or many.
 _recent: collections.deque[Any] = collections.deque(maxlen=4)
 
 
 def seconds(new_tokens: int = 0, rows: int = 1) -> int:
-    """How long a call that generates `new_tokens` tokens in a batch of `rows` rows may take."""
+    """The time allowed for generating `new_tokens` tokens in a batch of `rows` rows."""
     return min(_MOST, round(_START + _TOKEN * new_tokens + _ROW * (rows - 1)))
 
 
 def on_gpu(function: Callable[..., R], *args: Any, allow: int, **options: Any) -> R:
-    """`function(*args, **options)` where the GPU is, for at most `allow` seconds (see `seconds`).
+    """Call `function(*args, **options)` where the GPU is, for at most `allow` seconds (see `seconds`).
 
-    `on_text` and `stop` among the options work across processes too. The function must belong to a module or an object, so that it can be pickled.
+    The options `on_text` and `stop` also work across processes. The function must be picklable: a module-level function or a method.
     """
     if not remote():
         return function(*args, **options)
@@ -66,7 +66,7 @@ def on_gpu(function: Callable[..., R], *args: Any, allow: int, **options: Any) -
 
 
 def remote() -> bool:
-    """Whether models run in another process than this one."""
+    """Whether models run in another process."""
     return _call is not _work
 
 
@@ -79,15 +79,15 @@ def _ask(asked: bytes, allow: int, show: Callable[[Any], None] | None, stop: thr
                     raise StoppedError("The run was stopped.")
                 if show is not None and not isinstance(answer, Done | InterpError | _MissingError):
                     show(answer)
-    except gr.Error as error:  # the visitor's minutes are used up, no GPU is free, or the call took too long
-        raise InterpError(f"ZeroGPU did not answer: {error.message!s} Try again later, or ask for a shorter answer.") from error
+    except gr.Error as error:  # the quota is used up, no GPU is free, or the call took too long
+        raise InterpError(f"ZeroGPU did not answer: {error.message!s} Try again later, or with a shorter answer.") from error
     if isinstance(answer, InterpError):
         raise answer
     return answer.result if isinstance(answer, Done) else answer
 
 
 def _work(asked: bytes, _allow: int) -> Iterator[bytes]:
-    """In the worker: progress, then `Done`. An error goes back as a value, because `spaces` would keep only the name of its class."""
+    """In the worker: progress, then `Done`. Errors are returned as values, because `spaces` would pass on only their class name."""
     stop = threading.Event()
     try:
         function, args, options, listening, stoppable = _loads(asked)
@@ -108,7 +108,7 @@ def _work(asked: bytes, _allow: int) -> Iterator[bytes]:
 
 
 class _MissingError(Exception):
-    """The other process has no object of this name."""
+    """The other process has no object with this name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -116,7 +116,7 @@ class _MissingError(Exception):
 
 
 class _Pickler(pickle.Pickler):
-    """`whole(name, new)` says which large objects are sent with their contents; `new`: it had no name until now."""
+    """`whole(name, new)` says which large objects are sent in full; `new`: the object had no name before."""
 
     def __init__(self, file: io.BytesIO, whole: Callable[[str, bool], bool]) -> None:
         super().__init__(file, protocol=5)
@@ -135,7 +135,7 @@ class _Pickler(pickle.Pickler):
             values = obj.detach().cpu().contiguous()
             return _tensor, (values.reshape(-1).view(torch.uint8).numpy(), values.dtype, values.shape)
         if isinstance(obj, Vlm):
-            raise InterpError(f"{obj.name} was loaded after the GPU worker had started. Restart the Space with it as its model.")
+            raise InterpError(f"{obj.name} was loaded after the GPU worker started. Restart the Space with it as its model.")
         if isinstance(obj, _LARGE):
             return _received, (_names[obj], type(obj), vars(obj))
         return NotImplemented
@@ -171,7 +171,7 @@ def _received(name: str, kind: type, fields: dict[str, Any]) -> Any:
 
 
 def _fresh_locks() -> None:
-    """The threads that hold its parent's locks do not exist in a forked process, which would wait for them forever."""
+    """Threads that held locks in the parent do not exist in a forked process, which would wait for them forever."""
     for held in list(_living.values()):
         if isinstance(held, Vlm):
             held.lock = threading.RLock()
@@ -179,5 +179,5 @@ def _fresh_locks() -> None:
 
 os.register_at_fork(after_in_child=_fresh_locks)
 _call: Callable[[bytes, int], Any] = _work
-if spaces := sys.modules.get("spaces"):  # imported by app.py on ZeroGPU, before torch; elsewhere its decorator returns the function itself
+if spaces := sys.modules.get("spaces"):  # imported by app.py, before torch, on ZeroGPU only
     _call = spaces.GPU(duration=lambda _asked, allow: allow)(_work)

@@ -1,1 +1,1 @@
-"""The page and the API: the only part of `interp` that knows gradio."""
+"""The page and the API, built with gradio."""

@@ -1,4 +1,4 @@
-"""The left column: picture, prompt, model, and the settings of every run."""
+"""The left column: picture, prompt, model and run settings."""
 
 import html
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ PROMPTS = (
     "Is there a dog?",
 )
 Values = Mapping[Any, Any]
-"""What gradio hands to a listener whose inputs are a set: the value of each component."""
+"""What gradio passes to a listener whose inputs are a set: the value of each component."""
 Updates = dict[Any, Any]
-"""What a listener returns or yields: the new value of each component that changes."""
+"""What a listener returns or yields: new values by component."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,17 @@ class Controls:
 
     @property
     def of_a_trace(self) -> dict[str, Any]:
-        """The components that say what is run, by the names of `TraceRequest`."""
+        """The components of a `TraceRequest`, by field name."""
         return {"image": self.image, "prompt": self.prompt, "model": self.model, "max_new_tokens": self.max_new_tokens}
 
     @property
     def of_a_lens(self) -> dict[str, Any]:
-        """The same by the names of `LensRequest`."""
+        """The components of a `LensRequest`, by field name."""
         return {**self.of_a_trace, "top_k": self.top_k, "layers": self.layers}
 
 
 def named(components: Mapping[str, Any], values: Values) -> dict[str, Any]:
-    """The values of these components by name. An emptied text box or list counts as empty text."""
+    """The values of these components by name. An emptied text box or list is empty text."""
     return {name: "" if values[component] is None and name != "image" else values[component] for name, component in components.items()}
 
 
@@ -83,8 +83,8 @@ def lay_out(service: Service) -> Controls:
     message = gr.HTML("", elem_id="message")
     answer = gr.Textbox(label="Answer", interactive=False, lines=2, elem_id="answer")
     examples = [
-        gr.Examples([[example(name)] for name in PICTURES], image, label="Pictures to try", api_visibility="private"),
-        gr.Examples([[text] for text in PROMPTS], prompt, label="Questions to try", api_visibility="private"),
+        gr.Examples([[example(name)] for name in PICTURES], image, label="Example pictures", api_visibility="private"),
+        gr.Examples([[text] for text in PROMPTS], prompt, label="Example prompts", api_visibility="private"),
     ]
     model = gr.Dropdown(
         list(dict.fromkeys([service.default_model, *PRESETS])),
@@ -92,37 +92,37 @@ def lay_out(service: Service) -> Controls:
         label="Model",
         allow_custom_value=service.can_switch,
         interactive=service.can_switch,
-        info="A name from the list, a Hugging Face hub id, or a folder." if service.can_switch else "This server runs one model.",
+        info="A name from the list, a Hugging Face hub id or a folder." if service.can_switch else "This server runs one model.",
         elem_id="model",
     )
     about = gr.HTML(about_model(service, service.default_model), elem_id="about")
-    # Before it is loaded: visitors should know what they ask for.
+    # Shown before the model is loaded.
     told: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     model.change(lambda name: about_model(service, name), model, about, **told)
     with gr.Accordion("Settings", open=False):
-        max_new_tokens = gr.Slider(1, MAX_NEW_TOKENS, 32, step=1, label="Longest answer, in tokens")
-        top_k = gr.Slider(1, 20, 5, step=1, label="Words kept for each layer and position")
+        max_new_tokens = gr.Slider(1, MAX_NEW_TOKENS, 32, step=1, label="Maximum answer length (tokens)")
+        top_k = gr.Slider(1, 20, 5, step=1, label="Words per layer and position")
         layers = gr.Radio(
-            [("as many as can be read quickly", "auto"), ("all", "all")],
+            [("as many as are quick to read", "auto"), ("all", "all")],
             value="auto",
             label="Layers",
-            info="Makes a difference for large models.",
+            info="Matters only for large models.",
         )
     return Controls(image, prompt, run, message, answer, examples, model, about, max_new_tokens, top_k, layers)
 
 
 def about_model(service: Service, model: str | None) -> str:
-    """What a model is, what it needs, and how far it was tested."""
+    """What a model is, what it needs and how it was tested, as HTML."""
     known = next((preset for preset in service.models() if preset["name"] == model), None)
     if known is None:
         return f"<p>{html.escape(model or '')}</p>"
     text = known["about"]
     if known["proved"] != "real weights":
-        gate = ", which must be accepted on the hub first" if known["gated"] else ""
+        gate = " (must be accepted on the hub first)" if known["gated"] else ""
         needs = "".join(f" and the package {package}" for package in known["requires"])
-        room = "" if known["fits"] else " That is more memory than is free."
+        room = "" if known["fits"] else " That exceeds the free memory."
         text += (
-            f" Licence: {known['licence']}{gate}. Needs about {known['memory_gb']:g} GB here{needs}.{room}"
-            " Tested with random weights only, not with its real ones."
+            f" Licence: {known['licence']}{gate}. Needs about {known['memory_gb']:g} GB of memory here{needs}.{room}"
+            " Tested with random weights only."
         )
     return f"<p>{html.escape(text)}</p>"

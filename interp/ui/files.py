@@ -1,4 +1,4 @@
-"""Results as files in gradio's cache, which gradio cleans up."""
+"""Writes results as files to gradio's cache, which gradio cleans up."""
 
 import json
 import secrets
@@ -15,27 +15,27 @@ from ..web.standalone import standalone_html
 
 
 def write_html(lens: Lens) -> str:
-    """The standalone view."""
+    """The standalone view of a lens."""
     return _write("logit-lens", lens.trace.model_name, "html", standalone_html(lens_payload(lens)))
 
 
 def write_json(lens: Lens) -> str:
-    """Everything a lens holds."""
+    """All data of a lens."""
     return _write("logit-lens", lens.trace.model_name, "json", _json(lens.to_dict()))
 
 
 def write_features_json(found: Features) -> str:
-    """Everything that was found."""
+    """All data of the features found."""
     return _write("sae-features", found.encoding.trace.model_name, "json", _json(found.to_dict()))
 
 
 def write_features_csv(found: Features) -> str:
-    """The table."""
+    """The table of features."""
     return _write("sae-features", found.encoding.trace.model_name, "csv", found.to_csv())
 
 
 def write_steering_json(steered: SteeringResult) -> str:
-    """Everything about a steered answer."""
+    """All data of a steered answer."""
     return _write("steering", steered.model_name, "json", _json(steered.to_dict()))
 
 

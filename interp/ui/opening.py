@@ -1,4 +1,4 @@
-"""What the page shows first: the answer about an example, or what a link asks for."""
+"""What the page shows first: the answer for an example, or the state stored in a link."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from .tabs.steer_tab import TAB, SteerTab
 
 
 class Opening:
-    """The listener of the page's load event. `tabs` are all tabs, `selected` the name of the open one."""
+    """The listener of the page's load event. `selected` holds the name of the open tab."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Opening:
         self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected]
 
     def open(self, request: gr.Request) -> Iterator[Updates]:
-        """The first lens, then what a link sets and what is wrong with it."""
+        """The first lens, then the values from a link, or what is wrong with it."""
         settings: dict[str, Any] = {"image": example(PICTURES[0]), "prompt": PROMPTS[0], "model": "", "max_new_tokens": 32}
         updates: Updates = {}
         said = ""
@@ -61,7 +61,7 @@ class Opening:
 
 
 def _picture(state: dict[str, Any], otherwise: str) -> tuple[str, str]:
-    """The path of a link's picture, or of another one and what is wrong."""
+    """The path of a link's picture and "", or `otherwise` and an error message."""
     try:
         return share.picture(state.get("picture"), EXAMPLES), ""
     except InterpError as error:

@@ -1,4 +1,4 @@
-"""The page: a picture and a prompt at the left, what the model sees at the right. Laid out and wired here."""
+"""The page: picture and prompt on the left, what the model sees on the right."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ CSS = """
 
 
 def build(service: Service) -> gr.Blocks:
-    """The whole app as gr.Blocks, not yet launched."""
+    """Build the whole app, without launching it."""
     steering, questions = SteerService(service), Questions(service)
 
     def left_page(request: gr.Request) -> None:
@@ -40,7 +40,7 @@ def build(service: Service) -> gr.Blocks:
     demo: gr.Blocks
     with CheckedBlocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         _header(service.notice)
-        # Not among the tabs: gradio would count them as tabs.
+        # Outside gr.Tabs, which would count them as tabs.
         run_key, selected = gr.State(), gr.State(lens_tab.TAB)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -67,7 +67,7 @@ def build(service: Service) -> gr.Blocks:
 def _header(notice: str) -> None:
     gr.Markdown(
         f"# {TITLE}\nWhat does each patch of a picture mean to a vision-language model, layer by layer? "
-        "Which learned features does it activate, and what becomes of the answer when one is turned up or down?"
+        "Which learned features does it activate, and how does the answer change when you turn one up or down?"
     )
     if notice:
         gr.HTML(message(notice, error=True), elem_id="notice")

@@ -1,6 +1,6 @@
-"""Links that hold the state of a page: settings and edits in the address, an uploaded picture by the digest of a copy kept on the server.
+"""Links that store the state of a page: settings and edits in the address, an uploaded picture as the digest of a copy kept on the server.
 
-What a link says is untrusted: it is read as plain JSON and checked; a link that cannot be used is named, and the page opens as usual.
+Links are untrusted: they are parsed as plain JSON and checked. If one cannot be used, the page says so and opens as usual.
 """
 
 import base64
@@ -28,7 +28,7 @@ _EXAMPLE = re.compile(r"[a-z0-9-]{1,60}")
 
 
 def link(base: str, image: str | None, state: Mapping[str, Any], examples: Path) -> str:
-    """An address that opens this state. `image` is the path of the picture shown; those in `examples` go by name, any other is kept in a copy."""
+    """An address that opens this state. `image` is the path of the picture shown: an example is stored by name, any other as a copy."""
     picture = None if image is None else _kept(Path(image), examples)
     text = json.dumps({**state, "picture": picture}, separators=(",", ":"), allow_nan=False)
     packed = base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).rstrip(b"=").decode()
@@ -36,7 +36,7 @@ def link(base: str, image: str | None, state: Mapping[str, Any], examples: Path)
 
 
 def unpack(packed: str) -> dict[str, Any]:
-    """The state in a link's parameter. Raises InterpError for what `link` did not make."""
+    """The state in a link's parameter. Raises InterpError if `link` did not make it."""
     try:
         unpacker = zlib.decompressobj()
         text = unpacker.decompress(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)), _LONGEST)
@@ -44,12 +44,12 @@ def unpack(packed: str) -> dict[str, Any]:
     except (binascii.Error, zlib.error, ValueError) as error:
         raise InterpError("This link is damaged: its state cannot be read. The page opens as usual.") from error
     if not isinstance(state, dict):
-        raise InterpError("This link is damaged: it holds no state. The page opens as usual.")
+        raise InterpError("This link is damaged: it has no state. The page opens as usual.")
     return state
 
 
 def settings(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a link holds, by the names of `SteerRequest`. Raises InterpError for values of another kind."""
+    """The settings in a link, by field name of `SteerRequest`. Raises InterpError for invalid values."""
     values = {name: state.get(name) for name in SETTINGS}
     try:
         return checked(SteerRequest, values)
@@ -58,7 +58,7 @@ def settings(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def picture(name: Any, examples: Path) -> str:
-    """The path of the picture that a link names. Raises InterpError where it is not kept (any more)."""
+    """The path of the picture that a link names. Raises InterpError if it is not (or no longer) there."""
     kind, _, key = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind == "example" and _EXAMPLE.fullmatch(key):
         file = examples / f"{key}.webp"
@@ -67,7 +67,7 @@ def picture(name: Any, examples: Path) -> str:
     else:
         raise InterpError("This link names no picture; an example is shown instead.")
     if not file.is_file():
-        raise InterpError("The picture of this link is no longer kept on the server; an example is shown instead. Upload it again.")
+        raise InterpError("The server no longer keeps this link's picture; an example is shown instead. Upload the picture again.")
     return str(file)
 
 

@@ -1,4 +1,4 @@
-"""Python lines that get from this server what the page shows."""
+"""Python code that gets what the page shows from this server."""
 
 import os
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import gradio as gr
 
 
 def snippet(request: gr.Request, endpoint: str, image: str | None, arguments: Mapping[str, Any], *, result: str, then: str) -> str:
-    """A call of one endpoint by gradio_client. `result` names what it returns, `then` is what to do with it."""
+    """A call of one endpoint with gradio_client. `result` is the variable for what it returns, `then` the code that uses it."""
     listed = "".join(f"    {name}={_written(value)},\n" for name, value in arguments.items())
     return (
         "from gradio_client import Client, handle_file\n\n"
@@ -24,12 +24,12 @@ def snippet(request: gr.Request, endpoint: str, image: str | None, arguments: Ma
 
 
 def address(request: gr.Request) -> str:
-    """What a gradio client connects to: the name of the Space, or this server's URL."""
+    """What gradio_client connects to: the name of the Space, or this server's URL."""
     return os.environ.get("SPACE_ID") or str(request.request.base_url if request.request else "").rstrip("/")
 
 
 def _written(value: Any) -> str:
-    """A list of edits takes a line for each."""
+    """A value as Python code; a list has a line for each item."""
     if isinstance(value, list) and value:
         return "[\n" + "".join(f"        {item!r},\n" for item in value) + "    ]"
     return repr(value)

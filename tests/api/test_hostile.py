@@ -165,6 +165,14 @@ def test_an_endpoint_that_does_not_exist_is_a_404_that_lists_those_that_do(url, 
         assert "/logit_lens, /models, /sae_features, /steer, /steer_sweep" in answer.json()["detail"]
 
 
+def test_the_result_of_an_unknown_call_is_a_404(url, uploaded, untroubled):
+    for event in ("0" * 32, "nothing"):
+        answer = WEB.get(f"{url}/gradio_api/call/logit_lens/{event}")
+        assert answer.status_code == 404
+        assert f"No call has the event id '{event}'" in answer.json()["detail"]
+    assert call(url, "logit_lens", filled([*LENS.values()], url, uploaded))[0] == "complete"
+
+
 def test_missing_and_unknown_named_arguments_are_a_422(url, untroubled):
     for body, words in (({}, "required argument: image"), ({"image": None, "no_such": 1}, "no_such")):
         answer = WEB.post(f"{url}/gradio_api/call/v2/logit_lens", json=body)

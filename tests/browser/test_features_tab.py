@@ -128,7 +128,7 @@ def test_the_downloads_hold_what_is_shown(page, tmp_path):
 
 def test_the_snippet_gives_the_same_features(page, monkeypatch, capsys):
     panel = page.get_by_role("tabpanel").filter(has=page.locator(".features"))
-    panel.get_by_text("Do the same from Python").click()
+    panel.get_by_text("Do this from Python").click()
     panel.locator(".cm-line").first.wait_for()
     code = "\n".join(panel.locator(".cm-line").all_inner_texts())
     monkeypatch.chdir(EXAMPLES)

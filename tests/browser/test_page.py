@@ -138,7 +138,7 @@ def test_the_downloads_hold_what_is_shown(page, chromium, tmp_path):
 
 
 def test_the_snippet_gives_the_same_answer(page, monkeypatch, capsys):
-    page.get_by_text("Do the same from Python").click()
+    page.get_by_text("Do this from Python").click()
     page.wait_for_selector(".cm-content")
     code = page.evaluate("[...document.querySelectorAll('.cm-line')].map(line => line.innerText).join('\\n')")
     monkeypatch.chdir(EXAMPLES)

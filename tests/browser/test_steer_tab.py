@@ -61,7 +61,7 @@ def test_every_preset_changes_the_answer(page):
 
 def test_nothing_to_push_is_said(page):
     page.locator("#steer-run").click()
-    page.locator("#steer-message", has_text="Nothing is pushed yet").wait_for()
+    page.locator("#steer-message", has_text="No edit is on").wait_for()
 
 
 def test_a_feature_is_found_and_pushed(page):

@@ -88,5 +88,5 @@ def test_a_service_keeps_no_more_traces_alive_than_its_bytes_allow(monkeypatch):
     assert service._lenses.nbytes <= 2 * size
     assert service._results.nbytes <= 4 * size
     assert service.remembered(runs[-1], module.Lens) is lenses[-1]
-    with pytest.raises(module.InterpError, match="no longer kept"):
+    with pytest.raises(module.InterpError, match="no longer keeps"):
         service.remembered(runs[0], module.Lens)

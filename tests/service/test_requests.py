@@ -34,7 +34,7 @@ def test_a_link_holds_what_can_be_set_beside_picture_and_edits():
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        (TraceRequest, {"image": None}, "There is no picture"),
+        (TraceRequest, {"image": None}, "No picture"),
         (TraceRequest, {"image": 5}, "picture"),
         (TraceRequest, {"prompt": 5}, "prompt is 5; it must be text"),
         (TraceRequest, {"prompt": "a \ud800"}, "prompt holds half of a character"),

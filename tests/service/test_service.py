@@ -122,11 +122,11 @@ def test_results_are_told_apart_and_old_ones_let_go(service, trace):
     found = service.features(trace, Ranking(top_k=2))
     run = service.remember(found)
     assert service.remembered(run, Features) is found
-    with pytest.raises(InterpError, match="no longer kept"):
+    with pytest.raises(InterpError, match="no longer keeps"):
         service.remembered(run, Lens)
     for _ in range(3 * module._REMEMBERED):
         service.remember(found)
-    with pytest.raises(InterpError, match="no longer kept"):
+    with pytest.raises(InterpError, match="no longer keeps"):
         service.remembered(run, Features)
 
 

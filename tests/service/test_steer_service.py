@@ -96,8 +96,8 @@ def test_a_link_makes_the_same_chips(steering):
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"edits": ["x"]}, "must name a feature"),
-        ({"edits": [{"feature": 5, "unit": "push", "value": 1}]}, "An edit has 'push'"),
+        ({"edits": ["x"]}, "must be an object with a feature"),
+        ({"edits": [{"feature": 5, "unit": "push", "value": 1}]}, "An edit has the unknown key 'push'"),
         ({"edits": [{"feature": 5, "unit": "target", "value": float("nan")}]}, "finite number"),
         ({"edits": [{"feature": 99999, "unit": "target", "value": 0}]}, "Feature 99999"),
         ({"edits": [], "swept": 3}, "swept is 3"),
@@ -110,8 +110,36 @@ def test_a_link_with_edits_that_cannot_be_is_refused(steering, state, message):
 
 
 def test_a_link_for_another_model_is_refused_where_none_can_be_chosen():
-    with pytest.raises(InterpError, match="this server runs 'emoji-llava' only"):
+    with pytest.raises(InterpError, match="this server runs only emoji-llava"):
         SteerService(Service(shared=True)).linked_editor({"model": "other", "edits": []})
+
+
+HUGE = 10**5000  # too long for Python to write out
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (HUGE, "edits is"),
+        ([HUGE], "An edit is"),
+        ([{"feature": HUGE, "target": 0}], "Feature"),
+        ([{"feature": 1, HUGE: 1, "x": 1}], "unknown key"),
+        ([{"feature": 1, "target": 0, "sae": HUGE}], "sae of an edit is"),
+        ([{"feature": 1, "target": HUGE}], "target is"),
+        ([{"feature": 1, "target": 0, "where": HUGE}], "where is"),
+        ([{"feature": 1, "target": 0, "where": {"positions": [HUGE]}}], "where is|positions"),
+    ],
+    ids=["edits", "edit", "feature", "key", "sae", "target", "where", "positions"],
+)
+def test_a_huge_number_in_edits_is_a_named_error(steering, items, message):
+    with pytest.raises(InterpError, match=f"({message}).*digits"):
+        steering.edits(items)
+
+
+@pytest.mark.parametrize(("values", "message"), [(HUGE, "strengths is"), ([0] * 17, "has 17 entries"), ([], r"strengths is \[\]")])
+def test_wrong_strengths_of_a_sweep_are_named(steering, values, message):
+    with pytest.raises(InterpError, match=message):
+        steering.sweep(SteerRequest(tiny.noise(96, 96), PROMPT), steering.edits(OFF)[0], values)
 
 
 def test_too_many_edits_are_refused(steering):

@@ -57,7 +57,7 @@ def test_old_pictures_go_first(tmp_path, monkeypatch):
         file = tmp_path / f"{seed}.png"
         tiny.noise(8, 8, seed).save(file)
         names.append(share.unpack(packed(share.link("http://here", str(file), {}, EXAMPLES)))["picture"])
-    with pytest.raises(InterpError, match="no longer kept"):
+    with pytest.raises(InterpError, match="no longer keeps"):
         share.picture(names[0], EXAMPLES)
     assert share.picture(names[2], EXAMPLES)
 
@@ -66,7 +66,7 @@ def test_old_pictures_go_first(tmp_path, monkeypatch):
     "name", [None, 3, "example:../secret", "example:no-such", "kept:../../etc/passwd", f"kept:{'0' * 64}", "file:/etc/passwd", ""]
 )
 def test_other_names_reach_no_file(name):
-    with pytest.raises(InterpError, match=r"names no picture|no longer kept"):
+    with pytest.raises(InterpError, match=r"names no picture|no longer keeps"):
         share.picture(name, EXAMPLES)
 
 

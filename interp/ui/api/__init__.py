@@ -1,1 +1,1 @@
-"""The public endpoints: named, typed, documented, and not streaming. A function for each."""
+"""The public endpoints: named, typed, documented, not streaming. One function each."""

@@ -1,4 +1,4 @@
-"""How a public endpoint is made: from its inputs, its outputs, its description and a plain function."""
+"""Makes a public endpoint from inputs, outputs, a description and a plain function."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +21,14 @@ def publish(
     outputs: Component | Sequence[Component],
     description: str,
 ) -> None:
-    """Put `/name` into the current gr.Blocks. `answer` gets the inputs by their labels, and may raise InterpError."""
+    """Add `/name` to the current gr.Blocks. `answer` gets the inputs by label and may raise InterpError."""
     names = [str(component.label) for component in inputs]
 
     @reported
     def call(*values: Any) -> Any:
         return answer(dict(zip(names, values, strict=True)))
 
-    # Clients learn the names of the parameters from it.
+    # Clients read the parameter names from it.
     call.__signature__ = inspect.Signature([inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names])  # type: ignore[attr-defined]
     gr.Button(visible=False).click(
         call, list(inputs), outputs, api_name=name, api_description=description, concurrency_id="model", concurrency_limit=1
@@ -36,5 +36,5 @@ def publish(
 
 
 def question(service: Service) -> list[Component]:
-    """The inputs of every endpoint that looks at a picture: image, prompt, model."""
+    """The inputs that all endpoints with a picture share: image, prompt, model."""
     return [Picture(label="image", type="filepath"), Text(PROMPT, label="prompt"), Text(service.default_model, label="model")]

@@ -1,4 +1,4 @@
-"""The list of endpoints."""
+"""All endpoints."""
 
 import gradio as gr
 
@@ -11,7 +11,7 @@ from .steer import steer, steer_sweep
 
 
 def add_endpoints(service: Service, steering: SteerService) -> None:
-    """Put every endpoint into the current gr.Blocks."""
+    """Add every endpoint to the current gr.Blocks."""
     with gr.Group(visible=False):
         models(service)
         logit_lens(service)

@@ -12,7 +12,7 @@ from .endpoint import publish, question
 
 
 def sae_features(service: Service) -> None:
-    """Put `/sae_features` into the current gr.Blocks."""
+    """Add `/sae_features` to the current gr.Blocks."""
 
     def answer(values: Mapping[str, Any]) -> dict[str, Any]:
         ranking = Ranking.of(values)
@@ -31,11 +31,11 @@ def sae_features(service: Service) -> None:
         ],
         gr.JSON(label="found"),
         "The sparse-autoencoder features that a picture and a prompt activate. Inputs: image (a picture file), prompt, model (a name from "
-        '/models), sae (one of that model\'s, empty for the first), where ("image", "prompt", "answer", "all", or an object: '
-        '{"patches": [[row, column], …]}, {"box": [top, left, bottom, right]}, each with an optional "grid", or {"positions": [i, …]}), '
+        '/models), sae (one of the model\'s SAEs; empty for the first), where ("image", "prompt", "answer", "all", or an object: '
+        '{"patches": [[row, column], …]} or {"box": [top, left, bottom, right]}, each with an optional "grid", or {"positions": [i, …]}), '
         f'rank_by ("mean", "max" or "frequency" over these tokens), top_k (1 to {MAX_FEATURES}), max_new_tokens (1 to {MAX_NEW_TOKENS}). '
-        "Returns features (feature, label, label_source, score, mean, max, frequency, density, dense, top_tokens, bottom_tokens, link, map: for "
-        "each grid its rows of patches, activations: by position for all other tokens), quality (for image and text: explained_variance, l0, "
-        "active_share, the SAE's own figures in trained, and a verdict where the fit is poor), left_out (positions that are not ranked: BOS and "
-        "attention sinks), and tokens.",
+        "Returns features (each with feature, label, label_source, score, mean, max, frequency, density, dense, top_tokens, bottom_tokens, link, "
+        "map: rows of patches for each grid, and activations: by position, for tokens outside the grids), quality (for image and text tokens: "
+        "explained_variance, l0, active_share, trained: the SAE's own figures, and a verdict if the fit is poor), left_out (positions left "
+        "out of the ranking: BOS and attention sinks) and tokens.",
     )

@@ -14,7 +14,7 @@ from .endpoint import publish, question
 
 
 def logit_lens(service: Service) -> None:
-    """Put `/logit_lens` into the current gr.Blocks."""
+    """Add `/logit_lens` to the current gr.Blocks."""
 
     def answer(values: Mapping[str, Any]) -> tuple[dict[str, Any], str, str]:
         lens = service.lens(LensRequest.of(values))
@@ -27,15 +27,15 @@ def logit_lens(service: Service) -> None:
         [gr.JSON(label="summary"), gr.File(label="html"), gr.File(label="json")],
         "The logit lens of a picture and a prompt: the words that the model's own head reads from every layer at every position. "
         f"Inputs: image (a picture file), prompt, model (a name from /models), top_k (words per layer and position, 1 to {MAX_TOP_K}), "
-        f'max_new_tokens (length of the answer, 1 to {MAX_NEW_TOKENS}), layers ("all", or "auto" for as many as can be read quickly). Returns a '
-        "summary (model, answer, layers with -1 for the embedding, grids, regions, and patch_words: for each grid its rows of patches with the "
-        "most probable word at default_layer), a standalone interactive HTML file, and a JSON file with everything (ids, probabilities and "
-        "entropy of these layers at all positions).",
+        f'max_new_tokens (maximum length of the answer, 1 to {MAX_NEW_TOKENS}), layers ("all", or "auto" for as many as can be read quickly). '
+        "Returns a summary (model, answer, layers, where -1 is the embedding, grids, regions, and patch_words: for each grid, rows of patches with "
+        "the most probable word at default_layer), a standalone interactive HTML file, and a JSON file with everything (ids, probabilities and "
+        "entropy for these layers at all positions).",
     )
 
 
 def summary(lens: Lens) -> dict[str, Any]:
-    """The short answer."""
+    """What the endpoint returns besides the files."""
     trace = lens.trace
     layer = trace.vlm.default_layer
     return {

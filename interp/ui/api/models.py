@@ -8,15 +8,14 @@ from ...service.service import Service
 
 
 def models(service: Service) -> None:
-    """Put `/models` into the current gr.Blocks."""
+    """Add `/models` to the current gr.Blocks."""
 
     def models() -> list[dict[str, Any]]:
-        """The models that are known by name.
+        """The models known by name.
 
-        Returns a list with, for each: name, checkpoint, layers, default_layer, saes, loaded (in memory now), fits (this machine's free memory),
-        memory_gb (needed here; memory_4bit_gb and memory_16bit_gb on a GPU), licence, gated (must be accepted on the hub first), revision, requires
-        (packages beside requirements.txt), proved ("real weights" if its figures were measured on them, "shape" if it was only tested with random
-        weights), about.
+        Returns a list with, for each model: name, checkpoint, layers, default_layer, saes, loaded (in memory now), fits (whether there is enough free
+        memory), memory_gb (needed on this machine; on a GPU: memory_4bit_gb, memory_16bit_gb), licence, gated (the licence must be accepted on the hub
+        first), revision, requires (packages not in requirements.txt), proved ("real weights", or "shape" if tested with random weights only), about.
         """
         return service.models()
 

@@ -15,7 +15,7 @@ from .endpoint import publish, question
 
 
 def steer(steering: SteerService) -> None:
-    """Put `/steer` into the current gr.Blocks."""
+    """Add `/steer` to the current gr.Blocks."""
 
     def answer(values: Mapping[str, Any]) -> dict[str, Any]:
         request = SteerRequest.of(values)
@@ -34,20 +34,20 @@ def steer(steering: SteerService) -> None:
             Text("", label="words"),
         ],
         gr.JSON(label="steered"),
-        "The answer with features turned up or down, beside the plain one. Inputs: image (a picture file), prompt, model (a name from "
-        "/models), sae (one of that model's, empty for the first), edits (a list; each has feature, exactly one of strength, amount and "
-        "target, and where). strength adds that fraction of the layer's median residual norm along the feature's direction; amount adds "
-        "that much activation; target sets the activation, and 0 ablates the feature. where is "
-        '"all", "image", "prompt", "answer", or an object as for /sae_features; the default is "all". An edit may name its own sae. '
-        f"max_new_tokens (1 to {MAX_NEW_TOKENS}), temperature (0: greedy; otherwise both answers share the noise of each step), seed, words (to "
-        "watch, with commas between them). Returns plain, steered, diff, tokens (of the plain answer), kl (KL(plain || steered) in nats at each "
-        "of these tokens, both reading the plain answer), words (probability plain and steered at each token), edits (with fired, the number of "
-        "positions changed, and the mean change in absolute and relative size), and notes.",
+        "The plain answer and the answer with features turned up or down. Inputs: image (a picture file), prompt, model (a name from "
+        "/models), sae (one of the model's SAEs; empty for the first), edits (a list; each edit has feature, exactly one of strength, amount "
+        "and target, and optionally where and sae. strength adds that fraction of the layer's median residual norm along the feature's "
+        "direction, amount adds activation, target sets the activation: 0 ablates the feature. where is "
+        '"all" (default), "image", "prompt", "answer", or an object as for /sae_features), '
+        f"max_new_tokens (1 to {MAX_NEW_TOKENS}), temperature (0: greedy decoding; otherwise both answers get the same noise), seed, words "
+        "(words to watch, separated by commas). Returns plain, steered, diff, tokens (of the plain answer), kl (KL(plain || steered) in nats at "
+        "each of these tokens, teacher-forced on the plain answer), words (plain and steered probability at each token), edits (with fired, the "
+        "number of positions changed, and the mean change, absolute and relative) and notes.",
     )
 
 
 def steer_sweep(steering: SteerService) -> None:
-    """Put `/steer_sweep` into the current gr.Blocks."""
+    """Add `/steer_sweep` to the current gr.Blocks."""
 
     def answer(values: Mapping[str, Any]) -> list[dict[str, Any]]:
         request, unit = SteerRequest.of(values), one_of("unit", values["unit"], UNITS)
@@ -69,7 +69,8 @@ def steer_sweep(steering: SteerService) -> None:
             Whole(0, label="seed"),
         ],
         gr.JSON(label="sweep"),
-        "One feature at several strengths, each with its answer, in one batch. Inputs as for /steer, with feature, where, strengths (a list "
-        f'of up to {MAX_SWEEP} numbers) and unit (what the numbers are: "strength", "amount" or "target"). Returns a list of {{strength (or the '
-        "unit asked for), answer, kl (mean KL(plain || steered) in nats over the plain answer), relative (mean |change| / |residual|)}.",
+        "The answers with one feature at several strengths, computed in one batch. Inputs as for /steer, but instead of edits and words: feature, "
+        f'where, strengths (a list of up to {MAX_SWEEP} numbers) and unit (of these numbers: "strength", "amount" or "target"). Returns a list of '
+        "{strength (or amount or target), answer, kl (mean KL(plain || steered) in nats over the plain answer), relative (mean |change| / "
+        "|residual|)}.",
     )

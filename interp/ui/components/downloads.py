@@ -1,4 +1,4 @@
-"""Buttons that make a file of a result when they are pressed, and hand it to the browser at once."""
+"""Buttons that write a result to a file when pressed and start its download."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,11 +8,11 @@ import gradio as gr
 from .messages import reported
 
 Files = Sequence[tuple[str, str, Callable[[Any], str]]]
-"""(label, name, writer) for each button; the writer takes the result and returns the path of a file."""
+"""(label, name, writer) for each button; the writer takes the result and returns the path of its file."""
 
 
 def download_buttons(files: Files, result: Callable[[str], Any], key: gr.State) -> list[gr.Button]:
-    """Buttons for files of the result that `key` names. Hidden until there is one; see `switched`."""
+    """Download buttons for the result with this key. Hidden until there is one; see `switched`."""
     buttons = []
     with gr.Row():
         for label, name, write in files:
@@ -31,5 +31,5 @@ def download_buttons(files: Files, result: Callable[[str], Any], key: gr.State) 
 
 
 def switched(buttons: Sequence[gr.Button], *, on: bool) -> dict[Any, Any]:
-    """Updates that show or hide the buttons. Not disabled: gradio loses the text of a disabled button in a tab that was not open yet."""
+    """Updates that show or hide the buttons. They are not disabled, because gradio loses a disabled button's text in a tab not opened yet."""
     return {button: gr.Button(button.value, visible=on) for button in buttons}

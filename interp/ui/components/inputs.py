@@ -1,6 +1,6 @@
-"""Input components that hand on what arrives, so that `interp` checks it and refuses it in its own words.
+"""Input components that pass values on unchanged, so that `interp` checks them and its error messages reach the client.
 
-Gradio's own would decode, round or convert it first, and answer what they cannot take with a bare error and a traceback in the log.
+Gradio's own components decode, round or convert values first, and answer invalid ones with a bare error and a traceback in the log.
 """
 
 from pathlib import Path
@@ -15,15 +15,13 @@ from ...steering.edits import UNITS
 from ...tracing.select import KINDS
 from .messages import refusal
 
-# Every listener that needs the model waits in one queue.
+# All listeners that need the model share one queue.
 QUEUE: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
 
-_AS_A_FILE = (
-    "Send the picture as a file: upload it (gradio_client: image=handle_file(path)). A path on the server or an address is not opened."
-)
+_AS_A_FILE = "Send the picture as a file: upload it (gradio_client: image=handle_file(path)). Paths on the server and URLs are not opened."
 _WHERE: dict[str, Any] = {
     "anyOf": [
-        # First: by it gradio's documentation page knows to put the default in quotes.
+        # First, so that gradio's documentation page puts the default in quotes.
         {"enum": list(KINDS)},
         {
             "type": "object",
@@ -35,12 +33,12 @@ _WHERE: dict[str, Any] = {
             },
         },
     ],
-    "description": 'a word, or an object: {"patches": [[row, column]]}, {"box": [top, left, bottom, right]} or {"positions": [i]}',
+    "description": 'a name, or an object: {"patches": [[row, column]]}, {"box": [top, left, bottom, right]} or {"positions": [i]}',
 }
 
 
 def check_input(block: Any, value: Any) -> None:
-    """Refuse a picture that is not an uploaded file, and a file anywhere else, before gradio looks at either."""
+    """Refuse a picture that is not an uploaded file, and a file in any other input, before gradio processes them."""
     if isinstance(block, Picture):
         block.check(value)
     else:
@@ -48,20 +46,20 @@ def check_input(block: Any, value: Any) -> None:
 
 
 def _refuse_file(block: Any) -> None:
-    raise refusal(f"{getattr(block, 'label', None) or 'This input'} takes no file. Only the picture is uploaded.")
+    raise refusal(f"{getattr(block, 'label', None) or 'This input'} takes no file. Only the picture can be uploaded.")
 
 
 class Picture(gr.Image):
-    """A picture that reaches functions as the path of the uploaded file.
+    """A picture, passed to functions as the path of the uploaded file.
 
-    `interp` opens it: by its header first, so that a huge one is refused before it is decoded.
+    `interp` opens it and reads the header first, so that a huge picture is refused before it is decoded.
     """
 
     data_model = ImageData
-    is_template = True  # drawn by gradio's own image component
+    is_template = True  # rendered by gradio's own image component
 
     def check(self, payload: Any) -> None:
-        """Refuse everything but nothing at all and a file that gradio received."""
+        """Refuse everything except None and an uploaded file."""
         if payload is None:
             return
         path = payload.get("path") if isinstance(payload, dict) else None
@@ -70,16 +68,18 @@ class Picture(gr.Image):
         plain = {"size": int, "url": str, "orig_name": str, "mime_type": str, "is_stream": bool}
         wrong = [name for name, kind in plain.items() if payload.get(name) is not None and not isinstance(payload[name], kind)]
         if wrong or payload.get("is_stream") or not isinstance(payload.get("meta", {}), dict):
-            raise refusal(f"The picture is described by a {wrong[0] if wrong else 'meta'} of the wrong kind. {_AS_A_FILE}")
+            raise refusal(
+                f"The picture's {wrong[0] if wrong else 'is_stream' if payload.get('is_stream') else 'meta'} is invalid. {_AS_A_FILE}"
+            )
 
     def _received(self, path: str) -> bool:
-        """Whether this is a file in one of the folders where gradio puts what it receives."""
+        """Whether this is a file in one of gradio's upload folders."""
         try:
             file = Path(path).resolve()
             return file.is_file() and any(
                 file.is_relative_to(Path(folder).resolve()) for folder in (get_upload_folder(), self.GRADIO_CACHE)
             )
-        except (ValueError, OSError):  # a name that no file can have
+        except (ValueError, OSError):  # not a possible file name
             return False
 
     def preprocess(self, payload: Any) -> str | None:
@@ -88,12 +88,12 @@ class Picture(gr.Image):
 
 
 class Text(gr.Textbox):
-    """A line of text; nothing at all is an empty one."""
+    """Text; None is empty text."""
 
     is_template = True
 
     def preprocess(self, payload: Any) -> Any:
-        """What arrived."""
+        """The value as it arrived."""
         return "" if payload is None else payload
 
 
@@ -103,7 +103,7 @@ class Number(gr.Number):
     is_template = True
 
     def preprocess(self, payload: Any) -> Any:
-        """What arrived."""
+        """The value as it arrived."""
         return payload
 
 
@@ -113,7 +113,7 @@ class Whole(Number):
     is_template = True
 
     def api_info(self) -> dict[str, Any]:
-        """What API clients are told."""
+        """The type for API clients."""
         return {"type": "integer"}
 
 
@@ -123,41 +123,41 @@ class Json(gr.JSON):
     is_template = True
 
     def preprocess(self, payload: Any) -> Any:
-        """The word, list or object."""
+        """The value as it arrived."""
         return getattr(payload, "root", payload)
 
     def postprocess(self, value: Any) -> Any:
-        """As it is: gr.JSON takes a word for broken JSON."""
+        """The value unchanged: gr.JSON would parse a string as JSON."""
         return None if value is None else JsonData(value)
 
 
 class Where(Json):
-    """Tokens to look at: a word such as "image", or an object that names patches or positions."""
+    """Which tokens: a name such as "image", or an object with patches or positions."""
 
     is_template = True
 
     def api_info(self) -> dict[str, Any]:
-        """What API clients are told."""
+        """The type for API clients."""
         return _WHERE
 
 
 class Edits(Json):
-    """Edits of a steered answer."""
+    """A list of edits."""
 
     is_template = True
 
     def api_info(self) -> dict[str, Any]:
-        """What API clients are told."""
+        """The type for API clients."""
         numbers: dict[str, Any] = {unit: {"type": "number"} for unit in UNITS}
         properties = {"feature": {"type": "integer"}, **numbers, "where": _WHERE, "sae": {"type": "string"}}
         return {
             "type": "array",
             "items": {"type": "object", "properties": properties},
-            "description": 'such as [{"feature": 7, "target": 0, "where": "all"}], each with exactly one of strength, amount and target',
+            "description": 'edits such as [{"feature": 7, "target": 0, "where": "all"}], each with exactly one of strength, amount and target',
         }
 
     def example_payload(self) -> Any:
-        """Shown in the API documentation."""
+        """The example in the API documentation."""
         return [{"feature": 7, "target": 0}]
 
 
@@ -167,5 +167,5 @@ class Numbers(Json):
     is_template = True
 
     def api_info(self) -> dict[str, Any]:
-        """What API clients are told."""
+        """The type for API clients."""
         return {"type": "array", "items": {"type": "number"}, "description": "a list of numbers"}

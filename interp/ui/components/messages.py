@@ -1,4 +1,4 @@
-"""The lines that say what is being done or what went wrong."""
+"""Status and error messages."""
 
 import functools
 import html
@@ -14,21 +14,21 @@ R = TypeVar("R")
 
 
 def message(text: str, *, error: bool = False) -> str:
-    """A line above a result, as HTML."""
+    """A message above a result, as HTML."""
     return f'<div class="message{" error" if error else ""}" role="{"alert" if error else "status"}">{html.escape(text)}</div>'
 
 
-FAILED = message("The server failed; its log says why. Nothing you entered is lost.", error=True)
-FIRST_SAE = message("Loading the SAE; the first one takes a few seconds …")
+FAILED = message("Something went wrong on the server; see its log. Your input is still here.", error=True)
+FIRST_SAE = message("Loading the SAE. The first time takes a few seconds …")
 
 
 def refusal(text: str) -> gr.Error:
-    """An error that reaches clients in these words, without a traceback in the log."""
+    """An error whose message reaches clients, without a traceback in the log."""
     return gr.Error(text, print_exception=False)
 
 
 def reported(function: Callable[P, R]) -> Callable[P, R]:
-    """Let an InterpError reach API clients in its own words."""
+    """Pass the message of an InterpError on to API clients."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""The tab "SAE features": ranks the features of the last run's trace. Runs no model itself."""
+"""The tab "SAE features": ranks the features of the last run's trace without running the model again."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,11 +22,11 @@ from ..files import write_features_csv, write_features_json
 from ..snippets import snippet
 
 TAB = "SAE features"
-_RANK_NAMES = {"mean": "mean activation", "max": "largest activation", "frequency": "share of tokens"}
+_RANK_NAMES = {"mean": "mean activation", "max": "maximum activation", "frequency": "share of tokens"}
 
 
 class FeaturesTab:
-    """The tab. `run_key` names the last run's lens, whose trace is looked at; `selected` is the open tab; `sae` is the SAE chosen here."""
+    """The tab. `run_key` is the key of the last run's lens, `selected` the open tab, `sae` the SAE chosen here."""
 
     def __init__(self, service: Service, questions: Questions, controls: Controls, run_key: gr.State, selected: gr.State) -> None:
         self._service, self._controls, self._run_key, self._selected = service, controls, run_key, selected
@@ -36,13 +36,13 @@ class FeaturesTab:
                 self.sae = gr.Dropdown(
                     names,
                     value=names[0] if names else None,
-                    label="SAE (a name or a folder)" if service.can_switch else "SAE",
+                    label="SAE (name or folder)" if service.can_switch else "SAE",
                     allow_custom_value=service.can_switch,
                     elem_id="sae",
                 )
-                where = gr.Dropdown([(f"{kind} tokens", kind) for kind in KINDS], value="image", label="Features of", elem_id="where")
-                rank_by = gr.Dropdown([(_RANK_NAMES[n], n) for n in RANKINGS], value="mean", label="Ranked by", elem_id="rank-by")
-                top_k = gr.Slider(1, MAX_FEATURES, 20, step=1, label="Features listed", elem_id="sae-top-k")
+                where = gr.Dropdown([(f"{kind} tokens", kind) for kind in KINDS], value="image", label="Tokens", elem_id="where")
+                rank_by = gr.Dropdown([(_RANK_NAMES[n], n) for n in RANKINGS], value="mean", label="Rank by", elem_id="rank-by")
+                top_k = gr.Slider(1, MAX_FEATURES, 20, step=1, label="Features to list", elem_id="sae-top-k")
             self._message = gr.HTML("", elem_id="sae-message")
             self._view = FeatureView(server_functions=[questions.features_at, questions.find_features, questions.feature_details])
             self._key, self._shown = gr.State(), gr.State()
@@ -51,7 +51,7 @@ class FeaturesTab:
                 lambda key: service.remembered(key, Features),
                 self._key,
             )
-            with gr.Accordion("Do the same from Python", open=False):
+            with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         self._ranking = {"sae": self.sae, "where": where, "rank_by": rank_by, "top_k": top_k}
         inputs: set[Any] = {run_key, controls.image, controls.max_new_tokens, *self._ranking.values(), self._shown}
@@ -65,17 +65,17 @@ class FeaturesTab:
         controls.model.change(self._known, controls.model, self.sae, api_visibility="private", show_progress="hidden")
 
     def _known(self, model: str | None) -> gr.Dropdown:
-        """The SAEs of another model."""
+        """The SAEs of the chosen model."""
         names = self._service.saes.names(model or "")
         return gr.Dropdown(names, value=names[0] if names else None)
 
     def after_run(self, values: Values, request: gr.Request) -> Iterator[Updates]:
-        """As `look`, but only for a visitor who is looking at this tab."""
+        """As `look`, if this tab is open."""
         if values[self._selected] == TAB:
             yield from self.look(values, request)
 
     def look(self, values: Values, request: gr.Request) -> Iterator[Updates]:
-        """Rank what is wanted unless it is shown already."""
+        """Rank the features, unless this ranking is already shown."""
         service, run, shown = self._service, values[self._run_key], values[self._shown]
         wanted = [run, *(values[component] for component in self._ranking.values())]
         if run is None or wanted == shown:
@@ -88,7 +88,7 @@ class FeaturesTab:
             found = service.features(trace, ranking)
         except InterpError as error:
             said = {self._message: message(str(error), error=True)}
-            # What is shown may still be of this picture: then a wrong choice loses nothing.
+            # After a wrong setting, features of the same picture stay.
             yield said if shown and shown[0] == run else {**said, **self._nothing()}
             return
         except Exception:
@@ -108,7 +108,7 @@ class FeaturesTab:
         return {self._view: None, self._key: None, self._shown: None, self._code: "", **switched(self._downloads, on=False)}
 
     def _snippet(self, found: Features, ranking: Ranking, values: Values, request: gr.Request) -> str:
-        """Python lines that get the same result from this server."""
+        """Python code that gets the same result from this server."""
         trace = found.encoding.trace
         arguments: dict[str, Any] = {
             "prompt": trace.prompt,

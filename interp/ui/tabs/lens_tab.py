@@ -1,4 +1,4 @@
-"""The tab "Logit lens": the run itself, its view, and the files and lines of Python that take it away."""
+"""The tab "Logit lens": runs the model and shows, exports and reproduces its lens."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,11 +20,11 @@ from ..files import write_html, write_json
 from ..snippets import snippet
 
 TAB = "Logit lens"
-_LOOKING = "Looking at the picture …"
+_LOOKING = "Reading the picture and the prompt …"
 
 
 class LensTab:
-    """The tab. A run changes `outputs`, which include some of the left column, and `run_key`, which names the run for the other tabs."""
+    """The tab. A run updates `outputs`, which include parts of the left column, and `run_key`, by which the other tabs find the run."""
 
     def __init__(self, service: Service, questions: Questions, controls: Controls, run_key: gr.State) -> None:
         self._service, self._controls, self._run_key = service, controls, run_key
@@ -32,7 +32,7 @@ class LensTab:
             self._view = LensView(label=TAB, server_functions=[questions.find_word])
             files = [("Download as HTML", "html", write_html), ("Download as JSON", "json", write_json)]
             self._downloads = download_buttons(files, lambda key: service.remembered(key, Lens), run_key)
-            with gr.Accordion("Do the same from Python", open=False):
+            with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         self.inputs = set(controls.of_a_lens.values())
         self.outputs = [
@@ -46,11 +46,11 @@ class LensTab:
         ]
 
     def run(self, values: Values, request: gr.Request) -> Iterator[Updates]:
-        """Answer and read what the left column asks for."""
+        """Run the model with the settings of the left column."""
         yield from self.answer(named(self._controls.of_a_lens, values), request)
 
     def answer(self, asked: Mapping[str, Any], request: gr.Request) -> Iterator[Updates]:
-        """Answer and read; `asked` by the names of `LensRequest`."""
+        """Run the model; `asked` has the fields of `LensRequest`."""
         controls = self._controls
         yield {controls.answer: "", controls.message: message(_LOOKING)}
         try:
@@ -84,7 +84,7 @@ class LensTab:
 
 
 def steps(service: Service, asked: LensRequest) -> Iterator[Any]:
-    """(answer so far, what is being done) while the model is loaded, if need be, and answers; then `Done` with the lens."""
+    """Yields (answer so far, status) while the model is loaded, if needed, and answers; then `Done` with the lens."""
 
     def look(show: Callable[[tuple[str, str]], None]) -> Lens:
         service.vlm(asked.model, on_progress=lambda doing: show(("", doing)))

@@ -1,4 +1,4 @@
-"""What happens when something is pressed in the tab "Steer"."""
+"""The listeners of the tab "Steer"."""
 
 import contextlib
 import dataclasses
@@ -33,18 +33,18 @@ from ..snippets import snippet
 
 @dataclass(frozen=True)
 class SteerParts:
-    """The components that the listeners read and set."""
+    """The components that the listeners read and update."""
 
     run_key: gr.State
-    """Names the last run's lens."""
+    """The key of the last run's lens."""
     sae: gr.Dropdown
     settings: Mapping[str, Any]
-    """By the names of `SteerRequest`."""
+    """By field name of `SteerRequest`."""
     edits: EditsView
     message: gr.HTML
     view: SteerView
     key: gr.State
-    """Names the steered answer that is shown."""
+    """The key of the steered answer shown."""
     code: gr.Code
     downloads: list[gr.Button]
     plain_lens: LensView
@@ -54,32 +54,32 @@ class SteerParts:
 
 @dataclass(frozen=True)
 class Asked:
-    """One press of the button: the value of the editor and the settings beside it, by the names of `SteerRequest`."""
+    """One press of the button: the editor's value, and the settings by field name of `SteerRequest`."""
 
     editor: Mapping[str, Any]
     settings: Mapping[str, Any]
 
     @property
     def chips(self) -> list[dict[str, Any]]:
-        """The edits, those that are switched off too."""
+        """All edits, including those switched off."""
         chips: list[dict[str, Any]] = self.editor.get("edits", [])
         return chips
 
     @property
     def labels(self) -> dict[tuple[str, int], str]:
-        """What the edited features are called."""
+        """The labels of the edited features."""
         return {(chip["sae"], chip["feature"]): str(chip["label"]) for chip in self.chips}
 
     @property
     def swept(self) -> int:
-        """The chip that the sweep varies: the chosen one, else the first that is switched on."""
+        """The chip that the sweep varies: the chosen one if it is on, else the first that is."""
         on = [i for i, chip in enumerate(self.chips) if chip.get("on", True)]
         swept: int = self.editor.get("swept", 0)
         return swept if swept in on else on[0]
 
 
 class SteerListeners:
-    """The tab's listeners over one service. Each takes the values of its inputs and returns or yields updates of its outputs."""
+    """The tab's listeners. Each takes the values of its inputs and returns or yields updates."""
 
     def __init__(self, service: Service, steering: SteerService, parts: SteerParts) -> None:
         self._service, self._steering, self._parts = service, steering, parts
@@ -89,11 +89,11 @@ class SteerListeners:
         return Asked(values[self._parts.edits] or {}, {**settings, "seed": settings["seed"] or 0, "sweep": bool(settings["sweep"])})
 
     def has_edits(self, values: Values) -> bool:
-        """Whether anything is pushed."""
+        """Whether any edit is on."""
         return bool(requests(self._asked(values).chips))
 
     def look(self, values: Values) -> Iterator[Updates]:
-        """The editor for the picture of the last run and this SAE: the same edits, with where their features are active there."""
+        """Update the editor for the last run and the chosen SAE: the same edits, with their features' activations on this picture."""
         parts, service = self._parts, self._service
         run, sae, editor = values[parts.run_key], values[parts.sae], values[parts.edits]
         if run is None:
@@ -111,20 +111,20 @@ class SteerListeners:
             yield {parts.message: message(str(error), error=True)}
 
     def answer(self, values: Values, request: gr.Request) -> Iterator[Updates]:
-        """The pair, then the sweep."""
+        """The plain and the steered answer, then the sweep."""
         parts, asked = self._parts, self._asked(values)
         if not requests(asked.chips):
-            yield {parts.message: message("Nothing is pushed yet: add a feature, or choose a preset.", error=True)}
+            yield {parts.message: message("No edit is on. Add a feature or choose a preset.", error=True)}
             return
         shown: Any = None
         try:
-            # Closed at once, and with it the run, when the visitor leaves.
+            # Closed, and the run ended, as soon as the visitor leaves.
             with contextlib.closing(self._answered(asked, request)) as steps:
                 for step in steps:
                     shown = step.get(parts.view, shown)
                     yield step
         except StoppedError:
-            stopped = {parts.message: message("Stopped. What was answered so far stays.")}
+            stopped = {parts.message: message("Stopped. The answer so far stays.")}
             yield {**stopped, parts.view: {**shown, "state": "stopped"}} if shown else stopped
         except InterpError as error:
             yield {parts.message: message(str(error), error=True)}
@@ -146,7 +146,7 @@ class SteerListeners:
                 if not isinstance(step, Done):
                     yield {parts.view: running_payload(ask.model, ask.prompt, ask.sampling, *step, sweep=waiting)}
             steered: SteeringResult = step.result
-            # By the path of its picture: a decoded one is large.
+            # With the path of the picture: a decoded one is large.
             plain = TraceRequest(asked.settings["image"], ask.prompt, ask.model, ask.max_new_tokens)
             key = self._service.remember(SteerRun(steered, plain))
             shown = steer_payload(steered, ask.sampling, asked.labels, run=key, sweep=waiting)
@@ -166,18 +166,18 @@ class SteerListeners:
                         yield {parts.view: {**shown, "sweep": sweep.shown(step[1:])}}
 
     def _sweep(self, asked: Asked, ask: SteerRequest) -> "_Sweeping":
-        """The sweep of the chosen chip, with the others beside it."""
+        """The sweep of the chosen chip; the other edits stay as they are."""
         chip = asked.chips[asked.swept]
         others = requests(other for i, other in enumerate(asked.chips) if i != asked.swept)
         edit, *unchanged = self._steering.edits([*requests([chip]), *others], ask.model)
         return _Sweeping(edit, unchanged, sweep_values(chip), float(chip["value"]), asked.labels)
 
     def lenses(self, key: str | None) -> Updates:
-        """The lens of the plain and of the steered run."""
+        """The lenses of the plain and the steered run."""
         parts, remember = self._parts, self._service.remember
         nothing = {parts.plain_lens: None, parts.steered_lens: None}
         if key is None:
-            return {parts.message: message("Steer first, then read both runs.", error=True), **nothing}
+            return {parts.message: message("Steer first.", error=True), **nothing}
         try:
             plain, steered = self._steering.both_lenses(key)
         except InterpError as error:
@@ -189,7 +189,7 @@ class SteerListeners:
         }
 
     def link(self, values: Values, request: gr.Request) -> Updates:
-        """The box that shows a link to this state."""
+        """Show a link to this state."""
         parts, asked = self._parts, self._asked(values)
         kept = ("sae", "feature", "unit", "value", "where", "on")
         state = {
@@ -205,12 +205,12 @@ class SteerListeners:
         return {parts.message: "", parts.link: gr.Textbox(address, visible=True)}
 
     def empty(self, editor: dict[str, Any] | None) -> Updates:
-        """Everything as it was before anything was pushed."""
+        """Remove all edits and the result."""
         emptied = editor and {**editor, "edits": [], "swept": 0}
         return {self._parts.edits: emptied, self._parts.view: None, self._parts.message: ""}
 
     def stop(self, request: gr.Request) -> None:
-        """End this visitor's run."""
+        """Stop this visitor's run."""
         self._steering.stop(request.session_hash)
 
 
@@ -228,19 +228,19 @@ class _Sweeping:
         return steering.sweep(ask, self.edit, self.values, others=self.others, on_text=show, stop=stop)
 
     def shown(self, answers: list[str]) -> SweepPayload:
-        """Its part of the view, with these answers so far."""
+        """Its part of the view, with the answers so far."""
         return running_sweep(self.edit, self.values, answers, self.labels, others=len(self.others), current=self.current)
 
 
 def pick(editor: dict[str, Any], event: gr.SelectData) -> dict[str, Any]:
-    """Set the swept edit to the value of a card of the sweep."""
+    """Set the swept edit to the value chosen in the sweep."""
     chips = [dict(chip) for chip in editor["edits"]]
     chips[editor["swept"]]["value"] = float(event.value)
     return {**editor, "edits": chips}
 
 
 def sweep_values(chip: dict[str, Any]) -> list[float]:
-    """Seven values around a chip's own, and its own."""
+    """A chip's value and seven values around it."""
     value, largest = float(chip["value"]), chip.get("max") or 10.0
     if chip["unit"] == "target":
         values = [largest * share for share in (-1, -0.5, 0, 0.5, 1, 1.5, 2)]
@@ -251,7 +251,7 @@ def sweep_values(chip: dict[str, Any]) -> list[float]:
 
 
 def _snippet(asked: Asked, ask: SteerRequest, edits: list[dict[str, Any]], request: gr.Request) -> str:
-    """Python lines that get the same result from this server."""
+    """Python code that gets the same result from this server."""
     arguments = {"prompt": ask.prompt, "model": ask.model, "edits": edits, **ask.sampling}
     return snippet(
         request, "/steer", asked.settings["image"], arguments, result="result", then='print(result["plain"], "->", result["steered"])'

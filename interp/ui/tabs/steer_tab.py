@@ -1,4 +1,4 @@
-"""The tab "Steer": edits, the plain and the steered answer, a sweep, both lenses, a link. Laid out and wired here."""
+"""The tab "Steer": edits, the plain and the steered answer, a sweep, both lenses, a link."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,10 +22,10 @@ Listener = tuple[Callable[..., Any], Any, list[Any]]
 
 
 class SteerTab:
-    """The tab. `run_key` names the last run's lens, `selected` the open tab; `sae` is the SAE chosen for features.
+    """The tab. `run_key` is the key of the last run's lens, `selected` the open tab, `sae` the SAE chosen for features.
 
-    `after_run` are the listeners for after a run, each with its inputs and outputs, in order; `linked` are the components that a link sets, by
-    the names of its settings, with the editor as "edits"; choosing one of `examples` starts a run.
+    `after_run`: listeners to call in order after a run, each with its inputs and outputs. `linked`: the components that a link sets, by setting,
+    with the editor as "edits". Choosing one of `examples` starts a run.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class SteerTab:
                 sweep = gr.Checkbox(value=True, label="Sweep", info="try several values", elem_id="steer-sweep", min_width=140)
                 words = gr.Textbox(
                     label="Words to watch",
-                    placeholder="names of the edited features",
+                    placeholder="default: the edited features' names",
                     elem_id="steer-words",
                     min_width=220,
                 )
@@ -56,25 +56,25 @@ class SteerTab:
             view = SteerView()
             pictures = [[str(file)] for file in sorted(EXAMPLES.glob("*.webp"))]
             self.examples = gr.Examples(pictures, controls.image, label="Try these edits on another picture", api_visibility="private")
-            with gr.Accordion("Logit lens of the steered run beside the plain one", open=False, elem_id="steer-lenses"):
-                compare = gr.Button("Read both", size="sm", elem_id="steer-compare")
+            with gr.Accordion("Compare the logit lenses of both runs", open=False, elem_id="steer-lenses"):
+                compare = gr.Button("Compare", size="sm", elem_id="steer-compare")
                 with gr.Row():
                     with gr.Column(min_width=320):
                         gr.Markdown("**Without edits**")
                         plain_lens = LensView(label="Without edits", server_functions=[questions.find_word])
                     with gr.Column(min_width=320):
-                        gr.Markdown("**Steered** (layers below the first edit are the same on both sides)")
+                        gr.Markdown("**Steered** (layers below the first edit are identical)")
                         steered_lens = LensView(label="Steered", server_functions=[questions.find_word])
             with gr.Accordion("Sampling", open=False):
                 temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature (0: greedy decoding)", elem_id="steer-temperature")
-                seed = Whole(0, minimum=0, label="Seed (both answers get the same noise)", elem_id="steer-seed")
+                seed = Whole(0, minimum=0, label="Seed (shared by both answers)", elem_id="steer-seed")
             key = gr.State()
             files = [("Download as JSON", "steering-json", write_steering_json)]
             downloads = download_buttons(files, lambda key: service.remembered(key, SteerRun).steered, key)
             with gr.Row():
-                share = gr.Button("Make a link", size="sm", elem_id="steer-share")
+                share = gr.Button("Create link", size="sm", elem_id="steer-share")
                 link = gr.Textbox(label="Link to this state", interactive=False, buttons=["copy"], elem_id="steer-link", visible=False)
-            with gr.Accordion("Do the same from Python", open=False):
+            with gr.Accordion("Do this from Python", open=False):
                 code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         settings = {**controls.of_a_trace, "temperature": temperature, "seed": seed, "words": words, "sweep": sweep}
         parts = SteerParts(run_key, sae, settings, edits, told, view, key, code, downloads, plain_lens, steered_lens, link)
@@ -98,11 +98,11 @@ class SteerTab:
         self.linked = {"edits": edits, **settings}
 
     def _look(self, values: Values) -> Iterator[Updates]:
-        """After a run, for a visitor who is looking at this tab."""
+        """After a run, if this tab is open."""
         if values[self._selected] == TAB:
             yield from self._on.look(values)
 
     def _answer(self, values: Values, request: gr.Request) -> Iterator[Updates]:
-        """After a run, for a visitor who is looking at this tab and has edits."""
+        """After a run, if this tab is open and an edit is on."""
         if values[self._selected] == TAB and self._on.has_edits(values):
             yield from self._on.answer(values, request)
