@@ -35,7 +35,7 @@ OBJECT = 25  # features that make up a thing as the model sees one, its noun and
 REMOVE = "all its features off, on the picture"
 BELOW = "best feature as far below 0 as it usually is above, on the picture"
 BLOCK = 4  # side of the free block of patches that a thing is added to
-ADD = f"a whole thing of {OBJECT} features x 1.5, on {BLOCK} x {BLOCK} free patches"
+ADD = f"a whole object of {OBJECT} features x 1.5, on {BLOCK} x {BLOCK} free patches"
 SWAP = "its features off, the new noun's x 1.5, on its patches"
 CONTRASTED = 8  # pictures on either side of a contrast vector
 CURVE = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
@@ -235,8 +235,8 @@ class Ways:
             "no SAE: contrast vector, projection set to 0, on the picture": (removed, self.contrast),
             ADD: (added, lambda c: free(c, self.thing)),
             "control of the same size  ": (added, lambda c: self.matched(c, free(c, self.thing), 1)),
-            "a whole thing x 1, there": (added, things(1)),
-            "a whole thing x 2, there": (added, things(2)),
+            "a whole object x 1, there": (added, things(1)),
+            "a whole object x 2, there": (added, things(2)),
             f"the noun's features x 1.5, on {BLOCK} x {BLOCK} free patches": (added, lambda c: free(c, self.noun)),
             "best feature, strength 0.5, on the picture": (added, lambda c: self.best(c.new, "image", strength=0.5)),
             "best feature, strength 0.7, on the picture": (added, lambda c: self.best(c.new, "image", strength=0.7)),
@@ -246,7 +246,7 @@ class Ways:
                 swapped,
                 lambda c: swap(c, self.best(c.new, {"patches": c.patches}, strength=1)),
             ),
-            "its features off, a whole thing x 1.5, there": (swapped, lambda c: swap(c, self.thing(c, {"patches": c.patches}))),
+            "its features off, a whole object x 1.5, there": (swapped, lambda c: swap(c, self.thing(c, {"patches": c.patches}))),
         }
 
 
@@ -289,7 +289,7 @@ def curve(
 
 def table(rows: Sequence[Row]) -> str:
     """As markdown."""
-    lines = ["| way | scenes | done | the others stay | KL, nats | readable |", "|---|---|---|---|---|---|"]
+    lines = ["| method | scenes | success | others stay | KL, nats | readable |", "|---|---|---|---|---|---|"]
     lines += [f"| {r.name.strip()} | {r.tried} | {r.done:.1%} | {r.stays:.1%} | {r.kl:.2f} | {r.readable:.1%} |" for r in rows]
     return "\n".join(lines)
 

@@ -100,16 +100,16 @@ def test_each_sae_gets_its_own_encoding_of_a_trace(service, trace):
     ("ask", "message"),
     [
         (lambda s, run: s.features_at(run, "nowhere"), "where is 'nowhere'"),
-        (lambda s, _: s.features_at("gone", "image"), "Press Run again"),
-        (lambda s, _: s.features_at(None, "image"), "Press Run again"),
-        (lambda s, _: s.features_at(["x"], "image"), "Press Run again"),
+        (lambda s, _: s.features_at("gone", "image"), "Press Run and try again"),
+        (lambda s, _: s.features_at(None, "image"), "Press Run and try again"),
+        (lambda s, _: s.features_at(["x"], "image"), "Press Run and try again"),
         (lambda s, run: s.find_features(run, ""), "1 to 80 characters"),
         (lambda s, run: s.find_features(run, "x" * 81), "1 to 80 characters"),
         (lambda s, run: s.find_features(run, 5), "1 to 80 characters"),
         (lambda s, run: s.find_features(run, "999999999"), "Feature 999999999 does not exist"),
         (lambda s, run: s.feature_details(run, -1), "feature is -1"),
         (lambda s, run: s.feature_details(run, "7"), "feature is '7'"),
-        (lambda s, run: s.find_word(run, "dog"), "Press Run again"),  # the key of features is none of a lens
+        (lambda s, run: s.find_word(run, "dog"), "Press Run and try again"),  # the key of features is none of a lens
     ],
 )
 def test_wrong_questions_are_named(service, questions, trace, ask, message):
@@ -131,7 +131,7 @@ def test_results_are_told_apart_and_old_ones_let_go(service, trace):
 
 
 def test_a_shared_server_takes_the_presets_saes_only():
-    with pytest.raises(InterpError, match=r"not an SAE of this server's model, which has emoji-llava-sae"):
+    with pytest.raises(InterpError, match=r"on this server it must be one of emoji-llava-sae"):
         Service(shared=True).saes.get("gemma-2b-res-jb/blocks.12.hook_resid_post", "emoji-llava")
     with pytest.raises(InterpError, match=r"No SAE is known for 'llava-interleave-0\.5b'"):
         Service(model="llava-interleave-0.5b", shared=True).saes.get(None, "llava-interleave-0.5b")

@@ -127,16 +127,17 @@ HUGE = 10**5000  # too long for Python to write out
         ([{"feature": 1, "target": 0, "sae": HUGE}], "sae of an edit is"),
         ([{"feature": 1, "target": HUGE}], "target is"),
         ([{"feature": 1, "target": 0, "where": HUGE}], "where is"),
-        ([{"feature": 1, "target": 0, "where": {"positions": [HUGE]}}], "where is|positions"),
     ],
-    ids=["edits", "edit", "feature", "key", "sae", "target", "where", "positions"],
+    ids=["edits", "edit", "feature", "key", "sae", "target", "where"],
 )
 def test_a_huge_number_in_edits_is_a_named_error(steering, items, message):
-    with pytest.raises(InterpError, match=f"({message}).*digits"):
+    with pytest.raises(InterpError, match=f"{message}.*digits"):
         steering.edits(items)
 
 
-@pytest.mark.parametrize(("values", "message"), [(HUGE, "strengths is"), ([0] * 17, "has 17 entries"), ([], r"strengths is \[\]")])
+@pytest.mark.parametrize(
+    ("values", "message"), [(HUGE, "strengths is"), ([0] * 17, "has 17 entries"), ([], r"strengths is \[\]")], ids=["huge", "many", "none"]
+)
 def test_wrong_strengths_of_a_sweep_are_named(steering, values, message):
     with pytest.raises(InterpError, match=message):
         steering.sweep(SteerRequest(tiny.noise(96, 96), PROMPT), steering.edits(OFF)[0], values)

@@ -42,7 +42,7 @@ class FeaturesTab:
                 )
                 where = gr.Dropdown([(f"{kind} tokens", kind) for kind in KINDS], value="image", label="Tokens", elem_id="where")
                 rank_by = gr.Dropdown([(_RANK_NAMES[n], n) for n in RANKINGS], value="mean", label="Rank by", elem_id="rank-by")
-                top_k = gr.Slider(1, MAX_FEATURES, 20, step=1, label="Features to list", elem_id="sae-top-k")
+                top_k = gr.Slider(1, MAX_FEATURES, 20, step=1, label="Features", elem_id="sae-top-k")
             self._message = gr.HTML("", elem_id="sae-message")
             self._view = FeatureView(server_functions=[questions.features_at, questions.find_features, questions.feature_details])
             self._key, self._shown = gr.State(), gr.State()

@@ -45,10 +45,10 @@ class SteerTab:
                 go = gr.Button("Steer", variant="primary", elem_id="steer-run", min_width=120)
                 stop = gr.Button("Stop", elem_id="steer-stop", min_width=80)
                 reset = gr.Button("Reset", elem_id="steer-reset", min_width=80)
-                sweep = gr.Checkbox(value=True, label="Sweep", info="try several values", elem_id="steer-sweep", min_width=140)
+                sweep = gr.Checkbox(value=True, label="Sweep values", elem_id="steer-sweep", min_width=140)
                 words = gr.Textbox(
                     label="Words to watch",
-                    placeholder="default: the edited features' names",
+                    placeholder="those edited",
                     elem_id="steer-words",
                     min_width=220,
                 )
