@@ -22,7 +22,7 @@ class KnownSae:
     labels: str
     """Where the names of its features come from."""
     note: str = ""
-    """What to know before believing it."""
+    """What to know before trusting it."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Preset:
     default_layer: int
     """The layer that its lens opens at: about three quarters deep, unless `default_layer_note` gives a reason for another."""
     memory_4bit_gb: float
-    """GB needed on a GPU for lens, SAE and steering with the decoder in 4 bit: weights by arithmetic from the shapes, and a reserve."""
+    """GB needed on a GPU for lens, SAE and steering with the decoder in 4 bit: weights computed from their shapes, plus a reserve."""
     memory_16bit_gb: float
     """The same with all weights in 16 bit. A CPU computes in 32 bit and needs twice as much."""
     proved: Literal["real weights", "shape"]
-    """"real weights" where its figures were measured on them, "shape" where only random weights of its exact classes were run."""
+    """"real weights" if it was measured on them, "shape" if only tested with random weights in its exact classes."""
     about: str
     """One line for the page."""
     default_layer_note: str = ""
@@ -51,11 +51,11 @@ class Preset:
     gated: bool = False
     """Whether its licence must be accepted on the hub, with an account, before it can be downloaded."""
     requires: tuple[str, ...] = ()
-    """Packages that its processor needs beside requirements.txt."""
+    """Packages that its processor needs in addition to requirements.txt."""
     quantize: Literal["auto", "4bit", "none"] = "auto"
     """Overrides what "auto" means for this checkpoint."""
     saes: tuple[KnownSae, ...] = ()
-    """The first is the one that is used where none is named."""
+    """The first is the default."""
 
     def memory_gb(self, *, cpu: bool) -> float:
         """GB needed with the default quantisation: 4 bit on a GPU, 32-bit numbers on a CPU."""
@@ -64,7 +64,7 @@ class Preset:
         return self.memory_16bit_gb if self.quantize == "none" else self.memory_4bit_gb
 
 
-_TEXT_ONLY = "Trained on text of the decoder's base model: pictures, and this fine-tune, are foreign to it. Look at the explained variance."
+_TEXT_ONLY = "Trained on text with the decoder's base model: it has seen neither pictures nor this fine-tune. Check the explained variance."
 
 
 def _known(*saes: tuple[str, int, str, str]) -> tuple[KnownSae, ...]:
@@ -90,13 +90,11 @@ PRESETS = {
             memory_16bit_gb=0.1,
             proved="real weights",
             about=(
-                "Knows 120 emoji and nothing else; built to be readable; says nothing about how readable large models are. "
-                "For the real thing choose another model, such as llava-interleave-0.5b."
+                "Knows 120 emoji and nothing else. It was built to be readable and says nothing about how readable large models are. "
+                "For the real thing, choose another model, such as llava-interleave-0.5b."
             ),
             quantize="none",
-            saes=(
-                KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), 3, "what they fire on in unseen scenes, beside the weights"),
-            ),
+            saes=(KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), 3, "what they fire on in unseen scenes"),),
         ),
         Preset(
             name="llava-interleave-0.5b",
@@ -135,7 +133,7 @@ PRESETS = {
             memory_4bit_gb=11.0,
             memory_16bit_gb=21.0,
             proved="shape",
-            about="LLaVA-NeXT (Llama 3 8B and CLIP): the whole picture and up to four tiles of it. An SAE was trained on this very model.",
+            about="LLaVA-NeXT (Llama 3 8B and CLIP): the whole picture and up to four tiles of it. An SAE was trained on this model.",
             saes=_known(
                 (
                     "lmms-lab/llama3-llava-next-8b-hf-sae-131k",
@@ -173,7 +171,7 @@ PRESETS = {
             memory_4bit_gb=8.0,
             memory_16bit_gb=19.5,
             proved="shape",
-            about="Idefics2 (Mistral 7B and SigLIP). A perceiver mixes the patches: its image tokens have no places on the picture.",
+            about="Idefics2 (Mistral 7B and SigLIP). A perceiver mixes the patches, so image tokens have no position in the picture.",
         ),
         Preset(
             name="qwen2-vl-7b",
@@ -185,7 +183,7 @@ PRESETS = {
             memory_4bit_gb=9.5,
             memory_16bit_gb=19.5,
             proved="shape",
-            about="Qwen2-VL: as many patches as the picture has room for, its proportions kept.",
+            about="Qwen2-VL: the number of patches depends on the size of the picture; its proportions are kept.",
             requires=("torchvision",),
         ),
         Preset(
@@ -211,7 +209,7 @@ PRESETS = {
             memory_4bit_gb=7.0,
             memory_16bit_gb=11.5,
             proved="shape",
-            about="Qwen3.5 4B: three of four blocks are linear attention. As many patches as the picture has room for.",
+            about="Qwen3.5 4B: three in four blocks are linear attention. The number of patches depends on the size of the picture.",
             requires=("torchvision",),
         ),
         Preset(
@@ -237,7 +235,7 @@ PRESETS = {
             memory_4bit_gb=1.5,
             memory_16bit_gb=1.7,
             proved="shape",
-            about="SmolVLM 256M: the smallest real one, for a CPU. The whole picture and tiles of it.",
+            about="SmolVLM 256M: the smallest real model, fit for a CPU. The whole picture and tiles of it.",
         ),
         Preset(
             name="gemma-3-4b",
@@ -249,7 +247,7 @@ PRESETS = {
             memory_4bit_gb=7.0,
             memory_16bit_gb=11.0,
             proved="shape",
-            about="Gemma 3 4B: 16 x 16 patches of the whole picture. Gemma Scope 2 has SAEs of this very model, trained on text.",
+            about="Gemma 3 4B: 16 x 16 patches of the whole picture. Gemma Scope 2 has SAEs for this model, trained on text.",
             gated=True,
             saes=_known(
                 *(
@@ -257,7 +255,7 @@ PRESETS = {
                         f"gemma-scope-2-4b-it-res/layer_{layer}_width_16k_l0_medium",
                         layer,
                         "Neuronpedia",
-                        "Trained on text, on this very model.",
+                        "Trained on this model, on text only.",
                     )
                     for layer in (17, 9, 22, 29)
                 )

@@ -1,4 +1,4 @@
-"""The words that a direction of the residual stream promotes and suppresses, read by the model's own final norm and unembedding."""
+"""The words that a direction of the residual stream promotes and suppresses, read through the model's final norm and unembedding."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ def promoted_words(vlm: "Vlm", directions: torch.Tensor, k: int = 8) -> list[Wor
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words joined by commas; a word that cannot be seen is shown as its Python literal."""
+    """Words joined by commas; unprintable ones as Python literals."""
     return ", ".join(word.strip() if word.strip() and word.isprintable() else repr(word) for word in words)
 
 
 def is_word(text: str) -> bool:
-    """Whether a token reads as a word: letters of any script, perhaps joined by a hyphen or apostrophe. A single ASCII letter is none."""
+    """Whether a token reads as a word: letters of any script, perhaps joined by a hyphen or apostrophe. A single ASCII letter is not a word."""
     bare = text.strip()
     parts = bare.replace("'", "-").replace("’", "-").split("-")  # noqa: RUF001 - the apostrophe of typeset text
     letters = all(

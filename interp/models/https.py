@@ -14,10 +14,10 @@ _STALL = 10.0  # seconds without a byte
 def get(url: str, limit: int, deadline: float) -> bytes:
     """The file at `url`, of at most `limit` bytes, before `deadline` (of `time.monotonic`). Redirects are not followed: they may lead anywhere.
 
-    Raises AnswerError for any other answer, EOFError for one that ends too soon, TimeoutError, and httpx's errors for a server out of reach.
+    Raises AnswerError for any other answer, EOFError if it ends too soon, TimeoutError, and httpx's errors if the server cannot be reached.
     """
     body = bytearray()
-    # As it is stored: a size that was announced is that of the file itself.
+    # Uncompressed, so that the announced size is that of the file.
     headers = {"Accept-Encoding": "identity"}
     with (
         httpx.Client(timeout=min(_STALL, left(deadline)), verify=_certificates()) as client,
@@ -38,7 +38,7 @@ def get(url: str, limit: int, deadline: float) -> bytes:
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
-    """Read once: reading them takes longer than fetching a small file."""
+    """Cached: reading them takes longer than fetching a small file."""
     return httpx.create_ssl_context()
 
 

@@ -1,6 +1,6 @@
-"""The one client of the Hugging Face hub: repositories are asked what they hold, and what is needed is downloaded into the hub's cache.
+"""The client of the Hugging Face hub: lists what repositories contain and downloads what is needed into the hub's cache.
 
-Errors name what cannot work before anything large is downloaded.
+Whatever cannot work is refused before anything large is downloaded.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from .hub_errors import FAILURES, MOVE_CACHE, NETWORK, may_pass, translated, unr
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken")  # of model, processor, tokenizer and chat template
-_PATIENCE = 10.0  # seconds for the hub to say what a repository holds
+_PATIENCE = 10.0  # seconds to wait for a listing of a repository
 _EVERY = 0.3  # seconds between two progress messages
 _ONE_SWITCH = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Offer:
-    """One commit of a checkpoint: what of it is needed, and how much of that still has to be downloaded."""
+    """One commit of a checkpoint: the files needed, and how much of them is still to be downloaded."""
 
     repo: str
     commit: str
@@ -43,7 +43,7 @@ class Offer:
     total: int
     """Bytes of `files`."""
     missing: int
-    """Bytes of those that are not in the cache."""
+    """Bytes of `files` that are not in the cache."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +55,20 @@ class RepoFiles:
     names: tuple[str, ...]
     """Paths within the repository."""
     cached: bool
-    """Whether these are only the files that were downloaded before, because the hub cannot be reached."""
+    """Whether these are only the files in the cache, because the hub cannot be reached."""
 
 
 def ask(repo: str, revision: str | None = None) -> Offer:
-    """What has to be downloaded for this checkpoint; config.json and the index of the weights are fetched on the way.
+    """What must be downloaded for this checkpoint; fetches config.json and the weight index on the way.
 
-    Without the hub, a checkpoint that is complete in the cache is used. Raises InterpError for a repository or revision that does not exist,
+    Offline, a checkpoint that is complete in the cache is used. Raises InterpError for a repository or revision that does not exist,
     is private or gated, or holds no safetensors; for too little disk space; and for a hub that cannot be reached.
     """
     with translated(repo, revision):
         validate_repo_id(repo)
         try:
             info = HfApi().model_info(repo, revision=revision, timeout=_PATIENCE)
-            commit = HfApi().resolve_revision(repo, revision=revision)  # lets the cache remember it, for a day without the hub
+            commit = HfApi().resolve_revision(repo, revision=revision)  # records it in the cache, for use offline
         except (OSError, httpx.HTTPError) as error:
             if not may_pass(error):
                 raise
@@ -91,8 +91,8 @@ def ask(repo: str, revision: str | None = None) -> Offer:
 def download(offer: Offer, on_progress: Callable[[str], None] | None = None) -> None:
     """Download what is missing into the hub's cache. `on_progress` gets a line about it, a few times a second at most.
 
-    Complete files are not fetched again. A broken connection is resumed where it broke; after a restart of the process, the file that was
-    under way starts again. Raises InterpError for whatever ends the download.
+    Complete files are not fetched again. A broken connection is resumed where it broke; after a restart of the process, the file in
+    progress starts again. Raises InterpError if the download fails.
     """
     if not offer.missing:
         return
@@ -108,7 +108,7 @@ def download(offer: Offer, on_progress: Callable[[str], None] | None = None) -> 
 
 
 def repo_files(repo: str, revision: str | None = None) -> RepoFiles:
-    """What a repository holds; without the hub, what of it was downloaded before. Raises InterpError as `ask` does."""
+    """The files of a repository; offline, those in the cache. Raises InterpError as `ask` does."""
     with translated(repo, revision):
         validate_repo_id(repo)
         try:
@@ -124,16 +124,16 @@ def repo_files(repo: str, revision: str | None = None) -> RepoFiles:
 
 
 def fetch_files(listed: RepoFiles, names: Collection[str]) -> Path:
-    """Download these files of a repository, as far as it holds them. Returns its folder in the cache. Raises InterpError as `download` does."""
+    """Download those of `names` that a repository has. Returns its folder in the cache. Raises InterpError as `download` does."""
     with translated(listed.repo, listed.revision, "Complete files are kept: load it again to resume."):
         return Path(snapshot_download(listed.repo, revision=listed.revision, allow_patterns=list(names), local_files_only=listed.cached))
 
 
 @contextlib.contextmanager
 def reachable(repo: str) -> Iterator[None]:
-    """For a library that downloads from `repo` by itself: names what would keep it from doing so, and spares it its retries without the hub.
+    """For a library that downloads from `repo` itself: raises InterpError if it cannot, and skips its retries when offline.
 
-    Offline, huggingface_hub tries each file again for 25 seconds before it looks into its cache, unless it is told that it is offline.
+    Unless HF_HUB_OFFLINE is set, huggingface_hub retries each file for 25 seconds before it looks in its cache.
     """
     with translated(repo, None, failures=NETWORK):
         if not repo_files(repo).cached or constants.HF_HUB_OFFLINE:
@@ -148,17 +148,17 @@ def reachable(repo: str) -> Iterator[None]:
 
 
 class Dataset:
-    """The files of a data set. Its methods raise what the hub's file system raises; see `hub_errors.in_short`."""
+    """The files of a data set. Its methods raise the errors of the hub's file system; see `hub_errors.in_short`."""
 
     def __init__(self, repo: str, revision: str) -> None:
         self._root = f"datasets/{repo}@{revision}"
 
     def files(self) -> dict[str, int]:
-        """Paths for `open` → bytes."""
+        """Path for `open` → size in bytes."""
         return {path: info["size"] for path, info in self._system.find(self._root, detail=True).items()}
 
     def open(self, path: str) -> Any:
-        """A binary file, of which only what is read is downloaded: nothing ahead of it."""
+        """A binary file. Only the bytes that are read are downloaded, without read-ahead."""
         return self._system.open(path, "rb", cache_type="none")
 
     @functools.cached_property
@@ -169,9 +169,9 @@ class Dataset:
 
 
 def weight_files(cannot: str, folder: Path, names: Collection[str]) -> list[str]:
-    """Which of the files `names` hold a checkpoint's weights. The index, if there are several, is in `folder`.
+    """The weight files of a checkpoint among `names`. If there are several, their index is in `folder`.
 
-    Raises InterpError for missing safetensors; `cannot` begins its message.
+    Raises InterpError, with a message that begins with `cannot`, if there are no complete safetensors.
     """
     if WEIGHTS in names:
         return [WEIGHTS]
@@ -193,16 +193,16 @@ def _is_setting(name: str) -> bool:
 
 
 def _cached_folder(repo: str, revision: str | None, error: Exception) -> Path:
-    """Where the files that were downloaded before are."""
+    """The folder of the files in the cache."""
     with contextlib.suppress(*FAILURES):
         return Path(snapshot_download(repo, revision=revision, allow_patterns=[], local_files_only=True))
     raise InterpError(
-        f"{repo!r} was not downloaded before, and {unreachable(error)}. Connect to the internet, or give the folder of a copy."
+        f"{repo!r} is not in the cache, and {unreachable(error)}. Connect to the internet, or give the folder of a copy."
     ) from error
 
 
 def _cached_offer(repo: str, revision: str | None, error: Exception) -> Offer:
-    """What was downloaded before, if it is complete."""
+    """The checkpoint in the cache, if it is complete."""
     folder = _cached_folder(repo, revision, error)
     names = {file.name for file in folder.iterdir() if file.exists()}  # a link whose file was deleted does not exist
     try:
@@ -225,9 +225,9 @@ def _check_disk(offer: Offer) -> None:
 
 
 def _bar(show: Callable[[int], None] | None) -> Any:
-    """A class of progress bars that draw nothing: `show` gets the bytes fetched so far.
+    """A progress bar class that draws nothing and passes the bytes fetched so far to `show`.
 
-    The library makes one bar for the bytes that it receives, one for those that it writes, and one that counts files.
+    The library makes one bar for bytes received, one for bytes written, and one that counts files.
     """
     lock, fetched, last = threading.Lock(), [0], [0.0]
 

@@ -1,4 +1,4 @@
-"""What can go wrong between this machine and a server, in words: the hub's refusals, the network, the disk."""
+"""Readable errors for downloads: the hub's refusals, the network, the disk."""
 
 import contextlib
 import errno
@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 from ..errors import InterpError
 
 FAILURES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, httpx.HTTPError)
-"""What fetching a stranger's files, and reading them, can raise."""
+"""What fetching and reading third-party files can raise."""
 NETWORK = (httpx.HTTPError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError)
 """What only fetching them can raise."""
 MOVE_CACHE = "set the environment variable HF_HUB_CACHE to another folder"
@@ -37,12 +37,12 @@ _SHORT: tuple[tuple[tuple[type[Exception], ...], str], ...] = (  # in this order
 
 
 class AnswerError(OSError):
-    """A server's answer that is no file, in words."""
+    """A server's answer that is not a file; the message says what it is."""
 
 
 @contextlib.contextmanager
 def translated(repo: str, revision: str | None, retry: str = "", failures: tuple[type[Exception], ...] = FAILURES) -> Iterator[None]:
-    """Turns what the hub, the network and the disk do into an InterpError; `retry` is added where trying again can help."""
+    """Turn errors of the hub, the network and the disk into an InterpError; `retry` is appended if trying again may help."""
     try:
         yield
     except InterpError:
@@ -52,7 +52,7 @@ def translated(repo: str, revision: str | None, retry: str = "", failures: tuple
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether this can be better in a minute: the network, or a hub that is down or has had too many requests from here."""
+    """Whether this may be temporary: the network, or a hub that is down or has received too many requests."""
     if isinstance(error, HFValidationError):
         return False
     return not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500 or error.response.status_code in {408, 429}
@@ -66,7 +66,7 @@ def unreachable(error: Exception) -> str:
 
 
 def in_short(error: Exception) -> str:
-    """A few words for a failure that costs only a convenience."""
+    """A few words for a failure that is not fatal."""
     if isinstance(error, AnswerError):
         return str(error)
     if code := getattr(getattr(error, "response", None), "status_code", None):  # huggingface_hub's errors
@@ -92,7 +92,7 @@ def _sentence(repo: str, revision: str | None, error: Exception) -> str:
 
 
 def _refusal(repo: str, revision: str | None, error: HfHubHTTPError) -> str:
-    """What an answer of the hub means."""
+    """What the hub's answer means."""
     if isinstance(error, GatedRepoError):  # before RepositoryNotFoundError, of which it is one
         accept = f"accept its licence at {constants.ENDPOINT}/{repo}"
         anonymous = get_token() is None

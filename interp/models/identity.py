@@ -1,4 +1,4 @@
-"""The identity of a model: a key that changes when a loaded model is changed, and a fingerprint by which a saved trace knows its model."""
+"""The identity of a model: a key that changes when a loaded model is changed, and a fingerprint by which a saved trace recognises its model."""
 
 import hashlib
 import itertools
@@ -10,7 +10,7 @@ from torch import nn
 
 from .vlm import Vlm
 
-_SAMPLES = 4  # values of a tensor that are compared
+_SAMPLES = 4  # values compared per tensor
 _READABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _TOLERANCE = 2**-7  # relative: more than rounding to bfloat16 changes on both sides together
 
@@ -22,7 +22,7 @@ def state_key(vlm: Vlm) -> str:
     """A key that changes with the weights, chat template, processor settings or end-of-answer tokens of a loaded model.
 
     Takes a few milliseconds. Weights are identified by address, torch's count of in-place changes and, on the CPU, four values each. Changes
-    through `.data` are therefore missed on a GPU, and on a CPU if they leave those values alone. Hooks are not seen either.
+    through `.data` are therefore missed on a GPU, and on a CPU unless they touch those values. Hooks are not seen either.
     """
     digest = hashlib.sha256()
     probes: dict[torch.dtype, list[torch.Tensor]] = {}

@@ -1,6 +1,6 @@
 """Load a checkpoint into a `Vlm`: a preset, a hub id or a folder, in 4 bit or not.
 
-In two steps, so that what cannot work is refused before anything is downloaded, and before memory is used.
+Two steps, `fetch` and `Ready.load`: whatever cannot work is refused before it costs a download or memory.
 """
 
 import importlib.util
@@ -38,7 +38,7 @@ _FAILURES = (OSError, ValueError, LookupError, TypeError, AttributeError, Runtim
 
 @dataclass(frozen=True)
 class Ready:
-    """A checkpoint whose files are here, complete, and fit into memory; not loaded yet."""
+    """A checkpoint that is downloaded, complete and fits in memory, but is not loaded yet."""
 
     name: str
     source: str
@@ -71,7 +71,7 @@ class Ready:
                 raise InterpError(f"{self.name!r} does not fit the memory of {places}: {_line(error)} {_SMALLER}") from error
             raise InterpError(f"{self.name!r} cannot be loaded: {_why(self.folder, error)}") from error
         model, found = loaded
-        # transformers fills these with random numbers and only warns: a lens of noise with the model's name on it.
+        # transformers fills these with random numbers and only warns, so the lens would show noise.
         if absent := sorted(found["missing_keys"]) + [key for key, *_ in found["mismatched_keys"]]:
             raise InterpError(
                 f"The weights of {self.name!r} do not fit its config: {len(absent)} are missing or misshapen, such as {absent[0]}. "
@@ -89,14 +89,14 @@ def load(
     revision: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Vlm:
-    """Load a preset (see `interp.presets`), a hub id, or a folder. Weights come from safetensors, and no code of the checkpoint is run.
+    """Load a preset (see `interp.presets`), a hub id, or a folder. Weights come from safetensors, and no code from the checkpoint is run.
 
     `quantize`: "4bit" is nf4 with double quantisation of the decoder's linear layers; vision tower, projector and head stay in 16 or 32 bit.
     "auto" is 4bit on CUDA and none on a CPU. `device`: "auto", "cpu", "cuda", "cuda:1", … or "balanced" (the layers spread over all GPUs).
-    `on_progress` gets lines about progress; without it, downloads draw their bars on the console.
+    `on_progress` gets lines about progress; without it, downloads show progress bars on the console.
 
-    Raises InterpError for an unknown name, an unreachable hub, a gated or private repository, a checkpoint without safetensors or with code of
-    its own, an unsupported family, a missing package, damaged files, and too little disk space or memory.
+    Raises InterpError for an unknown name, an unreachable hub, a gated or private repository, a checkpoint without safetensors or with custom
+    code, an unsupported family, a missing package, damaged files, and too little disk space or memory.
     """
     return fetch(checkpoint, quantize=quantize, device=device, revision=revision, on_progress=on_progress).load(on_progress)
 
@@ -110,7 +110,7 @@ def fetch(
     on_progress: OnProgress | None = None,
     spare: int = 0,
 ) -> Ready:
-    """All but loading the weights: download a checkpoint, check its files, and check that it will fit. Arguments as for `load`.
+    """Everything but loading the weights: download a checkpoint, check its files, and check that it fits in memory. Arguments as for `load`.
 
     `spare`: bytes on the device that will be freed before it is loaded.
     """
@@ -171,15 +171,15 @@ def _wants_four_bit(quantize: Quantize, preset: Preset | None, device: torch.dev
 
 
 def _check_family(cannot: str, folder: Path, preset: Preset | None) -> None:
-    """Refuse what no download would help: unsupported families, code of its own, and missing packages."""
+    """Refuse what a download cannot fix: unsupported families, custom code and missing packages."""
     if not (folder / "config.json").is_file():
         raise InterpError(f"{cannot}: there is no config.json.")
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     family = raw.get("model_type")
     if family not in LAYOUTS:
-        unknown = "it needs code of its own (trust_remote_code), which is not run here" if "auto_map" in raw else "its layout is not known"
+        unknown = "it needs custom code (trust_remote_code), which is not run here" if "auto_map" in raw else "its layout is not known"
         raise InterpError(
-            f"{cannot}: model_type {family!r} is not supported, for {REFUSED.get(family, unknown)}. "
+            f"{cannot}: model_type {family!r} is not supported: {REFUSED.get(family, unknown)}. "
             f"Supported families: {', '.join(sorted(LAYOUTS))}."
         )
     tower = (raw.get("vision_config") or {}).get("model_type")
@@ -193,13 +193,13 @@ def _check_family(cannot: str, folder: Path, preset: Preset | None) -> None:
 
 def _install(packages: list[str]) -> str:
     minor = int(torch.__version__.split(".")[1])
-    pins = {"torchvision": f"torchvision==0.{minor + 15}.0"}  # the one that goes with this torch 2
+    pins = {"torchvision": f"torchvision==0.{minor + 15}.0"}  # the version that matches this torch 2
     named = " ".join(pins.get(package, package) for package in packages)
     return f"its processor needs {' and '.join(packages)}, which is not installed. Run: pip install {named}"
 
 
 def _weight_bytes(skeleton: Any, dtype: torch.dtype, *, four_bit: bool) -> int:
-    """The least memory that the weights take, in bytes; half a byte for each quantised one."""
+    """A lower bound on the memory of the weights in bytes, at half a byte for each quantised one."""
     quantised = {id(module.weight) for module in skeleton.get_decoder().modules() if isinstance(module, nn.Linear)} if four_bit else set()
     sizes = (weight.numel() // 2 if id(weight) in quantised else weight.numel() * dtype.itemsize for weight in skeleton.parameters())
     return sum(sizes)
@@ -214,18 +214,18 @@ def _check_memory(name: str, needed: int, free: int, devices: list[torch.device]
 
 
 def _check_weights(cannot: str, folder: Path) -> None:
-    """Open every weight file: the header shows if it is truncated or no safetensors."""
+    """Open every weight file: its header shows whether it is complete and safetensors."""
     for file in weight_files(cannot, folder, {path.name for path in folder.iterdir() if path.exists()}):
         try:
             with safe_open(folder / file, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            place = (folder / file).resolve()  # in the hub's cache, the target of a link is what has to go
+            place = (folder / file).resolve()  # in the hub's cache, files are links, and their targets must be deleted
             raise InterpError(f"{cannot}: {file} is damaged ({_line(error)}). Delete {place} and download it again.") from error
 
 
 def _complete(processor: Any, skeleton: Any) -> None:
-    """Take processor settings that older checkpoints lack from the model: without them the processor miscounts image tokens."""
+    """Fill in processor settings that older checkpoints lack: without them the processor miscounts image tokens."""
     config = skeleton.config
     known = {
         "patch_size": getattr(getattr(config, "vision_config", None), "patch_size", None),
@@ -234,7 +234,7 @@ def _complete(processor: Any, skeleton: Any) -> None:
     for name, value in known.items():
         if getattr(processor, name, value) is None:
             setattr(processor, name, value)
-    # A tower with a class token gives one more than it has patches. The processor's own default is none.
+    # A tower with a class token outputs one more state than it has patches; the processor assumes none.
     if getattr(processor, "num_additional_image_tokens", 1) in {None, 0}:
         processor.num_additional_image_tokens = sum(
             name.endswith((".class_embedding", ".cls_token")) for name, _ in skeleton.named_parameters()

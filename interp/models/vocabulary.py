@@ -1,4 +1,4 @@
-"""How single tokens read, and which of them spell a word."""
+"""The text of each token, and which tokens spell a word."""
 
 import functools
 import re
@@ -29,7 +29,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Any, size: int) -> "Vocabulary":
-        """The vocabulary of an output layer with `size` rows. Tokens of the tokenizer beyond them are left out."""
+        """The vocabulary of an output layer with `size` rows. Token ids beyond that are left out."""
         _check_tokenizer(tokenizer)
         size = validation.whole_number("size", size, 1)
         pieces = dict.fromkeys(range(size), "")
@@ -53,7 +53,7 @@ class Vocabulary:
     def resolve(self, word: str, tokenizer: Any, *, first_piece: bool = False) -> dict[str, int]:
         """Every single-token spelling of a word (with and without the leading space, as given and capitalised) and its id.
 
-        Raises InterpError for an empty word, and for one of several tokens, naming them; with `first_piece` the first of them is returned.
+        Raises InterpError for an empty word, and for a word of several tokens, which it lists; with `first_piece`, the first of them is returned instead.
         """
         _check_tokenizer(tokenizer)
         word, first_piece = validation.text("A word", word, _LONGEST).strip(), validation.flag("first_piece", first_piece)

@@ -1,7 +1,7 @@
 """Which SAE features are active on a trace: rankings over some of its tokens, and each feature's map on the picture.
 
 Activations are averaged after the SAE's own ReLU, TopK or JumpReLU. BOS and attention sinks, whose norms dwarf all others, are left out unless
-asked for.
+selected by position.
 """
 
 import csv
@@ -39,21 +39,21 @@ class Feature:
 
     feature: int
     label: str
-    """Its name; without one, the three words it promotes most; "unnamed" where these are bytes, marks or fragments of no script."""
+    """Its name; else the three words it promotes most; "unnamed" if these are bytes, punctuation or other fragments."""
     label_source: str
     """How the label was found."""
     label_score: float | None
     score: float
     """What it was ranked by: `mean`, `max` or `frequency`."""
     mean: float
-    """Over the tokens looked at, inactive ones counted as 0."""
+    """Over the selected tokens; inactive ones count as 0."""
     max: float
     frequency: float
-    """Share of the tokens looked at on which it is active."""
+    """Share of the selected tokens on which it is active."""
     density: float | None
     """Share of a reference set's tokens on which it is active."""
     dense: str
-    """Why it says little (it fires on nearly everything), or ""."""
+    """A warning if it fires on nearly everything, else ""."""
     top_tokens: tuple[str, ...]
     """Words that its decoder direction promotes, read by the model's own norm and head."""
     bottom_tokens: tuple[str, ...]
@@ -69,7 +69,7 @@ class Feature:
         return self.activations[grid_of(self.trace, grid).positions]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, with its map over every grid and its activation on every token off the grids."""
+        """Plain JSON types, with its map over each grid and its activations on tokens outside the grids."""
         values = {column: getattr(self, column) for column in _COLUMNS}
         on_grids = {i for grid in self.trace.grids for i in grid.positions.flatten().tolist()}
         active = self.activations.nonzero().flatten().tolist()
@@ -87,14 +87,14 @@ class Features:
     """The features that rank highest over some tokens of a trace."""
 
     where: str
-    """The tokens looked at, in words."""
+    """A description of the selected tokens."""
     rank_by: RankBy
     positions: tuple[int, ...]
-    """The positions looked at."""
+    """The selected positions."""
     active: int
-    """Features that are active on at least one of them; `features` holds at most k of these."""
+    """Number of features active on at least one of them; `features` holds at most k of these."""
     features: tuple[Feature, ...]
-    """The highest first."""
+    """Highest score first."""
     encoding: "Encoding"
 
     @property
@@ -104,7 +104,7 @@ class Features:
 
     @property
     def quality(self) -> dict[str, ReconstructionFit]:
-        """Whether to believe it: by kind of token, over the whole input."""
+        """How well the SAE reconstructs the whole input, by kind of token."""
         return self.encoding.quality
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class Features:
         }
 
     def to_csv(self) -> str:
-        """The table, without maps. Cells that a spreadsheet would take for a formula begin with an apostrophe."""
+        """The table, without maps. Cells that a spreadsheet would read as a formula get a leading apostrophe."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([*_COLUMNS, "top_tokens", "bottom_tokens"])
@@ -138,19 +138,19 @@ class Features:
         return out.getvalue()
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_dict` into a file."""
+        """Write `to_dict()` to a file."""
         write_text(path, lambda: json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False))
 
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """A trace as an SAE sees it: the active features of every position, which can be ranked in many ways without encoding again."""
+    """A trace encoded by an SAE: the active features at every position, which can be ranked in many ways without encoding again."""
 
     trace: Trace
     sae: Sae
     acts: SparseActs
     left_out: tuple[int, ...]
-    """Positions that rankings and averages pass over: BOS, and attention sinks (norm over five times the median of their kind)."""
+    """Positions excluded from rankings and averages: BOS and attention sinks (norm over five times the median of their kind)."""
 
     @property
     def nbytes(self) -> int:
@@ -159,35 +159,35 @@ class Encoding:
 
     @property
     def notes(self) -> list[str]:
-        """What warns the reader of these features. Positions left out are no warning: see `left_out`."""
+        """Warnings about these features."""
         return self.sae.notes_for((self.trace.model_name, *self.trace.vlm.names))
 
     @functools.cached_property
     def quality(self) -> dict[str, ReconstructionFit]:
-        """How well the SAE rebuilds image tokens and text tokens (prompt and answer) of this input; positions left out are not counted."""
+        """How well the SAE reconstructs the image tokens and the text tokens (prompt and answer) of this input, `left_out` excluded."""
         found = {"image": self.select("image")[1], "text": sorted(self.select("prompt")[1] + self.select("answer")[1])}
         states = self.trace.residual(self.sae.layer)
         return {kind: measure(kind, states[rows], self.acts.rows(torch.tensor(rows)), self.sae) for kind, rows in found.items() if rows}
 
     def select(self, where: Any) -> tuple[str, list[int]]:
-        """The tokens at `where`, in words and as positions. See `positions.select`."""
+        """A description of the tokens at `where`, and their positions. See `tracing.select`."""
         return select(self.trace, where, self.left_out)
 
     def top(self, k: int = 10, where: Any = "image", rank_by: RankBy = "mean") -> Features:
-        """The k features that rank highest over the tokens at `where` (see `select`). See `top_features`."""
+        """The k features that rank highest over the tokens at `where`. See `top_features`."""
         k = whole_number("k", k, 1, self.sae.d_sae, hint=f"the number of features of {self.sae.name}")
         rank_by = one_of("rank_by", rank_by, RANKINGS)
         column = RANKINGS.index(rank_by)
         words, positions = self.select(where)
         features, statistics = self._statistics(positions)
-        # A stable sort by mean first: features that are active equally often are told apart by how strongly, and then by number.
+        # Stable sorts: ties go to the higher mean, then to the lower feature number.
         order = statistics[:, 0].argsort(descending=True, stable=True)
         order = order[statistics[order, column].argsort(descending=True, stable=True)][:k]
         chosen = dict(zip(features[order].tolist(), statistics[order].tolist(), strict=True))
         return Features(words, rank_by, tuple(positions), len(features), self._described(chosen, column), self)
 
     def some(self, features: Sequence[int], where: Any = "image", rank_by: RankBy = "mean") -> tuple[Feature, ...]:
-        """Chosen features, also such as are not active here, in the given order, each once."""
+        """The given features, active here or not, in that order and without duplicates."""
         column = RANKINGS.index(one_of("rank_by", rank_by, RANKINGS))
         wanted = [self.sae.check(feature) for feature in sequence("features", features, "features", empty=True)]
         active, statistics = self._statistics(self.select(where)[1])
@@ -202,7 +202,7 @@ class Encoding:
         return (known or _label_of_words(self._words([feature])[feature][0])).text
 
     def _statistics(self, positions: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The features that are active at these positions, by number, and their mean, max and share of tokens: float32 [features, 3]."""
+        """The features active at these positions, ascending, and their mean, max and frequency: float32 [features, 3]."""
         acts = self.acts.rows(torch.tensor(positions, dtype=torch.long))
         features, index = acts.features.unique(return_inverse=True)
         total, peak = torch.zeros(2, len(features))
@@ -213,12 +213,12 @@ class Encoding:
 
     @functools.cached_property
     def _here(self) -> dict[int, float]:
-        """Share of all tokens of this input, but those left out, on which each feature is active."""
+        """Share of this input's tokens, `left_out` excluded, on which each feature is active."""
         features, statistics = self._statistics(self.select("all")[1])
         return dict(zip(features.tolist(), statistics[:, RANKINGS.index("frequency")].tolist(), strict=True))
 
     def _described(self, chosen: dict[int, list[float]], column: int) -> tuple[Feature, ...]:
-        """Features with these statistics, ranked by one column of them."""
+        """`Feature`s with these statistics, scored by one column of them."""
         sae, words, activations = self.sae, self._words([*chosen]), self._activations([*chosen])
         out = []
         for row, (feature, statistics) in enumerate(chosen.items()):
@@ -247,7 +247,7 @@ class Encoding:
         return tuple(out)
 
     def _activations(self, features: list[int]) -> torch.Tensor:
-        """Activations of some features at every position: [features, T]."""
+        """Activations of these features at every position: [features, T]."""
         chosen = torch.tensor(features, dtype=torch.int32)
         out = torch.zeros(len(features), len(self.acts.offsets) - 1)
         if len(features):
@@ -258,7 +258,7 @@ class Encoding:
         return out
 
     def _words(self, features: list[int]) -> dict[int, Words]:
-        """Words that each feature's direction promotes and suppresses most; read once."""
+        """The words that each feature's direction promotes and suppresses most; cached."""
         known = self._known_words
         if new := [feature for feature in features if feature not in known]:
             known.update(zip(new, promoted_words(self.trace.vlm, self.sae.W_dec[torch.tensor(new)]), strict=True))
@@ -270,7 +270,7 @@ class Encoding:
 
 
 def encode(trace: Trace, sae: Sae) -> Encoding:
-    """Encode every position of a trace. Raises InterpError where the SAE does not belong to a model of this width and depth."""
+    """Encode every position of a trace. Raises InterpError if the SAE's width or layer does not fit the model."""
     instance("trace", trace, Trace, "a Trace, as Vlm.trace returns")
     instance("sae", sae, Sae, "an SAE, as interp.load_sae(...) returns")
     width = trace.states.shape[-1]
@@ -285,7 +285,7 @@ def encode(trace: Trace, sae: Sae) -> Encoding:
     if broken:
         raise InterpError(
             f"After layer {sae.layer} the residual stream of {trace.model_name} is not finite at position {broken[0]} and {len(broken) - 1} "
-            f"others: nothing can be said about its features. Load the model in a wider dtype."
+            f"others, so it cannot be encoded. Load the model in a wider dtype."
         )
     with vlm.lock:
         acts = sae.encode(states.to(vlm.model.device))
@@ -293,20 +293,20 @@ def encode(trace: Trace, sae: Sae) -> Encoding:
 
 
 def top_features(trace: Trace, sae: Sae, k: int = 10, where: Any = "image", rank_by: RankBy = "mean") -> Features:
-    """The k features that a trace lights up most.
+    """The k features that are most active on a trace.
 
-    `where`: "image", "prompt", "answer", "all", or chosen tokens (see `positions.select`). `rank_by`: the "mean" or "max" activation over these
+    `where`: "image", "prompt", "answer", "all", or selected tokens (see `tracing.select`). `rank_by`: the "mean" or "max" activation over these
     tokens, or the "frequency", the share of them on which the feature is active (ties by mean). Features that fire on nearly everything are
     marked (`Feature.dense`), not dropped.
 
-    Raises InterpError for k below 1 or above the number of features, tokens that do not exist, and an SAE of another width or depth.
+    Raises InterpError for k below 1 or above the number of features, tokens that do not exist, and an SAE that does not fit the model.
     To rank the same trace in several ways, keep `encode(trace, sae)` and call its `top`.
     """
     return encode(trace, sae).top(k, where, rank_by)
 
 
 def _label_of_words(promoted: Sequence[str]) -> Label:
-    """A label for a feature that has none of its own: a guess from its direction alone, and only where that reads as words."""
+    """The label of a feature without a name: a guess from its direction alone, made only if that reads as words."""
     words = promoted[:_NAMED_BY]
     return Label(listed(words), "the words it promotes") if all(map(is_word, words)) else Label(UNNAMED, "it promotes no words")
 

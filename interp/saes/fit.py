@@ -1,4 +1,4 @@
-"""How far an SAE can be believed on some tokens: what it rebuilds of them and with how many features, beside its own figures."""
+"""How well an SAE reconstructs some tokens, and with how many features, compared with its published metrics."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,13 +7,13 @@ import torch
 
 from .sae import Sae, SaeMetrics, SparseActs
 
-_POOR, _UNLIKE = 0.5, 0.2  # explained variance below this; or that much below the SAE's own
-_ROUNDING = 1e-9  # share of the sum of squares that equal tokens may seem to differ by
+_POOR, _UNLIKE = 0.5, 0.2  # explained variance below this, or this much below the SAE's own
+_ROUNDING = 1e-9  # relative to the sum of squares: a smaller spread is rounding, so all tokens are equal
 
 
 @dataclass(frozen=True)
 class ReconstructionFit:
-    """How well an SAE rebuilds the tokens of one kind of this input."""
+    """How well an SAE reconstructs the tokens of one kind in this input."""
 
     kind: str
     """"image" or "text"."""
@@ -25,20 +25,20 @@ class ReconstructionFit:
     active_share: float
     """Share of all features that are active on at least one of these tokens."""
     trained: SaeMetrics | None
-    """The SAE's own figures on the data it was trained for, where known."""
+    """The SAE's metrics on the data it was trained for, if known."""
 
     @property
     def verdict(self) -> str:
-        """A plain sentence where the fit is poor, else ""."""
+        """A warning if the fit is poor, else ""."""
         explained, own = self.explained_variance, self.trained.explained_variance if self.trained else None
         if explained is None:
             return ""
         if explained < 0:
-            return f"On these {self.kind} tokens the SAE is worse than their mean: do not believe its features here."
+            return f"On these {self.kind} tokens the SAE does worse than their mean: do not trust its features here."
         if explained < _POOR:
-            return f"The SAE explains only {explained:.0%} of what these {self.kind} tokens hold: take its features as hints."
+            return f"The SAE explains only {explained:.0%} of the variance of these {self.kind} tokens: treat its features as hints."
         if own is not None and explained < own - _UNLIKE:
-            return f"The SAE explains {explained:.0%} of these {self.kind} tokens, well below the {own:.0%} of its own data: this input is unlike it."
+            return f"The SAE explains {explained:.0%} of these {self.kind} tokens, well below the {own:.0%} of its training data: this input is unlike it."
         return ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class ReconstructionFit:
 
 
 def measure(kind: str, states: torch.Tensor, acts: SparseActs, sae: Sae) -> ReconstructionFit:
-    """The quality of `acts` as a description of `states` [tokens, d_in], one token at least."""
+    """How well `acts` reconstruct `states` [tokens, d_in], at least one token."""
     x = states.float()
     spread = (x - x.mean(0)).pow(2).sum().item()
     error = (x - sae.decode(acts)).pow(2).sum().item()

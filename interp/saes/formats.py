@@ -1,7 +1,7 @@
-"""What stands in the folder of an SAE: the formats of sae-lens and of EleutherAI's sparsify, checked, and as this package's `Sae`.
+"""Reads SAE folders, in the formats of sae-lens and of EleutherAI's sparsify, into this package's `Sae`.
 
-sae-lens reads its own format and its releases; the format of sparsify, which its reader gets wrong, is read here. Whatever would change the
-arithmetic is carried over or refused by name. Weights come from safetensors.
+sae-lens reads its own format and releases; sparsify checkpoints, which it misreads, are read here. Settings that change the arithmetic are
+either carried over or refused by name. Weights come from safetensors.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _HOOKS = (
     (r"(?!.*vis)(?:\w+\.)*layers?[._](\d+)(?:\.output)?", 0),
 )
 FAILURES = (*hub_errors.FAILURES, SafetensorError)
-"""What reading a stranger's files, and fetching them, can raise."""
+"""What fetching and reading third-party files can raise."""
 
 
 def import_sae_lens() -> Any:
@@ -53,7 +53,7 @@ def loaders() -> Any:
 
 @contextlib.contextmanager
 def told(what: str, way_out: str = "") -> Iterator[None]:
-    """Turns what reading a stranger's files can raise into an InterpError."""
+    """Turn errors from reading third-party files into an InterpError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -67,18 +67,18 @@ def told(what: str, way_out: str = "") -> Iterator[None]:
 
 
 def read_folder(folder: Path, name: str, layer: int | None, device: str, dtype: str) -> Sae:
-    """The SAE in one folder; `layer` is for one that does not say its own."""
+    """The SAE in one folder; `layer` is used if it does not state its own."""
     with told(f"The SAE in {name!r} cannot be read"):
         raw = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
         if not isinstance(raw, dict) or not isinstance(raw.get("metadata", {}), dict):
-            raise InterpError(f"The SAE in {name!r} cannot be read: cfg.json must hold one object, and its metadata another.")
+            raise InterpError(f"The SAE in {name!r} cannot be read: cfg.json must be a JSON object, and so must its metadata.")
         if (folder / SAE_LENS).exists():
             _refuse_kind(raw, name)
             config, read = loaders().handle_config_defaulting(raw), loaders().sae_lens_disk_loader
         else:
             config = _sparsify_config(raw, folder, name)
             read = functools.partial(_read_sparsify, config)
-        own = raw | raw.get("metadata", {})  # sae-lens drops what it does not know from configs older than its version 6
+        own = raw | raw.get("metadata", {})  # sae-lens drops unknown keys from configs older than version 6
         factor = own.get("norm_scaling_factor")
         at = layer_read(refuse(config, name, factor), name, folder.name, layer)
         sae = import_sae_lens().SAE.load_from_disk(folder, device=device, dtype=kept_as(config, dtype), converter=read)
@@ -87,14 +87,14 @@ def read_folder(folder: Path, name: str, layer: int | None, device: str, dtype: 
         with contextlib.suppress(*FAILURES), safe_open(path, framework="pt") as file:
             density = densities(file.get_tensor("sparsity"), config["d_sae"])
         if density is None:
-            notes.append("how often its features are active cannot be read (sparsity.safetensors is damaged)")
+            notes.append("feature densities cannot be read (sparsity.safetensors is damaged)")
     labels = labels_from_file(folder / "labels.json", features=config["d_sae"])
     found = converted(sae, name, at, own.get("neuronpedia_id"), labels, factor)
     return dataclasses.replace(found, trained=_figures(own.get("trained")), density=density, notes=tuple(notes))
 
 
 def _sparsify_config(raw: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
-    """A config of sparsify in sae-lens' words. The encoder always subtracts `b_dec`, whether or not the decoder has unit norm."""
+    """A sparsify config in sae-lens' terms. The encoder always subtracts `b_dec`, whether or not the decoder has unit norm."""
     odd = [key for key in ("signed", "transcode", "skip_connection") if raw.get(key)]
     odd += [f"activation {raw['activation']!r}"] if raw.get("activation", "topk") != "topk" else []
     if odd:
@@ -116,9 +116,9 @@ def _sparsify_config(raw: dict[str, Any], folder: Path, name: str) -> dict[str, 
 def _read_sparsify(
     config: dict[str, Any], path: str | Path, device: str, cfg_overrides: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The weights of a sparsify checkpoint, as `SAE.load_from_disk` wants them.
+    """The weights of a sparsify checkpoint, as `SAE.load_from_disk` expects them.
 
-    `W_dec` is [latents, d_in] there already; `decoder.weight` of its earliest checkpoints is a linear layer's, [d_in, latents].
+    `W_dec` is already [latents, d_in]; the earliest checkpoints hold the `decoder.weight` of a linear layer, [d_in, latents].
     """
     dtype = getattr(torch, cfg_overrides["dtype"])
     with safe_open(Path(path) / SPARSIFY, framework="pt", device=device) as file:
@@ -147,7 +147,7 @@ def _refuse_kind(config: dict[str, Any], name: str) -> None:
 
 
 def refuse(config: dict[str, Any], name: str, factor: Any) -> dict[str, Any]:
-    """Refuse by name what would change the arithmetic and is not carried over; returns the metadata. `factor` is the norm_scaling_factor."""
+    """Raise InterpError for unsupported settings that change the arithmetic. Returns the metadata; `factor` is norm_scaling_factor."""
     _refuse_kind(config, name)
     for key in ("d_in", "d_sae", *(("k",) if config.get("architecture") == "topk" else ())):
         size = config[key]
@@ -161,24 +161,24 @@ def refuse(config: dict[str, Any], name: str, factor: Any) -> dict[str, Any]:
         raise InterpError(f"{name!r} normalises its input by {norm!r}, which is not supported.")
     if norm == "expected_average_only_in" and not (isinstance(factor, int | float) and 0 < factor < math.inf):
         raise InterpError(
-            f"{name!r} was trained on rescaled activations, and the factor (norm_scaling_factor) is not in its cfg.json; without it the "
+            f"{name!r} was trained on rescaled activations, but its cfg.json lacks the factor (norm_scaling_factor); without it the "
             f"features are wrong. Load the release by its sae-lens name, or add the factor to cfg.json."
         )
     return metadata
 
 
 def kept_as(config: dict[str, Any], dtype: str) -> str:
-    """The type of the weights in memory, by its name in torch."""
+    """The dtype of the weights in memory, as torch names it."""
     if dtype != "auto":
         return dtype
     return "bfloat16" if 2 * 4 * config["d_in"] * config["d_sae"] > _LARGE else "float32"
 
 
 def converted(sae: Any, name: str, layer: int, neuronpedia_id: Any, labels: Labels | None = None, factor: Any = None) -> Sae:
-    """An SAE of sae-lens as ours; the weights are shared and may change in place. `factor` is the norm_scaling_factor."""
+    """Convert an SAE of sae-lens; its weights are shared and may be changed in place. `factor` is norm_scaling_factor."""
     cfg, kind = sae.cfg, sae.cfg.architecture()
     weights = {key: value.detach() for key, value in sae.named_parameters()}
-    # A sum is finite where all of its terms are, and needs no memory; only a damaged matrix is looked through.
+    # A sum needs no memory, and is not finite if any term is not; only such matrices are searched.
     damaged = {
         key: sum(int((~part.isfinite()).sum()) for part in value.split(1024))
         for key, value in weights.items()
@@ -186,9 +186,9 @@ def converted(sae: Any, name: str, layer: int, neuronpedia_id: Any, labels: Labe
     }
     if bad := {key: count for key, count in damaged.items() if count}:
         told = ", ".join(f"{count} of {weights[key].numel()} in {key}" for key, count in bad.items())
-        raise InterpError(f"The weights of {name!r} are damaged: not a number or infinite are {told}.")
+        raise InterpError(f"The weights of {name!r} are damaged: NaN or infinite are {told}.")
     if cfg.normalize_activations == "expected_average_only_in":
-        # sae-lens folds this factor for its own releases and silently leaves it out for folders.
+        # sae-lens folds in this factor for its own releases, but silently ignores it for folders.
         sae.fold_activation_norm_scaling_factor(float(factor))
     if getattr(cfg, "rescale_acts_by_decoder_norm", False):
         sae.fold_W_dec_norm()  # in place
@@ -215,14 +215,14 @@ def converted(sae: Any, name: str, layer: int, neuronpedia_id: Any, labels: Labe
 
 
 def densities(log_density: torch.Tensor | None, features: int) -> torch.Tensor | None:
-    """Share of tokens from its logarithm to the base of 10, where there is one for every feature."""
+    """Densities from their base-10 logarithms; None unless every feature has one."""
     if log_density is None or log_density.shape != (features,) or log_density.isnan().any():
         return None
     return 10.0 ** log_density.float().cpu()
 
 
 def _figures(trained: Any) -> dict[str, SaeMetrics]:
-    """What cfg.json says of an SAE's fit, by kind of token; whatever is no number is passed over."""
+    """The metrics in cfg.json, by kind of token; values that are not numbers are skipped."""
     kinds = {kind: said for kind, said in trained.items() if isinstance(said, dict)} if isinstance(trained, dict) else {}
     numbers = {
         kind: {
@@ -234,13 +234,13 @@ def _figures(trained: Any) -> dict[str, SaeMetrics]:
 
 
 def layer_read(metadata: dict[str, Any], name: str, place: str, layer: int | None) -> int:
-    """The layer whose output an SAE reads, by its hook's name or, where it has none, that of its folder."""
+    """The layer whose output an SAE reads, from its hook name or, if it has none, its folder name."""
     hook = str(metadata.get("hook_name") or metadata.get("hf_hook_name") or "")
     found = hook_layer(hook or place)
     if found is None and not hook and not re.search(r"layers?[._]\d", place):
         found = layer
         if found is None:
-            raise InterpError(f"{name!r} does not say which layer it reads; say so with `layer`.")
+            raise InterpError(f"{name!r} does not say which layer it reads; pass `layer`.")
     if found is None:
         raise InterpError(
             f"{name!r} reads {hook or place!r}, which is not a residual stream (blocks.L.hook_resid_post, blocks.L.hook_resid_pre, layers.L). "
@@ -250,7 +250,7 @@ def layer_read(metadata: dict[str, Any], name: str, place: str, layer: int | Non
 
 
 def hook_layer(hook: str) -> int | None:
-    """The layer of a residual stream's name in TransformerLens' or transformers' manner; None for any other."""
+    """The layer of a residual-stream hook named as in TransformerLens or transformers; None for any other hook."""
     if hook in {"hook_embed", "embed_tokens"}:
         return EMBED
     found = [int(match[1]) + offset for pattern, offset in _HOOKS if (match := re.fullmatch(pattern, hook))]

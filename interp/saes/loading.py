@@ -1,7 +1,7 @@
 """Where SAEs come from: a preset, a release of sae-lens, a repository on the Hugging Face hub, or a folder.
 
-The import of sae-lens takes seconds, so it happens inside the functions: start `import_sae_lens` in a background thread to have it done
-early. Pickles are refused.
+Importing sae-lens takes seconds, so it happens inside the functions; run `import_sae_lens` in a background thread to get it done early.
+Pickles are refused.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from .sae import Sae, SaeMetrics
 _PICKLES = (".pt", ".pth", ".pkl", ".bin", ".ckpt")
 # Loaders of sae-lens that unpickle what they download.
 _PICKLED_RELEASES = {"connor_rob_hook_z", "deepseek_r1", "dictionary_learning_1", "goodfire", "qwen_scope"}
-_EXPLAINED = {"lmms-lab/llama3-llava-next-8b-hf-sae-131k": LMMS_LAB}  # SAEs whose names lie in a data set of their own
+_EXPLAINED = {"lmms-lab/llama3-llava-next-8b-hf-sae-131k": LMMS_LAB}  # SAEs whose feature names are in a separate data set
 
 
 def load_sae(
@@ -48,12 +48,12 @@ def load_sae(
 
     `source`: the name of a preset ("emoji-llava": its first SAE, or that of `layer`) or of its SAE ("emoji-llava-sae"), a release and id of
     sae-lens ("gemma-2b-res-jb/blocks.12.hook_resid_post"), a hub repository with or without a folder in it ("owner/name/folder"), or a local
-    folder; in the formats of sae-lens and of EleutherAI's sparsify. `layer` picks one where a source holds several, and is the layer of one
-    that does not say its own. `dtype`: "float32", "bfloat16", or "auto" (bfloat16 where both matrices would take more than 1 GiB in float32
-    together). `device` is where the weights are kept.
+    folder; in the formats of sae-lens and of EleutherAI's sparsify. `layer` picks one of several, and is used for an
+    SAE that does not state its own. `dtype`: "float32", "bfloat16", or "auto" (bfloat16 if both matrices together exceed 1 GiB in float32).
+    `device` is where the weights are kept.
 
-    Raises InterpError for a source that does not exist, for pickles, for SAEs that do not read a residual stream or not that of `layer`, for
-    kinds whose activation is not one of ReLU, TopK, JumpReLU (BatchTopK and Matryoshka are saved as that) and gated, and for damaged weights.
+    Raises InterpError for a source that does not exist, pickles, SAEs that read something other than a residual stream or another layer than
+    `layer`, activations other than ReLU, TopK, JumpReLU (which BatchTopK and Matryoshka are saved as) and gated, and damaged weights.
     """
     given = fspath(source) if isinstance(source, str | PathLike) else source
     if not isinstance(given, str) or not given.strip():
@@ -75,7 +75,7 @@ def load_sae(
 
 
 def _known(source: str, layer: int | None) -> KnownSae | None:
-    """The SAE that a preset's name, or an SAE's own in the table of presets, stands for."""
+    """The preset SAE of this name, or that of `layer` (else the first) of the preset of this name."""
     if preset := PRESETS.get(source):
         if not preset.saes:
             raise InterpError(f"No SAE is known for {source!r}. Name one: a release of sae-lens with an id, a hub repository, or a folder.")
@@ -103,12 +103,12 @@ def _load(source: str, layer: int | None, device: str, dtype: str, revision: str
     release, _, sae_id = source.partition("/")
     if release in (releases := _directory()):
         if revision is not None:
-            raise InterpError(f"revision is {revision!r}, but {release!r} is a release of sae-lens; those have none.")
+            raise InterpError(f"revision is {revision!r}, but {release!r} is a release of sae-lens; those have no revisions.")
         return _from_release(releases[release], sae_id, layer, device, dtype)
     if not sae_id:
         named = [sae.name for preset in PRESETS.values() for sae in preset.saes]
         raise InterpError(
-            f"{source!r} is no known SAE. Give a preset or its SAE ({', '.join(named)}), a release of sae-lens with an id such as "
+            f"{source!r} is not a known SAE. Give a preset or its SAE ({', '.join(named)}), a release of sae-lens with an id such as "
             f"'gemma-2b-res-jb/blocks.12.hook_resid_post', a hub repository ('owner/name/folder'), or a folder."
         )
     return _from_hub(source, layer, device, dtype, revision)
@@ -130,13 +130,13 @@ def _from_release(release: Any, sae_id: str, layer: int | None, device: str, dty
         return _from_hub(f"{release.repo_id}/{release.saes_map[sae_id]}", layer, device, dtype, None)
     name = f"{release.release}/{sae_id}"
     with told(f"The SAE {name!r} cannot be read"), reachable(release.repo_id):
-        # The config alone first: what is refused for it is refused before gigabytes are downloaded.
+        # The config first: an unsupported SAE is refused before gigabytes are downloaded.
         config = loaders().load_sae_config_from_huggingface(release.release, sae_id)
         at = layer_read(refuse(config, name, release.norm_scaling_factor.get(sae_id)), name, sae_id, layer)
         sae, _, logdensities = import_sae_lens().SAE.from_pretrained_with_cfg_and_sparsity(
             release.release, sae_id, device=device, dtype=kept_as(config, dtype)
         )
-    # sae-lens fills what its table leaves out with these.
+    # 1.0 and 0.0 are sae-lens' defaults for values missing from its table.
     variance, l0 = release.expected_var_explained.get(sae_id, 1.0), release.expected_l0.get(sae_id, 0.0)
     known = SaeMetrics(None if variance == 1.0 else variance, l0 or None)
     found = converted(sae, name, at, release.neuronpedia_id.get(sae_id))
@@ -160,13 +160,13 @@ def _from_hub(source: str, layer: int | None, device: str, dtype: str, revision:
 
 
 def _only_sae(folder: Path, layer: int | None) -> str:
-    """Where an SAE lies in a folder: in itself ("") or up to two levels below."""
+    """The place of the SAE in a folder: "" for the folder itself, or up to two levels below."""
     files = [file.relative_to(folder).as_posix() for depth in ("*", "*/*", "*/*/*") for file in folder.glob(depth) if file.is_file()]
     return _place(str(folder), files, "", layer)
 
 
 def _place(source: str, files: Sequence[str], under: str, layer: int | None) -> str:
-    """The folder, among files given by their paths, that holds a config and weights."""
+    """The folder that holds a config and weights, given the paths of all files."""
     held = set(files)
     places = [file.removesuffix("cfg.json").rstrip("/") for file in files if file.rpartition("/")[2] == "cfg.json" and ".." not in file]
     whole = [place for place in places if any(f"{place}/{weights}".lstrip("/") in held for weights in (SAE_LENS, SPARSIFY))]
@@ -181,7 +181,7 @@ def _place(source: str, files: Sequence[str], under: str, layer: int | None) -> 
 
 
 def _choose(what: str, places: list[str], layer: int | None) -> str:
-    """The one place, or the only one of a layer."""
+    """The only place, or the only one for `layer`."""
     fitting = places if len(places) == 1 or layer is None else [place for place in places if _layer_in(place) == layer]
     if len(fitting) == 1:
         return fitting[0]
@@ -196,7 +196,7 @@ def _few(names: Iterable[str]) -> str:
 
 
 def _layer_in(place: str) -> int | None:
-    """The layer that a folder or id names, as "resid_post/layer_17_width_16k", "layer_12/canonical" and "l5r_8x" do."""
+    """The layer in a folder name or id such as "resid_post/layer_17_width_16k", "layer_12/canonical" or "l5r_8x"."""
     for part in reversed(place.split("/")):
         if (layer := hook_layer(part)) is not None:
             return layer

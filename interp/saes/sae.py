@@ -1,10 +1,9 @@
-"""Sparse autoencoder (SAE): a residual stream as a few active features out of many, and back.
+"""Sparse autoencoder (SAE): encodes a residual stream as a few active features out of many, and decodes it.
 
     z = activation((x - b_dec) W_enc + b_enc)        x_hat = z W_dec + b_dec
 
-after Cunningham et al. 2023 and Bricken et al. 2023; TopK after Gao et al. 2024, JumpReLU after Rajamanoharan et al. 2024. Everything is
-sparse from the start: features are computed block by block and only the active ones are kept, so that a dictionary of 131 072 features needs
-no [tokens, features] matrix.
+after Cunningham et al. 2023 and Bricken et al. 2023; TopK after Gao et al. 2024, JumpReLU after Rajamanoharan et al. 2024. Features are
+computed block by block and only the active ones are kept, so even a dictionary of 131 072 features needs no [tokens, features] matrix.
 """
 
 from collections.abc import Sequence
@@ -21,14 +20,14 @@ from .labels.labels import Labels
 
 Activation = Literal["relu", "topk", "jumprelu", "gated"]
 Normalisation = Literal["none", "constant_norm_rescale", "layer_norm"]
-_BLOCK_BYTES = 64 << 20  # of activations, and of encoder weights where they must be converted
-_EPSILON = 1e-5  # of sae-lens' layer_norm
+_BLOCK_BYTES = 64 << 20  # per block of activations, and of encoder weights that must be converted
+_EPSILON = 1e-5  # as in sae-lens' layer_norm
 _LOWER = "Choose an SAE with fewer features, a shorter answer, a smaller picture, or load the model with quantize='4bit'."
 
 
 @dataclass(frozen=True)
 class SparseActs:
-    """The active features of T tokens: token t owns the entries from `offsets[t]` to `offsets[t + 1]`, by feature number."""
+    """The active features of T tokens: entries `offsets[t]` to `offsets[t + 1]` are those of token t, ordered by feature."""
 
     offsets: torch.Tensor
     """int32 [T + 1]"""
@@ -37,9 +36,9 @@ class SparseActs:
     values: torch.Tensor
     """Activations, all above 0: float32 [entries]."""
     shift: torch.Tensor
-    """What the SAE's normalisation took away from each token, [T, 1]."""
+    """What the SAE's normalisation subtracted from each token: [T, 1]."""
     scale: torch.Tensor
-    """What it then multiplied each token by, [T, 1]."""
+    """What it then multiplied each token by: [T, 1]."""
 
     @property
     def nbytes(self) -> int:
@@ -52,7 +51,7 @@ class SparseActs:
         return torch.repeat_interleave(torch.arange(len(self.offsets) - 1), self.offsets.diff())
 
     def rows(self, rows: torch.Tensor) -> "SparseActs":
-        """The acts of some tokens (whole numbers from 0 on, repeated or none at all), in that order."""
+        """The activations of the tokens `rows`, in that order; may be empty or contain duplicates."""
         there = range(len(self.offsets) - 1)
         sound = isinstance(rows, torch.Tensor) and rows.ndim == 1 and not rows.is_meta and rows.layout == torch.strided
         if not sound or not all(as_whole(row) in there for row in rows.tolist()):
@@ -67,7 +66,7 @@ class SparseActs:
 
 @dataclass(frozen=True)
 class SaeMetrics:
-    """How well an SAE rebuilds the kind of data it was made for, where that is known."""
+    """How well an SAE reconstructs the data it was trained for, if known."""
 
     explained_variance: float | None = None
     """1 - sum|x - x_hat|^2 / sum|x - mean x|^2"""
@@ -81,11 +80,11 @@ class Sae:
 
     name: str
     model_name: str
-    """The model it was trained on, "" where nobody said."""
+    """The model it was trained on, "" if unknown."""
     layer: int
-    """-1 (`EMBED`) for what enters block 0."""
+    """-1 (`EMBED`) is the input of block 0."""
     W_enc: torch.Tensor
-    """[d_in, d_sae], in any floating type and on any device: blocks of it are brought to float32 and to the states' device."""
+    """[d_in, d_sae], any floating dtype and device: converted to float32 on the states' device, block by block."""
     b_enc: torch.Tensor
     """[d_sae]"""
     W_dec: torch.Tensor
@@ -98,14 +97,14 @@ class Sae:
     threshold: torch.Tensor | None = None
     """Pre-activations up to it become 0: [d_sae], for "jumprelu"."""
     gate: tuple[torch.Tensor, torch.Tensor] | None = None
-    """Bias of the gate and log of the magnitudes' rescaling, each [d_sae], for "gated"; `b_enc` is then the bias of the magnitudes."""
+    """Gate bias and log of the magnitude rescaling, each [d_sae], for "gated"; `b_enc` is then the magnitude bias."""
     subtract_b_dec: bool = True
     """Whether the encoder sees x - b_dec."""
     normalisation: Normalisation = "none"
     density: torch.Tensor | None = None
-    """Share of the tokens of a reference set on which each feature is active: float32 [d_sae]."""
+    """Share of a reference set's tokens on which each feature is active: float32 [d_sae]."""
     trained: dict[str, SaeMetrics] = field(default_factory=dict)
-    """Its own figures, by kind of token ("image", "text") or for "all"."""
+    """Its metrics as published, by kind of token ("image", "text") or under "all"."""
     labels: Labels = field(default_factory=lambda: Labels({}, ""))
     neuronpedia_id: str | None = None
     notes: tuple[str, ...] = ()
@@ -127,27 +126,25 @@ class Sae:
         return sum(part.nbytes for part in (self.W_enc, self.b_enc, self.W_dec, self.b_dec, *optional) if part is not None)
 
     def notes_for(self, names: Sequence[str]) -> list[str]:
-        """What warns the reader of its features on a model that is called by any of these names."""
+        """Warnings about its features on a model known by any of these names."""
         names = [text("names", name) for name in sequence("names", names, "names", empty=True)]
         foreign = self.model_name and plain_name(self.model_name) not in map(plain_name, names)
         return [*self.notes, *([f"trained on another model: {self.model_name}"] if foreign else [])]
 
     def check(self, feature: object) -> int:
-        """`feature` as an int, or an InterpError that says which features there are."""
+        """`feature` as an int. Raises InterpError if there is no such feature."""
         return index("Feature", feature, 0, self.d_sae - 1, f"{self.name} has features 0 to {self.d_sae - 1}")
 
     @torch.no_grad()
     def encode(self, states: torch.Tensor) -> SparseActs:
         """The active features of `states` [T, d_in], exact and sparse, on the CPU. Computed in float32 on the device of `states`.
 
-        Peak memory beyond the weights is about three times `_BLOCK_BYTES`, and what is active. Raises InterpError where that is not there, and
-        for states of another shape, of whole numbers, or that are not finite.
+        Peak memory beyond the weights is about three times `_BLOCK_BYTES` plus the result. Raises InterpError if memory runs out, and for states
+        of the wrong shape or an integer dtype, or that are not finite.
         """
         self._check(states)
         if not states.isfinite().all():
-            raise InterpError(
-                f"states holds numbers that are not finite: {self.name} finds nothing in them. Compute them in a wider dtype."
-            )
+            raise InterpError(f"states has values that are not finite, so {self.name} cannot encode them. Compute them in a wider dtype.")
         return retry_on_oom(lambda less: self._encode(states, less), _LOWER)
 
     def _encode(self, states: torch.Tensor, less: int) -> SparseActs:
@@ -156,7 +153,7 @@ class Sae:
         return SparseActs(*keep.entries(), shift.cpu(), scale.cpu())
 
     def _fill(self, keep: "_TopK | _Positive", states: torch.Tensor, less: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hand every feature's activations to `keep`, block by block; returns shift and scale [T, 1] of the normalisation."""
+        """Pass all activations to `keep`, block by block. Returns shift and scale of the normalisation, each [T, 1]."""
         x, shift, scale = self._normalised(states.float())
         if self.subtract_b_dec:
             x = x - self.b_dec.to(x)
@@ -189,12 +186,12 @@ class Sae:
 
     @torch.no_grad()
     def decode(self, acts: SparseActs) -> torch.Tensor:
-        """The states that these acts stand for: float32 [T, d_in] on the CPU."""
+        """The states reconstructed from these activations: float32 [T, d_in] on the CPU."""
         instance("acts", acts, SparseActs, "SparseActs, as Sae.encode returns")
         if len(acts.features):
             self.check(acts.features.max())
         tokens, device = len(acts.offsets) - 1, self.W_dec.device
-        # Where the table cannot be read as it is, only the rows that are needed are converted, for a few tokens at a time.
+        # A decoder that must be converted: only the rows needed, for a few tokens at a time.
         exact = self.W_dec.dtype == torch.float32 and self.W_dec.is_contiguous()
         most = int(acts.offsets.diff().max()) if tokens else 0
         step = max(1, tokens if exact else _BLOCK_BYTES // (4 * self.d_in * max(1, most)))
@@ -213,9 +210,9 @@ class Sae:
         return (summed + self.b_dec.float().cpu()) / acts.scale + acts.shift
 
     def only(self, feature: int, device: torch.device) -> "Sae":
-        """This one feature by itself, in float32 on `device`: all that steering needs to read and to write it.
+        """An SAE of this one feature, in float32 on `device`: all that steering needs to read and to write it.
 
-        A TopK SAE becomes a ReLU one, since one feature alone cannot tell whether it is among the k largest; `kept` can.
+        A TopK SAE becomes a ReLU one: whether a feature is among the k largest depends on all others (see `kept`).
         """
         feature = self.check(feature)
         instance("device", device, torch.device, "a torch.device")
@@ -239,7 +236,7 @@ class Sae:
         )
 
     def read(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Activations [N, d_sae] of `states` [N, d_in] in full, without a TopK's choice, and the scale [N, 1] of their normalisation."""
+        """All activations [N, d_sae] of `states` [N, d_in], before any TopK selection, and the scale [N, 1] of their normalisation."""
         self._check(states)
         x, _, scale = self._normalised(states)
         if self.subtract_b_dec:
@@ -247,7 +244,7 @@ class Sae:
         return self._activate(x @ self.W_enc, slice(None)), scale
 
     def neighbours(self, feature: int, k: int = 5) -> list[tuple[int, float]]:
-        """The features whose decoder directions are nearest: (feature, cosine), the nearest first."""
+        """The k features with the most similar decoder directions, as (feature, cosine), most similar first."""
         k, feature = whole_number("k", k, 1), self.check(feature)
         direction = F.normalize(self.W_dec[feature].float(), dim=0)
         step = max(1, _BLOCK_BYTES // (4 * self.d_in))
@@ -267,24 +264,24 @@ class Sae:
             )
 
     def _normalised(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The states as the SAE was trained to see it, with the shift [T, 1] and the scale [T, 1] that made it so."""
+        """The states normalised as in the SAE's training, and the shift and scale applied, each [T, 1]."""
         shift, scale = torch.zeros(len(x), 1, device=x.device), torch.ones(len(x), 1, device=x.device)
         if self.normalisation == "none":
             return x, shift, scale
         if self.normalisation == "constant_norm_rescale":
-            scale = self.d_in**0.5 / x.norm(dim=-1, keepdim=True).clamp(min=_EPSILON)  # a state of nothing but zeros stays one
+            scale = self.d_in**0.5 / x.norm(dim=-1, keepdim=True).clamp(min=_EPSILON)  # an all-zero state stays zero
         else:
             shift = x.mean(-1, keepdim=True)
             scale = 1 / ((x - shift).std(-1, keepdim=True) + _EPSILON)
         return (x - shift) * scale, shift, scale
 
     def _block(self, tokens: int) -> int:
-        """Features that are computed together."""
+        """Number of features in a block."""
         row = max(4, 4 * tokens, 4 * self.d_in if self.W_enc.dtype != torch.float32 or self.W_enc.device.type != "cpu" else 0)
         return min(self.d_sae, max(256, _BLOCK_BYTES // row))
 
     def _activate(self, products: torch.Tensor, block: slice) -> torch.Tensor:
-        """Activations of a block of features, in place of x W_enc."""
+        """Activations of a block of features, computed in place from x W_enc."""
         bias = self.b_enc[block].to(products)
         if self.activation == "gated":
             assert self.gate is not None
@@ -311,20 +308,20 @@ class _Positive:
         self._blocks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def add(self, start: int, activations: torch.Tensor) -> None:
-        """Take the activations [T, block] of the features from `start` on."""
+        """Add the activations [T, block] of the features from `start` on."""
         tokens, features = activations.nonzero(as_tuple=True)
         counts = torch.bincount(tokens, minlength=len(activations)).cpu()
         self._counts += counts
         self._blocks.append((counts, (features + start).int().cpu(), activations[tokens, features].cpu()))
 
     def entries(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(offsets, features, values) in order of tokens, then features."""
+        """(offsets, features, values), ordered by token, then by feature."""
         offsets = F.pad(self._counts.cumsum(0), (1, 0))
         features = torch.empty(int(offsets[-1]), dtype=torch.int32)
         values = torch.empty(len(features))
         filled = offsets[:-1].clone()
         for counts, block_features, block_values in self._blocks:
-            # Entries of a block lie in order of tokens: each moves from its place in the block to its token's next free place.
+            # Entries of a block are ordered by token; each goes to its token's next free slot.
             at = torch.repeat_interleave(filled - (counts.cumsum(0) - counts), counts) + torch.arange(len(block_features))
             features[at], values[at] = block_features, block_values
             filled += counts
@@ -340,14 +337,14 @@ class _TopK:
         self.features = torch.zeros(tokens, 0, dtype=torch.int64, device=device)
 
     def add(self, start: int, activations: torch.Tensor) -> None:
-        """Take the activations [T, block] of the features from `start` on."""
+        """Add the activations [T, block] of the features from `start` on."""
         values, features = activations.topk(min(self._k, activations.shape[1]), sorted=False)
         values, features = torch.cat([self.values, values], 1), torch.cat([self.features, features + start], 1)
         self.values, best = values.topk(min(self._k, values.shape[1]), sorted=False)
         self.features = features.gather(1, best)
 
     def entries(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(offsets, features, values) in order of tokens, then features."""
+        """(offsets, features, values), ordered by token, then by feature."""
         features, order = self.features.cpu().sort(dim=1)
         values = self.values.cpu().gather(1, order)
         active = values > 0

@@ -1,7 +1,7 @@
-"""Contrast vectors: a direction to steer along, without an SAE, from two sets of pictures with prompts.
+"""Contrast vectors: directions to steer along without an SAE, from two sets of pictures with prompts.
 
-Mean difference of residuals, as Turner et al. 2023 (activation addition), Rimsky et al. 2024 (contrastive activation addition) and
-Parekh et al. 2024 (concepts of vision-language models) use it.
+Difference of mean residuals, as in Turner et al. 2023 (activation addition), Rimsky et al. 2024 (contrastive activation addition) and
+Parekh et al. 2024 (concepts of vision-language models).
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ Example = tuple[Any, str]
 def contrast_vector(vlm: Vlm, positives: Sequence[Example], negatives: Sequence[Example], layer: int, *, where: Any = "image") -> Contrast:
     """Mean residual after `layer` of the positives minus that of the negatives, each a (picture, prompt).
 
-    `where`: the tokens that are averaged in each, as in `positions.select`; "answer" is the last prompt position, which predicts the answer's
+    `where`: the tokens averaged in each, as in `tracing.select`; "answer" is the last prompt position, which predicts the answer's
     first token. BOS and attention sinks are left out.
 
-    Its `auroc` says whether the direction means anything: every example is scored along the direction that the others give (five folds), so that no
-    score is of an example its direction was made of.
+    Its `auroc` says whether the direction means anything. It is cross-validated (five folds): no example is scored along a direction that it
+    contributed to.
 
-    Raises InterpError for fewer than two examples on either side, an example that is no pair, and a layer that does not exist.
+    Raises InterpError for fewer than two examples on either side, an example that is not a pair, and a layer that does not exist.
     """
     instance("vlm", vlm, Vlm, "a Vlm, as interp.load(...) returns")
     layer = checked_layer(layer, vlm.name, vlm.n_layers)
@@ -42,7 +42,7 @@ def contrast_vector(vlm: Vlm, positives: Sequence[Example], negatives: Sequence[
     for fold in range(folds):
         held = [torch.arange(len(states)) % folds == fold for states in (up, down)]
         direction = up[~held[0]].mean(0) - down[~held[1]].mean(0)
-        # Scores of different folds are compared with each other, so each is counted from the middle between its own means.
+        # Scores of different folds are compared, so each is measured from the midpoint of its own fold's means.
         middle = (up[~held[0]].mean(0) + down[~held[1]].mean(0)) / 2
         length = direction.norm().clamp(min=torch.finfo(torch.float32).tiny)
         for kept, states, rows in zip(scores, (up, down), held, strict=True):
@@ -66,7 +66,7 @@ def _checked(name: str, examples: object) -> list[Example]:
 
 
 def _means(vlm: Vlm, examples: Sequence[Example], layer: int, where: Any) -> tuple[torch.Tensor, str]:
-    """The mean residual of each example [N, d], and the tokens that were averaged, in words."""
+    """The mean residual of each example [N, d], and a description of the averaged tokens."""
     rows, words = [], ""
     for example in examples:
         trace = vlm.trace(*example, max_new_tokens=1)
@@ -81,5 +81,5 @@ def _averaged(trace: Trace, states: torch.Tensor, where: Any) -> tuple[str, list
         return "the last prompt position", [trace.length - 1]
     words, positions = select(trace, where, sinks(trace, states))
     if not positions:
-        raise InterpError(f"There are no {words} to average but BOS and attention sinks; choose another `where`.")
+        raise InterpError(f"There are no {words} to average other than BOS and attention sinks; choose another `where`.")
     return words, positions

@@ -27,9 +27,9 @@ class EditEffect:
 
     edit: Edit
     fired: int
-    """Positions whose state it changed, in the model's dtype, prompt and answer steps together. 0 where the state already was as asked."""
+    """Number of positions, in prompt and answer, whose state changed in the model's dtype. 0 if all states already were as asked."""
     absolute: float
-    """Mean length of the change over these positions, |dh|; 0 where there are none."""
+    """Mean |dh|, the length of the change, over these positions; 0 if there are none."""
     relative: float
     """Mean of |dh| / |h| over the same positions, h before the change."""
 
@@ -48,10 +48,10 @@ class EditEffect:
 
 
 class EditHooks:
-    """The edits of every row of a batch, as hooks on the layers they belong to; gone afterwards, whatever happens.
+    """A context manager that applies the edits of every row of a batch through hooks on their layers.
 
-    `scales` holds, for each layer that any batch edits, the sizes of the unedited run. Where it holds None the layer is measured now, on
-    row 0, which then must be plain. `begin`: the first position that will pass, where those before it lie in a cache.
+    `scales`: for each edited layer, the norms of the unedited run, or None to measure them now on row 0, which must then be unedited. `begin`:
+    the first position of the run, if earlier ones are in a cache.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class EditHooks:
         for row, edits in enumerate(rows):
             self._of_row.append([])
             for edit in edits:
-                # Rows that push the same direction in the same way are computed together.
+                # Rows whose edits differ only in value are computed together.
                 key = (id(edit.sae), id(edit.vector), edit.feature, edit.at, edit.unit, repr(edit.where))
                 move = grouped.setdefault(key, _Move(edit, _device_of(vlm.blocks[edit.at], vlm.model.device)))
                 self._of_row[-1].append((move, len(move.rows)))
@@ -99,7 +99,7 @@ class EditHooks:
         return (hidden + change).to(hidden.dtype)  # summed in float32 at least
 
     def applied(self, lengths: Sequence[int]) -> list[tuple[EditEffect, ...]]:
-        """For every row what its edits did while it generated an answer of so many tokens."""
+        """For each row, what its edits did while it generated an answer of `lengths[row]` tokens."""
         return [
             tuple(move.applied(index, edit, length) for (move, index), edit in zip(moves, edits, strict=True))
             for moves, edits, length in zip(self._of_row, self._rows, lengths, strict=True)
@@ -126,7 +126,7 @@ def _device_of(layer: Any, otherwise: torch.device) -> torch.device:
 
 
 class _Move:
-    """One direction pushed in one way at one place, over those rows of a batch that do so, each by its own value."""
+    """One edit, applied to all rows of a batch that share it, each with its own value."""
 
     def __init__(self, edit: Edit, device: torch.device) -> None:
         self.edit = edit
@@ -136,7 +136,7 @@ class _Move:
         self.push = Push(edit, device)
         self._place: tuple[list[int], bool] | None = None
         self._calls: list[torch.Tensor] = []
-        """For each time it acted, in each row: positions changed, and sums over them of |dh| and of |dh| / |h|: [3, rows]."""
+        """For each call [3, rows]: number of changed positions, and the sums over them of |dh| and of |dh| / |h|."""
 
     def add(self, row: int, value: float) -> None:
         """One more row."""
@@ -145,7 +145,7 @@ class _Move:
 
     @functools.cached_property
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Its rows [rows, 1] and their values [rows]; asked for once all are there."""
+        """Its rows [rows, 1] and their values [rows]; read only after the last `add`."""
         return torch.tensor(self.rows, device=self._device)[:, None], torch.tensor(self._values, device=self._device)
 
     def columns(self, prompt: Prompt, scale: Scale, start: int, length: int) -> list[int]:
@@ -174,19 +174,19 @@ class _Move:
         known = len(scale.norms)
         norms = torch.tensor([float(scale.norms[start + c]) if start + c < known else scale.text for c in columns], device=device)
         delta = self.push.delta(states, values, norms, kept)
-        change.index_put_((rows, at), delta, accumulate=True)  # the same edit may stand twice in one row
+        change.index_put_((rows, at), delta, accumulate=True)  # the same edit may occur twice in one row
         changed = ((states + delta).to(before.dtype) != before).any(dim=-1)
         length = delta.norm(dim=-1).where(changed, 0.0)
         self._calls.append(torch.stack([changed.float(), length, length / states.norm(dim=-1).clamp(min=_TINY)]).sum(-1))
 
     def applied(self, index: int, edit: Edit, steps: int) -> EditEffect:
-        """What it did in its `index`-th row, whose answer has so many tokens; the batch may have gone on for others."""
+        """What it did in its `index`-th row, whose answer has `steps` tokens; other rows may have run longer."""
         calls = self._calls[:steps]  # the first is the prompt, and the last token of an answer never enters the model
         changed, absolute, relative = torch.stack([call[:, index].double() for call in calls]).sum(0).tolist()
-        if not math.isfinite(absolute):  # a norm takes squares of such states, and finds nothing left of them
+        if not math.isfinite(absolute):  # the squares of such states overflow
             raise InterpError(
-                f"With {edit.unit} {edit.value:g} on {edit.name} the states are too large for the model to compute with. "
-                "Push less: a strength of 1 is already as large as the typical residual."
+                f"With {edit.unit} {edit.value:g} on {edit.name} the states overflow. "
+                "Push less: a strength of 1 already equals the typical residual norm."
             )
         fired = round(changed)
         return EditEffect(edit, fired, absolute / max(1, fired), relative / max(1, fired))

@@ -1,6 +1,6 @@
-"""Edit: a push along one direction, at some positions after one block; and the arithmetic of that push.
+"""Edits: a push along one direction, at some positions after one block, and its arithmetic.
 
-The SAE's error stays in the state: an edit adds a multiple of one direction and never replaces the state by a reconstruction.
+An edit adds a multiple of one direction and never replaces the state with a reconstruction, so the SAE's error stays in the state.
 """
 
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ class Contrast:
     layer: int
     model_name: str
     where: str
-    """The tokens that were averaged in each picture, in words."""
+    """A description of the tokens averaged in each picture."""
     auroc: float
-    """How well the direction, found on other pictures, tells held-out positives from negatives: 0.5 is chance, 1 is always right."""
+    """How well it separates held-out positives from negatives, cross-validated: 0.5 is chance, 1 is perfect."""
     examples: tuple[int, int]
-    """How many positives and negatives."""
+    """Number of positives and negatives."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -43,25 +43,25 @@ class Edit:
 
     Exactly one of:
 
-    - `strength`: adds this fraction of the layer's median residual norm in this very prompt (image and text tokens apart, BOS and sinks not
-      counted, answer steps as text) along the normalised direction.
+    - `strength`: adds this fraction of the layer's median residual norm in this prompt (separate for image and text tokens, without BOS and
+      sinks; answer tokens count as text) along the unit direction.
     - `amount`: adds this much activation, that is `amount * W_dec[feature]`; for a vector, `amount * vector`.
-    - `target`: sets the activation, h + (target - z) * W_dec[feature]; 0 ablates. z is the activation that `sae.encode` gives the state, so a
-      feature that a TopK SAE does not keep counts as 0; that choice reads the whole encoder at every edited step. For a vector, sets the
-      projection onto its unit direction.
+    - `target`: sets the activation, h + (target - z) * W_dec[feature]; 0 ablates. z is the activation as in `sae.encode`, so a
+      feature that a TopK SAE does not keep counts as 0; this reads the whole encoder at every step where the feature is above 0. For a vector,
+      sets the projection onto its unit direction.
 
-    `where`: "all", "image", "prompt", "answer", or chosen tokens of the prompt as in `positions.select`: {"patches": [[row, column], ...]},
+    `where`: "all", "image", "prompt", "answer", or selected tokens of the prompt as in `tracing.select`: {"patches": [[row, column], ...]},
     {"box": [top, left, bottom, right]}, {"positions": [i, ...]}. "answer" acts on the last prompt position, which predicts the first answer token,
     and on every token of the answer; "all" acts on it and on everything else but BOS and attention sinks; the others act on the prompt only.
 
-    Raises InterpError for none or two of the three, numbers that are not finite, a vector that is none, and the embed layer.
+    Raises InterpError unless exactly one of the three is given, and for values that are not finite, an invalid vector and the embed layer.
     """
 
     sae: Sae | None = field(default=None, repr=False)
     feature: int | None = None
     vector: torch.Tensor | Contrast | None = field(default=None, repr=False)
     layer: int | None = None
-    """Of a `vector`; an SAE and a `Contrast` bring their own."""
+    """The layer of a `vector`; an SAE and a `Contrast` have their own."""
     strength: float | None = None
     amount: float | None = None
     target: float | None = None
@@ -79,7 +79,7 @@ class Edit:
         if self.sae is not None:
             instance("sae", self.sae, Sae, "an SAE, as interp.load_sae(...) returns")
             if self.feature is None or self.vector is not None or self.layer is not None:
-                raise InterpError("An edit of an SAE takes `sae` and `feature`; leave out vector and layer, for the SAE has its layer.")
+                raise InterpError("An edit of an SAE takes `sae` and `feature`; leave out vector and layer: the SAE has its own layer.")
             self._set("feature", self.sae.check(self.feature))
         elif isinstance(self.vector, Contrast):
             if self.feature is not None or (self.layer is not None and as_whole(self.layer) != self.vector.layer):
@@ -90,22 +90,22 @@ class Edit:
         if layer is None:
             raise InterpError(f"layer is {shown(self.at)}; it must be a whole number.")
         if layer == EMBED:
-            raise InterpError(f"The embed layer ({EMBED}) can be looked at, not edited. Choose a layer from 0 on.")
+            raise InterpError(f"The embed layer ({EMBED}) can be inspected but not edited. Choose layer 0 or a later one.")
         if self.layer is not None:
             self._set("layer", layer)
         _checked_direction(self.name, self.direction)
 
     def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)  # a frozen class may complete its own fields
+        object.__setattr__(self, name, value)  # the class is frozen
 
     @property
     def unit(self) -> Unit:
-        """Which of strength, amount and target it has."""
+        """Which of strength, amount and target is set."""
         return next(unit for unit in UNITS if getattr(self, unit) is not None)
 
     @property
     def value(self) -> float:
-        """Of its unit."""
+        """The value of its unit."""
         return getattr(self, self.unit)
 
     def with_value(self, value: float) -> "Edit":
@@ -122,27 +122,27 @@ class Edit:
 
     @property
     def direction(self) -> torch.Tensor:
-        """What it pushes along, not normalised: [d]."""
+        """The direction it pushes along, not normalised: [d]."""
         if self.sae is not None:
             return self.sae.W_dec[self.feature]
         return self.vector.vector if isinstance(self.vector, Contrast) else self.vector  # type: ignore[return-value]
 
     @property
     def model_name(self) -> str:
-        """The model that its direction was made for, "" where nobody said."""
+        """The model that its direction was made for, "" if unknown."""
         made = self.sae if self.sae is not None else self.vector
         return made.model_name if isinstance(made, Sae | Contrast) else ""
 
     @property
     def name(self) -> str:
-        """What is edited, in words."""
+        """A description of what is edited."""
         return f"feature {self.feature} of {self.sae.name}" if self.sae is not None else f"a vector at layer {self.at}"
 
 
 def _checked_direction(name: str, direction: object) -> None:
     vector = instance("vector", direction, torch.Tensor, "a tensor, or what interp.contrast_vector(...) returns")
     there = vector.layout == torch.strided and not vector.is_meta and vector.is_floating_point() and vector.ndim == 1
-    row = vector.float() if there else torch.zeros(1)  # what it is computed with
+    row = vector.float() if there else torch.zeros(1)  # as it is used
     if not row.isfinite().all() or not row.any():
         raise InterpError(
             f"{name} has no direction to push along: it must be one row of finite numbers that are not all zero; "
@@ -152,12 +152,12 @@ def _checked_direction(name: str, direction: object) -> None:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large residuals are after one layer for one prompt: what a strength is a fraction of, and which positions are left out."""
+    """Typical residual norms after one layer for one prompt, which a strength is a fraction of, and the positions left out."""
 
     norms: torch.Tensor
-    """float32 [P]: at each position the median norm of its kind (image or text), sinks not counted."""
+    """float32 [P]: the median norm of each position's kind (image or text), sinks excluded."""
     text: float
-    """The median of the text, for what the answer adds."""
+    """The median norm of text, used for answer tokens."""
     left_out: tuple[int, ...]
 
     @classmethod
@@ -185,7 +185,7 @@ def positions_of(edit: Edit, prompt: Prompt, scale: Scale) -> tuple[list[int], b
         return sorted({*found, last}), True
     if not found:
         raise InterpError(
-            f"The edit of {edit.name} would never act: there are no {edit.where} tokens but BOS and attention sinks. Choose another place."
+            f"The edit of {edit.name} would never act: there are no {edit.where} tokens other than BOS and attention sinks. Choose another place."
         )
     return found, False
 
@@ -199,7 +199,7 @@ class Push:
         self.topk = edit.sae if edit.unit == "target" and edit.sae is not None and edit.sae.k is not None else None
         """The TopK SAE whose selection decides the activation that a `target` replaces; None for all other edits."""
         self._feature = -1 if edit.feature is None else edit.feature
-        direction = edit.direction.to(device, torch.float64)  # whose squares have room
+        direction = edit.direction.to(device, torch.float64)  # squares of float32 can overflow or vanish
         if edit.unit == "strength" or (self._only is None and edit.unit == "target"):
             direction = direction / direction.norm()
         self._direction = direction.float()

@@ -1,4 +1,4 @@
-"""The table of edits that are known to do something, by model."""
+"""Edits with a known effect, by model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ class KnownEdit:
     """One feature, pushed."""
 
     sae: str
-    """What `interp.load_sae` takes, or the name of one of the model's preset."""
+    """What `interp.load_sae` takes, or the name of an SAE of the model's preset."""
     feature: int
     unit: Literal["strength", "amount", "target"]
     value: float
@@ -21,10 +21,10 @@ class KnownSteering:
     """A named set of edits for one model."""
 
     model: str
-    """Its preset or its checkpoint."""
+    """Preset or checkpoint."""
     name: str
     note: str
-    """What happens, and who saw it."""
+    """What happens, and who reported it."""
     edits: tuple[KnownEdit, ...]
 
 
@@ -32,28 +32,28 @@ KNOWN_STEERING = (
     KnownSteering(
         "emoji-llava",
         "No pizza",
-        "The two features named pizza that are strongest here and the one named objects, switched off on the picture: the pizza leaves the answer "
-        "and nothing takes its place. Compare with the parts: objects alone also removes the last thing named, pizza alone does not.",
+        "Switches off the two strongest pizza features and the one named objects, on the picture: the pizza leaves the answer and nothing replaces "
+        "it. Compare with the parts: objects alone also removes the last thing named, pizza alone does not.",
         tuple(KnownEdit("emoji-llava-sae", feature, "target", 0.0, "image") for feature in (1192, 1650, 808)),
     ),
     KnownSteering(
         "emoji-llava",
         "No dog",
-        "Eight features that fire on dogs, set to -1 on the picture: of all sets tried this removes the dog with the smallest push, a fifth of the "
-        "usual state. The pizza and the background stay; another noun takes the dog's place, as with every set tried.",
+        "Sets eight features that fire on dogs to -1 on the picture. Of all sets tried, this one removes the dog with the smallest push, a fifth of "
+        "the typical residual norm. The pizza and the background stay, and another noun replaces the dog, as with every set tried.",
         tuple(KnownEdit("emoji-llava-sae", feature, "target", -1.0, "image") for feature in (460, 556, 1635, 1002, 1479, 448, 68, 295)),
     ),
     KnownSteering(
         "emoji-llava",
         "Everything is pizza",
-        "The feature named pizza, pushed on the whole picture by as much as a usual residual is long.",
+        "Adds the feature named pizza on the whole picture, with a push equal to the typical residual norm.",
         (KnownEdit("emoji-llava-sae", 1192, "strength", 1.0, "image"),),
     ),
     KnownSteering(
         "Intel/llava-gemma-2b",
         "No dog",
         "Published by llava-interpret: on a picture of a dog the answer turns to something else (at -2 the dog stays, at -7 the text breaks down). "
-        "The SAE is of the text-only base model. Not tried here on the real weights.",
+        "The SAE was trained on the text-only base model. Not tried here on the real weights.",
         (KnownEdit("gemma-2b-res-jb/blocks.12.hook_resid_post", 4501, "amount", -3.0),),
     ),
     KnownSteering(

@@ -79,7 +79,7 @@ def test_rank_by(client, rank_by):
     [
         ({"image": None}, "no picture"),
         ({"prompt": ""}, "prompt is empty"),
-        ({"sae": "no-such-sae"}, "'no-such-sae' is no known SAE"),
+        ({"sae": "no-such-sae"}, "'no-such-sae' is not a known SAE"),
         ({"sae": "/no/such/folder"}, "no folder"),
         ({"sae": str(EXAMPLE.parent)}, "holds no SAE"),
         ({"model": "no-such-model"}, "neither a known model nor a folder"),

@@ -105,7 +105,7 @@ def test_an_sae_that_does_not_exist_is_named_and_the_next_choice_works(page):
     page.locator("#sae input").fill("no-such-sae")
     page.locator("#sae input").press("Enter")
     page.wait_for_selector("#sae-message .error")
-    assert "'no-such-sae' is no known SAE" in page.inner_text("#sae-message")
+    assert "'no-such-sae' is not a known SAE" in page.inner_text("#sae-message")
     assert page.locator(".features[data-ready]").count() == 1
     page.locator("#sae input").fill("")
     choose(page, "#sae", "emoji-llava-sae")

@@ -180,7 +180,7 @@ def test_a_model_that_cannot_be_had_leaves_the_one_that_is_there(open_page):
     page.click("#run")
     page.locator("#message .error").wait_for()
     said = page.locator("#message").inner_text()
-    assert "'llava-hf/llava-1.5-7b-hf' was not downloaded before" in said
+    assert "'llava-hf/llava-1.5-7b-hf' is not in the cache" in said
     assert "HF_HUB_OFFLINE" in said
     field.click()
     page.get_by_role("option", name="emoji-llava").click()

@@ -231,7 +231,7 @@ def test_without_a_network_what_was_downloaded_is_taken(repo, model_hub, monkeyp
 
     point_at(monkeypatch, nowhere, cache)
     began = time.monotonic()
-    with pytest.raises(InterpError, match=r"was not downloaded before, and the Hugging Face hub cannot be reached \(.*\)\. Connect"):
+    with pytest.raises(InterpError, match=r"is not in the cache, and the Hugging Face hub cannot be reached \(.*\)\. Connect"):
         hub.ask(REPO)
     assert time.monotonic() - began < 5
 
@@ -249,7 +249,7 @@ def test_without_a_network_what_was_downloaded_is_taken(repo, model_hub, monkeyp
         assert (kept.folder, kept.commit, kept.missing) == (offer.folder, offer.commit, 0)
         assert hub.ask(REPO, offer.commit).folder == offer.folder
     point_at(monkeypatch, nowhere, cache, offline=True)
-    with pytest.raises(InterpError, match="'someone/other' was not downloaded before, and HF_HUB_OFFLINE is set"):
+    with pytest.raises(InterpError, match="'someone/other' is not in the cache, and HF_HUB_OFFLINE is set"):
         hub.ask("someone/other")
 
     point_at(monkeypatch, online, cache)

@@ -57,11 +57,11 @@ def test_a_preset_comes_from_its_repository(model_hub, checkpoint, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "llama"}, r"model_type 'llama' is not supported, for its layout is not known\. Supported families: .*llava"),
-        ({"model_type": "mllama"}, r"'mllama' is not supported, for it reads the picture by cross-attention"),
+        ({"model_type": "llama"}, r"model_type 'llama' is not supported: its layout is not known\. Supported families: .*llava"),
+        ({"model_type": "mllama"}, r"'mllama' is not supported: it reads the picture by cross-attention"),
         (
             {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}},
-            r"code of its own \(trust_remote_code\), which is not run here",
+            r"custom code \(trust_remote_code\), which is not run here",
         ),
         ({"model_type": None}, r"model_type None is not supported"),
         ({"model_type": ["llava"]}, r"'someone/vlm' cannot be loaded"),
@@ -173,7 +173,7 @@ def test_balanced_needs_two_gpus(checkpoint, monkeypatch):
 def test_unknown_checkpoints_are_refused(name):
     with pytest.raises(
         InterpError,
-        match=r"emoji-llava|holds no checkpoint|'someone/no-such-model' was not downloaded before|neither a folder nor the id|at most 4096",
+        match=r"emoji-llava|holds no checkpoint|'someone/no-such-model' is not in the cache|neither a folder nor the id|at most 4096",
     ):
         interp.load(name)
 

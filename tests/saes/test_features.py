@@ -347,10 +347,10 @@ def test_quality_equals_its_formula(trace, kind):
         (1.0, {}, ""),
         (1.0, {"all": SaeMetrics(0.99, 12.0)}, ""),
         (0.0, {"image": SaeMetrics(0.9, 3.0), "text": SaeMetrics(0.9)}, "explains only"),
-        (2.5, {}, "worse than their mean: do not believe"),
+        (2.5, {}, "does worse than their mean: do not trust"),
         (0.4, {"all": SaeMetrics(None, 30.0)}, ""),
         (0.4, {"all": SaeMetrics(0.8, 30.0)}, ""),
-        (0.4, {"all": SaeMetrics(0.95, 30.0)}, "well below the 95% of its own data: this input is unlike it."),
+        (0.4, {"all": SaeMetrics(0.95, 30.0)}, "well below the 95% of its training data: this input is unlike it."),
     ],
 )
 def test_a_poor_fit_is_said_in_words(trace, scale, own, sentence):
@@ -376,10 +376,10 @@ def test_a_poor_fit_is_said_in_words(trace, scale, own, sentence):
 @pytest.mark.parametrize(
     ("explained", "own", "verdict"),
     [
-        (-0.2, 0.9, "On these image tokens the SAE is worse than their mean: do not believe its features here."),
-        (0.0, None, "The SAE explains only 0% of what these image tokens hold: take its features as hints."),
-        (0.42, 0.95, "The SAE explains only 42% of what these image tokens hold: take its features as hints."),
-        (0.6, 0.9, "The SAE explains 60% of these image tokens, well below the 90% of its own data: this input is unlike it."),
+        (-0.2, 0.9, "On these image tokens the SAE does worse than their mean: do not trust its features here."),
+        (0.0, None, "The SAE explains only 0% of the variance of these image tokens: treat its features as hints."),
+        (0.42, 0.95, "The SAE explains only 42% of the variance of these image tokens: treat its features as hints."),
+        (0.6, 0.9, "The SAE explains 60% of these image tokens, well below the 90% of its training data: this input is unlike it."),
         (0.6, 0.75, ""),
         (0.6, None, ""),
         (0.99, 0.9, ""),

@@ -165,7 +165,7 @@ def test_search_ignores_case_in_other_scripts():
 
 def test_link():
     assert neuronpedia_link(ID, 7) == "https://neuronpedia.org/gemma-2b/12-res-jb/7"
-    with pytest.raises(InterpError, match="no Neuronpedia id"):
+    with pytest.raises(InterpError, match="not a Neuronpedia id"):
         neuronpedia_link("javascript:alert(1)", 7)
 
 
@@ -505,8 +505,8 @@ def test_a_cache_that_cannot_be_written(server, ask, tmp_path):
     ],
 )
 def test_bad_ids_reach_neither_address_nor_folder(server, ask, tmp_path, bad):
-    none_named(ask(bad), "no Neuronpedia id")
-    none_named(explanation_labels(bad, cache=tmp_path / "cache"), "no data set's id")
+    none_named(ask(bad), "not a Neuronpedia id")
+    none_named(explanation_labels(bad, cache=tmp_path / "cache"), "not a data set id")
     assert not server.asked
     assert not list(tmp_path.iterdir())
 

@@ -636,7 +636,7 @@ def test_wrong_sources(tmp_path, saved):
         with pytest.raises(InterpError, match="There is no folder"):
             load_sae(missing)
     for unknown in ("nothing-like-this", "x" * 4000):
-        with pytest.raises(InterpError, match=r"is no known SAE.*emoji-llava-sae.*gemma-2b-res-jb/"):
+        with pytest.raises(InterpError, match=r"is not a known SAE.*emoji-llava-sae.*gemma-2b-res-jb/"):
             load_sae(unknown)
 
 
@@ -814,7 +814,7 @@ def test_without_the_hub_what_was_fetched_before_is_used(saved, tmp_path, monkey
         start = time.monotonic()
         assert load_sae("me/one", layer=3).name == "me/one/layers.3"
         with pytest.raises(
-            InterpError, match=f"'me/two' was not downloaded before.*{why}.*Connect to the internet, or give the folder of a copy"
+            InterpError, match=f"'me/two' is not in the cache.*{why}.*Connect to the internet, or give the folder of a copy"
         ):
             load_sae("me/two")
         with pytest.raises(InterpError, match="holds no SAE"):
@@ -883,7 +883,7 @@ def test_a_release_without_the_hub_is_read_from_the_cache_or_refused_with_no_ret
     with pytest.raises(InterpError, match=r"'me/release' is not complete in \S+cache, and the hub cannot be reached\. Connect"):
         load_sae("our-release/blocks.4.hook_resid_post")
     point_at(monkeypatch, url, tmp_path / "empty")
-    with pytest.raises(InterpError, match=r"'me/release' was not downloaded before, and the Hugging Face hub cannot be reached"):
+    with pytest.raises(InterpError, match=r"'me/release' is not in the cache, and the Hugging Face hub cannot be reached"):
         load_sae("our-release/blocks.3.hook_resid_post")
 
 

@@ -91,9 +91,9 @@ def test_a_value_is_a_finite_number(unit, value):
         ({"sae": SAE, "feature": -1}, "Feature -1 does not exist"),
         ({"sae": SAE, "feature": True}, "Feature True does not exist"),
         ({"sae": SAE, "feature": 3.5}, "Feature 3.5 does not exist"),
-        ({"sae": random_sae(layer=EMBED), "feature": 3}, "can be looked at, not edited"),
-        ({"vector": VECTOR, "layer": EMBED}, "can be looked at, not edited"),
-        ({"vector": contrast(layer=EMBED)}, "can be looked at, not edited"),
+        ({"sae": random_sae(layer=EMBED), "feature": 3}, "can be inspected but not edited"),
+        ({"vector": VECTOR, "layer": EMBED}, "can be inspected but not edited"),
+        ({"vector": contrast(layer=EMBED)}, "can be inspected but not edited"),
         ({"vector": contrast(), "layer": 1}, "belongs to its own layer, 2"),
         ({"vector": contrast(), "feature": 1}, "belongs to its own layer, 2"),
         ({"vector": VECTOR, "layer": 1.5}, "layer is 1.5; it must be a whole number"),
@@ -169,7 +169,9 @@ def test_places(prompt, where, positions, on_answer, sinks):
 
 def test_a_place_with_nothing_but_sinks(prompt):
     scale = Scale(torch.ones(27), 1.0, (0, *IMAGE))
-    with pytest.raises(InterpError, match="feature 3 of random would never act: there are no image tokens but BOS and attention sinks"):
+    with pytest.raises(
+        InterpError, match="feature 3 of random would never act: there are no image tokens other than BOS and attention sinks"
+    ):
         positions_of(Edit(sae=SAE, feature=3, amount=1, where="image"), prompt, scale)
 
 

@@ -1,7 +1,7 @@
-"""Names on a server: downloaded once, kept in the Hugging Face cache folder, and read from there afterwards.
+"""Feature names from a server: downloaded once, then read from the Hugging Face cache folder.
 
-Everything is bounded (bytes, unpacked bytes, total seconds), nothing partial counts as complete, and whatever goes wrong costs only names.
-A `Listing` says which files there are, and a `Read` what is in one.
+Downloads are bounded (bytes, unpacked bytes, total seconds), partial files never count as complete, and a failure costs nothing but names.
+A `Listing` lists the files, a `Read` reads one.
 """
 
 import contextlib
@@ -19,20 +19,20 @@ from ...files import write_whole
 from ...models.hub_errors import in_short
 from .labels import INSTEAD, Label, Labels, TroubleError, count
 
-MAX_BYTES = 200 << 20  # downloaded for one SAE; 16 384 features with their embeddings were reported at some 35 MB
+MAX_BYTES = 200 << 20  # downloaded for one SAE; 16 384 features with their embeddings were reported to take about 35 MB
 _KEPT = "llava-microscope/fetched-names/1"
-_RETRY = 300.0  # seconds before a download is tried again, so that a page without a network does not wait on every click
+_RETRY = 300.0  # seconds before a download is tried again, so that an offline page does not wait on every click
 Row = tuple[int, str, str]  # feature, name, how it was found
 Rows = dict[str, list[Row]]  # by file
 Listing = Callable[[float], dict[str, int]]  # deadline → sizes of the files
 Read = Callable[[str, int, float], tuple[list[Row], str]]  # file, its size, deadline → its rows and what is wrong with it
 
 _LOCKS: dict[Path, threading.Lock] = {}
-_RECENT: dict[Path, tuple[float, Rows, str]] = {}  # until when to believe it, what was read, what was missing
+_RECENT: dict[Path, tuple[float, Rows, str]] = {}  # valid until, rows, why some are missing
 
 
 def fetched(where: str, path: Path, listing: Listing, read: Read, timeout: float, features: int | None) -> Labels:
-    """Names from the files that `listing` lists and `read` reads, or from `path`, where their contents are kept."""
+    """Names from the files that `listing` lists and `read` reads, or from their copy in `path`."""
     if not 0 < timeout < math.inf:
         raise InterpError(f"timeout is {timeout!r}; it must be a number of seconds above 0.")
     with _LOCKS.setdefault(path, threading.Lock()):  # two callers at once download once
@@ -54,7 +54,7 @@ def fetched(where: str, path: Path, listing: Listing, read: Read, timeout: float
 
 
 def _download(path: Path, kept: Rows, listing: Listing, read: Read, timeout: float) -> tuple[Rows, str]:
-    """What was kept, what can be read in `timeout` seconds, and why the rest cannot; complete files are kept in `path`."""
+    """The rows kept before plus those read within `timeout` seconds, and why any are missing. Complete files are saved in `path`."""
     deadline = time.monotonic() + timeout
     whole, damaged = dict(kept), Rows()
     troubles: list[str] = []
@@ -62,7 +62,7 @@ def _download(path: Path, kept: Rows, listing: Listing, read: Read, timeout: flo
     def run() -> None:
         try:
             sizes = listing(deadline)
-        except Exception as error:  # noqa: BLE001 - whatever an answer does to its reader, the caller goes on without names
+        except Exception as error:  # noqa: BLE001 - any failure costs only names
             troubles.append(_words(error))
             return
         for key in [key for key in sizes if key not in kept]:
@@ -73,7 +73,7 @@ def _download(path: Path, kept: Rows, listing: Listing, read: Read, timeout: flo
             except Exception as error:  # noqa: BLE001 - likewise, and the next file may be fine
                 troubles.append(_words(error))
 
-    # A daemon that is abandoned in time: no timeout of ours limits a name server, or a server that sends headers byte by byte.
+    # A daemon thread that can be abandoned: no timeout covers name lookup, or a server that sends headers byte by byte.
     thread = threading.Thread(target=run, name="names of features", daemon=True)
     thread.start()
     thread.join(timeout)
@@ -91,7 +91,7 @@ def _words(error: Exception) -> str:
 
 
 def _load(path: Path) -> tuple[Rows, bool]:
-    """What `_download` kept, and whether it is complete; nothing if the file is missing or damaged."""
+    """What `_download` saved, and whether it is complete; nothing if the file is missing or damaged."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         parts = {key: [(int(i), str(text), str(source)) for i, text, source in rows] for key, rows in data["files"].items()}
@@ -101,10 +101,10 @@ def _load(path: Path) -> tuple[Rows, bool]:
 
 
 def folder_of(cache: Path | None) -> Path:
-    """Where names are kept: `cache`, or our place in the hub's folder for other programs' files."""
+    """The folder for names: `cache`, or ours in the hub's assets cache."""
     return Path(constants.HF_ASSETS_CACHE) / "llava-microscope" if cache is None else Path(cache)
 
 
 def unnamed(why: str) -> Labels:
-    """No names, and why."""
+    """Empty labels that say why."""
     return Labels({}, f"Names could not be fetched ({why}); {INSTEAD}")

@@ -1,8 +1,7 @@
 """Names for the features of a sparse autoencoder, and the file that holds them beside it.
 
-Names are a convenience: whatever is wrong with a file costs names and is told in `Labels.about`, it never costs the caller anything. Knows
-feature numbers and plain text, knows nothing of weights, models and pages, and cannot tell whether a name is true. Texts of strangers are
-brought to one line without control characters, not escaped.
+Names are optional: a damaged file is reported in `Labels.about` and costs nothing but names. Third-party text is reduced to one line without
+control characters, but not escaped.
 """
 
 import json
@@ -25,7 +24,7 @@ NUMBER = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)
 ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]{0,99}/[A-Za-z0-9][\w.-]{0,199}", re.ASCII)  # owner/name
 INSTEAD = "features show their top words instead."
 UNNAMED = "unnamed"
-"""The text of a feature that its method looked at and could not name."""
+"""The text of a feature that the naming method could not name."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Label:
     text: str
     """One line of 1 to `LONGEST` characters."""
     source: str
-    """How it was found, in words for the page."""
+    """How it was found, as shown on the page."""
     score: float | None = None
     """The method's own score, if it has one."""
 
@@ -47,20 +46,20 @@ class Labels:
     names: Mapping[int, Label]
     """By feature; those without a name are absent."""
     about: str
-    """One line for the page: how many names, whose they are, and what is missing."""
+    """One line for the page: how many names, where they come from, and what is missing."""
 
     def get(self, feature: int) -> Label | None:
         """The name of a feature, if it has one."""
         return self.names.get(whole_number("feature", feature, 0))
 
     def named(self, word: str) -> list[int]:
-        """Features whose names hold this word or these words in full, in any case, by number: "dog" finds "dog or fox", not "hotdog"."""
+        """Features whose names contain these whole words, ignoring case, in ascending order: "dog" finds "dog or fox", not "hotdog"."""
         wanted = " ".join(checked_text("word", word).casefold().split())
         whole = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
         return sorted(feature for feature, label in self._searched() if wanted and whole.search(label.text.casefold()))
 
     def search(self, text: str, limit: int = 50) -> list[int]:
-        """Features whose names hold `text` in any case: as whole words, then as the start of a word, then anywhere; each by number."""
+        """Features whose names contain `text`, ignoring case: as whole words first, then at the start of a word, then anywhere."""
         limit, wanted = whole_number("limit", limit, 1), " ".join(checked_text("text", text).casefold().split())
         start = re.compile(rf"(?<!\w){re.escape(wanted)}(\w?)")
         ranked = []
@@ -75,13 +74,13 @@ class Labels:
 
 
 class TroubleError(ValueError):
-    """Something about an answer or a file, in words for the page."""
+    """A problem with an answer or a file, worded for the page."""
 
 
 def labels_from_file(path: str | os.PathLike[str], features: int | None = None) -> Labels:
-    """The names in a labels.json as `write_labels` writes it; none at all from a missing or damaged one.
+    """Read a labels.json written by `write_labels`. A missing or damaged file gives no names.
 
-    With `features`, the size of the dictionary, a file that names features beyond it is damaged too.
+    `features`: the size of the dictionary; a file that names features beyond it counts as damaged.
     """
     path = Path(path)
     if not path.exists():
@@ -97,23 +96,23 @@ def labels_from_file(path: str | os.PathLike[str], features: int | None = None) 
         names = {}
         for key, entry in data["labels"].items():
             if not NUMBER.fullmatch(key) or (features is not None and int(key) >= features):
-                raise TroubleError(f"{clean(key)!r} is no feature of this SAE")
+                raise TroubleError(f"{clean(key)!r} is not a feature of this SAE")
             if not isinstance(entry, dict):
                 raise TroubleError(f"feature {key} has no text")
             names[int(key)] = Label(entry.get("text", ""), entry.get("source", ""), entry.get("score"))
             if flaw := _flaw(names[int(key)]):
                 raise TroubleError(f"feature {key}: {flaw}")
     except (OSError, ValueError, RecursionError) as error:
-        why = str(error) if isinstance(error, TroubleError) else "it is no readable JSON"
+        why = str(error) if isinstance(error, TroubleError) else "it is not readable JSON"
         return Labels({}, f"The names in {path.name} cannot be used ({why}); {INSTEAD}")
     known = {feature: label for feature, label in names.items() if label.text != UNNAMED}
     return Labels(names, f"Names: {count(known, features)}, {clean(data['method'])}")
 
 
 def write_labels(path: str | os.PathLike[str], names: Mapping[int, Label], method: str) -> None:
-    """Write names into a labels.json; the same names give the same bytes. `method` says in a sentence or two how they were found.
+    """Write a labels.json; equal names give equal bytes. `method` says in a sentence or two how they were found.
 
-    Raises InterpError for what `labels_from_file` would not take back.
+    Raises InterpError for anything that `labels_from_file` would reject.
     """
     if not checked_text("method", method).strip():
         raise InterpError(f"method is {method!r}; it must say in a sentence or two how the names were found.")
@@ -127,35 +126,35 @@ def write_labels(path: str | os.PathLike[str], names: Mapping[int, Label], metho
 
 
 def neuronpedia_link(neuronpedia_id: str, feature: int) -> str:
-    """The page of a feature on Neuronpedia. Raises InterpError for what is no Neuronpedia id."""
+    """The page of a feature on Neuronpedia. Raises InterpError for an invalid id."""
     if not is_neuronpedia_id(neuronpedia_id):
-        raise InterpError(f"{neuronpedia_id!r} is no Neuronpedia id; they look like gemma-2b/12-res-jb.")
+        raise InterpError(f"{neuronpedia_id!r} is not a Neuronpedia id; these look like gemma-2b/12-res-jb.")
     return f"https://neuronpedia.org/{neuronpedia_id}/{int(feature)}"
 
 
 def is_neuronpedia_id(text: object) -> bool:
-    """Whether this can name a source of Neuronpedia, as "gemma-2b/12-res-jb" does."""
+    """Whether this has the form of a Neuronpedia id, such as "gemma-2b/12-res-jb"."""
     return isinstance(text, str) and ID.fullmatch(text) is not None
 
 
 def count(names: Mapping[int, Label], features: int | None) -> str:
-    """How many names there are, out of how many features if that is known."""
+    """The number of names, and of features if known, such as "1 342 of 2 048 features"."""
     return (f"{len(names):,}" + (f" of {features:,}" if features is not None else "") + " features").replace(",", " ")
 
 
 def clean(text: str) -> str:
-    """One line without control, formatting and half characters, cut to `LONGEST`; "" if nothing is left. The joiner of emoji stays."""
+    """One line without control, format and surrogate characters, cut to `LONGEST`; may be "". The zero-width joiner of emoji stays."""
     seen = (c for c in text[: 8 * LONGEST] if c.isspace() or c == "\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
     line = " ".join("".join(seen).split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1].rstrip() + "…"
 
 
 def _flaw(label: Label) -> str:
-    """What is wrong with a name, "" for nothing."""
+    """What is wrong with a label, "" if nothing."""
     for what, text in (("text", label.text), ("source", label.source)):
         if not isinstance(text, str) or not text or text != clean(text):
             return f"its {what} is not one line of 1 to {LONGEST} characters"
     score = label.score
     if score is not None and as_number(score) is None:
-        return "its score is no number"
+        return "its score is not a number"
     return ""

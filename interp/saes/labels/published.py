@@ -1,6 +1,6 @@
-"""Names that others published for their SAEs: Neuronpedia's exports, and LMMs-Lab's explanations on the Hugging Face hub.
+"""Published names of SAE features: Neuronpedia's exports, and LMMs-Lab's explanations on the Hugging Face hub.
 
-Here is the layout of both; `downloads` limits and keeps what is fetched.
+This module reads both layouts; `downloads` bounds and caches what is fetched.
 """
 
 import functools
@@ -31,9 +31,9 @@ def neuronpedia_labels(
     cache: Path | None = None,
     timeout: float = 60.0,
 ) -> Labels:
-    """The explanations that Neuronpedia exports for one SAE; downloaded once, then read from `cache` (the hub's folder of assets).
+    """Neuronpedia's exported explanations for one SAE; downloaded once, then read from `cache` (by default the hub's assets cache).
 
-    Complete files are kept even if `timeout` seconds were not enough, and the next attempt asks only for the rest.
+    Complete files are kept even if `timeout` seconds run out; the next attempt fetches only the rest.
 
     The layout was checked in Neuronpedia's documentation and in the code that writes the export, not on the bucket itself: files
     v1/{model}/{source}/explanations/batch-N.jsonl.gz of up to 1 024 rows, fields `index` (a string), `description` and
@@ -43,7 +43,7 @@ def neuronpedia_labels(
     if not base_url.startswith(("https://", "http://")):
         raise InterpError(f"base_url is {base_url!r}; it must start with https:// (or http:// for a server of your own).")
     if not is_neuronpedia_id(neuronpedia_id):
-        return unnamed(f"{clean(str(neuronpedia_id))!r} is no Neuronpedia id")
+        return unnamed(f"{clean(str(neuronpedia_id))!r} is not a Neuronpedia id")
     root = base_url.rstrip("/")
     kept = folder_of(cache) / "neuronpedia" / f"{neuronpedia_id}.json"
     listing = functools.partial(_bucket_files, root, f"v1/{neuronpedia_id}/explanations")
@@ -56,7 +56,7 @@ def _bucket_files(root: str, prefix: str, deadline: float) -> dict[str, int]:
     for _ in range(20):  # pages of 1 000 files
         page = get(f"{root}/?{urllib.parse.urlencode(query)}", 4 << 20, deadline).decode("utf-8", "replace")
         if "</ListBucketResult>" not in page:
-            raise TroubleError("the answer is no listing of files")
+            raise TroubleError("the answer is not a list of files")
         for entry in re.findall(r"<Contents>.*?</Contents>", page, re.DOTALL):
             key = re.search(rf"<Key>({re.escape(prefix)}(?:-[\w.-]+)?/batch-\d{{1,6}}\.jsonl\.gz)</Key>", entry, re.ASCII)
             size = re.search(r"<Size>(\d{1,15})</Size>", entry, re.ASCII)
@@ -71,7 +71,7 @@ def _bucket_files(root: str, prefix: str, deadline: float) -> dict[str, int]:
     if not sizes:
         raise TroubleError("Neuronpedia has no explanations for it")
     if sum(sizes.values()) > MAX_BYTES:
-        raise TroubleError(f"they are {sum(sizes.values()) >> 20} MB, more than the {MAX_BYTES >> 20} MB that are fetched for names")
+        raise TroubleError(f"they are {sum(sizes.values()) >> 20} MB, more than the {MAX_BYTES >> 20} MB allowed for names")
     return sizes
 
 
@@ -104,7 +104,7 @@ def explanation_labels(
     cache: Path | None = None,
     timeout: float = 120.0,
 ) -> Labels:
-    """The explanations of one module's features in a data set on the hub; downloaded once, then read from `cache` as above.
+    """The explanations of one module's features in a data set on the hub; downloaded once, then read from `cache` as for Neuronpedia.
 
     Reads {module with _ for .}.json in any folder: the list of {"model.layers.24_feature7": "..."} that LMMs-Lab's own code writes (or one
     such dict). If there is none, it reads the parquet files of `folder`, of which only columns of words and whole numbers are fetched.
@@ -117,7 +117,7 @@ def explanation_labels(
         if not re.fullmatch(r"(?!.*\.\.)[A-Za-z0-9][\w.-]*", value, re.ASCII):
             raise InterpError(f"{what} is {value!r}; it must be a plain name of letters, digits, '.', '_' and '-'.")
     if not isinstance(repo_id, str) or not ID.fullmatch(repo_id):
-        return unnamed(f"{clean(str(repo_id))!r} is no data set's id")
+        return unnamed(f"{clean(str(repo_id))!r} is not a data set id")
     source = "LMMs-Lab explanation" if repo_id.startswith("lmms-lab/") else f"explanation from {repo_id}"
 
     dataset = Dataset(repo_id, revision)
@@ -134,7 +134,7 @@ def explanation_labels(
         parquet = key.endswith(".parquet")
         if not parquet and size > MAX_UNPACKED:
             raise TroubleError(f"{key.rpartition('/')[2]} has more than {MAX_UNPACKED >> 20} MB")
-        with dataset.open(key) as file:  # between two columns of words there are pictures
+        with dataset.open(key) as file:  # read in parts: between two text columns there are pictures
             pairs = _parquet_pairs(file, module, deadline) if parquet else _json_pairs(file.read(MAX_UNPACKED), module)
         unable = re.compile(r"Unable to produce descriptions|Explanation could not be parsed")
         return [(feature, clean(name), source) for feature, name in pairs if not unable.search(name)], ""
@@ -175,10 +175,10 @@ def _parquet_pairs(file: Any, module: str, deadline: float) -> list[tuple[int, s
             columns[name] += values
     number = re.compile(rf"(?:{re.escape(module)}[_.])?(?:feature_?)?({NUMBER.pattern})", re.ASCII)
     numbers = {name: [number.fullmatch(str(value)) for value in values] for name, values in columns.items()}
-    # A column of numbers must call itself one of features, and several must agree: a wrong name is worse than none.
+    # A column of numbers must say that it holds features, and several must agree: a wrong name is worse than none.
     features = [name for name in plain if all(numbers[name]) and "feature" in f"{name.lower()} {columns[name][:1]}"]
     texts = [name for name in plain if name not in features and all(isinstance(value, str | None) for value in columns[name])]
     told = [name for name in texts if "expla" in name.lower()] or texts
     if len(told) != 1 or len({tuple(int(found[1]) for found in numbers[name] if found) for name in features}) != 1:
-        raise TroubleError(f"its columns ({clean(', '.join(table.schema_arrow.names))}) are not ones that are known")
+        raise TroubleError(f"its columns ({clean(', '.join(table.schema_arrow.names))}) are not recognised")
     return [(int(found[1]), name) for found, name in zip(numbers[features[0]], columns[told[0]], strict=True) if found and name]
