@@ -1,4 +1,4 @@
-"""Residual streams of `emoji-llava` on endless scenes: what its SAE is trained and measured on.
+"""Residual streams of `emoji-llava` on endless random scenes, on which its SAE is trained and measured.
 
 Several questions share one pass over a picture (`conversations.pack`). BOS, padding and the end of an answer, which a generation never feeds
 back, are left out; the model has no attention sinks.
@@ -38,11 +38,11 @@ class Residuals:
     neurons: torch.Tensor
     """MLP neurons of the last of these layers, on the image: [scenes, patches, neurons]."""
     shares: torch.Tensor
-    """How much of each patch every word covers: [scenes, patches, words]."""
+    """The share of each patch that each word covers: [scenes, patches, words]."""
 
 
 def studio(model: object, processor: LlavaProcessor, device: torch.device, batch: int = BATCH) -> Studio:
-    """What `residuals` works with, around a trained model."""
+    """The `Studio` that `residuals` needs, around a trained model."""
     return Studio(model, processor, load_sprites(SEEN_VENDORS), device, batch)
 
 

@@ -60,7 +60,7 @@ def build_model(processor: LlavaProcessor, *, seed: int = 0) -> LlavaForConditio
             pad_token_id=tokenizer.pad_token_id,
         ),
         image_token_index=tokenizer.image_token_id,
-        # The last tower layer, not LLaVA-1.5's last but one: in so small a tower no layer is left unused.
+        # The last tower layer, not LLaVA-1.5's second to last: so small a tower has no layer to spare.
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         tie_word_embeddings=False,
@@ -81,7 +81,7 @@ def build_model(processor: LlavaProcessor, *, seed: int = 0) -> LlavaForConditio
 def whiten_patches(model: LlavaForConditionalGeneration, pictures: torch.Tensor) -> None:
     """Start the patch embedding as the whitened principal components of real patches.
 
-    `pictures` [N, 3, side, side] are normalised. Whitening the first layer is worth many thousand steps to a small network.
+    `pictures` [N, 3, side, side] are normalised. Whitening the first layer saves a small network many thousand steps.
     """
     patches = pictures.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * PATCH * PATCH)
     values, vectors = torch.linalg.eigh((patches.T @ patches / len(patches)).double())
@@ -93,17 +93,17 @@ def whiten_patches(model: LlavaForConditionalGeneration, pictures: torch.Tensor)
         weight[_POSITION_WIDTH:] = top.T.reshape(kept, *weight.shape[1:]).float() * 0.7
 
 
-_POSITION_WIDTH = 32  # residual channels that hold the position of a patch at the start; also the width of one head
+_POSITION_WIDTH = 32  # residual channels that initially hold the position of a patch; also the width of one head
 _NEAR = [(0, 1), (0, -1), (1, 0), (-1, 0), (0, 0)]
 _DIAGONAL = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
 _FAR = [(0, 2), (0, -2), (2, 0), (-2, 0)]
 
 
 def _attend_locally(tower: Any) -> None:
-    """Start heads as looks at a fixed neighbour, as a convolution would be (the rest of them stay random).
+    """Initialise heads to attend to a fixed neighbour, like a convolution (other weights stay random).
 
     Positions are sines and cosines of row and column, so a query that rotates them by an offset matches the key of the patch at that
-    offset. A transformer finds this by itself after some hundred thousand pictures; this small one need not.
+    offset. A transformer learns this from some hundred thousand pictures; here it is given.
     """
     frequencies = torch.linspace(0.25, 2.4, _POSITION_WIDTH // 4)
     angles = torch.arange(CELLS)[:, None] * frequencies

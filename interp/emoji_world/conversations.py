@@ -1,7 +1,7 @@
 """Batches of scenes with several questions each, packed so that one pass over the picture serves them all.
 
 A sequence is one picture prefix and then some branches, each a question with its answer. A branch sees
-the prefix and itself, and its positions go on where the prefix ended: every branch is exactly the one-turn conversation of run time.
+the prefix and itself, and its positions continue where the prefix ended: every branch is exactly the one-turn conversation of run time.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""The example pictures of the page: `python -m interp.emoji_world.examples` draws them anew, always the same."""
+"""The example pictures of the page: `python -m interp.emoji_world.examples` redraws them, always the same."""
 
 from PIL import Image
 
@@ -36,7 +36,7 @@ SCENES: dict[str, Scene] = {
 
 
 def main() -> None:
-    """Write every example as a lossless WebP, and one photograph-shaped one whose sides the model does not see."""
+    """Write every example as a lossless WebP, and one wide picture whose sides the model does not see."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     sprites = load_sprites(size=144)
     for name, scene in SCENES.items():

@@ -1,8 +1,8 @@
-"""Which features stand for a noun: `python -m interp.emoji_world.find_features dog pizza`.
+"""Find the features that stand for a noun: `python -m interp.emoji_world.find_features dog pizza`.
 
-The finding of llava-interpret in small: features that light up on the pictures of a class carry the class's name. For each noun, scenes that
-hold it (seed unseen, other things around it) are ranked by `interp.top_features` on their image tokens, and a feature's score is how much
-higher its mean activation is there than on scenes without the noun. Names played no part in the ranking.
+The finding of llava-interpret on a small scale: features that fire on pictures of a class carry the class's name. For each noun, features are
+ranked by `interp.top_features` on the image tokens of unseen scenes that contain it among other things. A feature's score is how much higher its
+mean activation is there than on scenes without the noun. Names play no part in the ranking.
 """
 
 import argparse

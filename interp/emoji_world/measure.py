@@ -1,6 +1,6 @@
 """Measure a trained `emoji-llava` and write its model card: `python -m interp.emoji_world.measure`.
 
-Every figure is of scenes whose seed training never used. Works through `interp` alone, as any user would.
+All figures are from scenes whose seed training never used. Uses only the public API of `interp`.
 """
 
 import argparse
@@ -43,34 +43,34 @@ that knows 120 emoji on coloured backgrounds and nothing else. It is built to be
 
 | stage | what learns | from what | scenes |
 |---|---|---|---|
-| words | decoder | text only: each picture as a raster of 64 words, up to 40 % of them knocked out or swapped; every cell's target is its **own** \
+| words | decoder | text only: each picture as a raster of 64 words, up to 40 % of them masked or swapped; every cell's target is its **own** \
 true word (denoising), questions and answers have the usual next-word loss | {words} |
-| patches | CLIP tower | which words cover each patch, through a linear head that is thrown away | {patches} |
+| patches | CLIP tower | which words cover each patch, through a linear head that is then discarded | {patches} |
 | align | projector, and the tower at a tenth of its rate | answers only; decoder frozen; **no loss at image positions** | {align} |
 | tune | all parts at a low rate | answers only; **no loss at image positions** | {tune} |
 | late | decoder | answers only; after a random block (0 to 5) the picture's states are exchanged for another picture's, and the answer must be about \
 the second one (interchange intervention training, Geiger et al. 2022) | {late} |
 
-So the decoder learned to name a cell of *words*, never a patch of a picture. That a patch can be read by a logit lens is what the projector made
-of it; but the decoder was prepared for that, and a large LLaVA's was not.
+So the decoder learned to name cells of *words*, never patches of a picture. That a logit lens can read a patch is the projector's doing;
+but this decoder was prepared for it, and a large LLaVA's was not.
 
 The last stage makes the model steerable. Before it, the text read all it needed from the picture in block 0: exchanging the picture's states after block 0
-brought the second picture into the description in 12 of 52 cases, after block 5 in none. Now whatever stands on the patches up to block 5 is what the answer
-speaks of. That too is preparation: a large LLaVA was trained for no such thing. On 157 unseen scenes of two things, switching off a noun's features of the SAE
-that ships (layer 3, on image tokens) removed the noun from the description in 82.2 % and left the other in 98.1 %; random features that are active on the same
-patches, pushed as far, in 13.4 %. Exchanging one noun's features for another's on its patches put the other in its place in 93.0 %; adding a third thing to the background
-succeeded in 52.9 %. By `python -m interp.emoji_world.measure_steering`; the whole table is in docs/steering.md of LLaVA Microscope.
+brought the second picture into the description in 12 of 52 cases, after block 5 in none. Now the answer describes whatever is on the patches up
+to block 5. That too is preparation: large LLaVAs are not trained this way. On 157 unseen scenes of two things, switching off a noun's features of the shipped
+SAE (layer 3, on image tokens) removed the noun from the description in 82.2 % and kept the other in 98.1 %; equally large pushes along random features active on
+the same patches removed it in 13.4 %. Exchanging one noun's features for another's on its patches put the other in its place in 93.0 %; adding a third thing to
+the background succeeded in 52.9 %. Measured by `python -m interp.emoji_world.measure_steering`; the full table is in docs/steering.md of LLaVA Microscope.
 
-Drawings of {seen} were seen in training; those of {held_out} were kept out.
+Drawings of {seen} were seen in training; those of {held_out} were held out.
 
-Two objects of one noun hardly ever stood together in the first four stages, and in one of twenty scenes of the last.
+Two objects of the same noun hardly ever appeared together in the first four stages, and in one of twenty scenes in the last.
 
 ## Measured
 
-On {scenes} scenes of one to three emoji with a seed that training never used, through the processor and greedy generation; percent. Written by
+In percent, on {scenes} scenes of one to three emoji whose seed training never used, through the processor and greedy generation. Written by
 `python -m interp.emoji_world.measure`.
 
-| "Describe the image." | nouns named (recall) | named nouns that are there (precision) | right to the letter |
+| "Describe the image." | nouns named (recall) | named nouns that are there (precision) | exactly right |
 |---|---|---|---|
 {describe}
 
@@ -78,7 +78,7 @@ On {scenes} scenes of one to three emoji with a seed that training never used, t
 |---|---|
 {questions}
 
-Exchanged after a block: the picture's states are replaced by those of another picture; nouns of that other picture in the description, on {swaps} pairs.
+Exchange after a block: the picture's states are replaced by another picture's. Share of that picture's nouns in the description, on {swaps} pairs.
 
 | after block | {swap_layers} |
 |---|{swap_rule}
@@ -86,10 +86,10 @@ Exchanged after a block: the picture's states are replaced by those of another p
 
 ### What a logit lens reads on its patches
 
-On {lens_scenes} such scenes of seen vendors, as drawn. Object patches are covered by their noun for at least half. Border: patches at the
-right-hand edge of an object; the top reading against their own noun and against the word of the next cell. Shuffled: the labels of another
-picture, which is chance. Probe: linear discriminant analysis of the same residuals, fitted on {probe_scenes} other scenes; what is linearly there, whether or
-not the head can say it.
+On {lens_scenes} such scenes of seen vendors, as drawn. Object patches are at least half covered by their noun. Border: patches at the
+right-hand edge of an object; the top reading compared with their own noun and with the word of the next cell. Shuffled: the labels of another
+picture (chance level). Probe: linear discriminant analysis of the same residuals, fitted on {probe_scenes} other scenes; what is linearly decodable, whether or
+not the head reads it.
 
 | layer | own noun top 1 | own noun top 5 | background color top 1 | border: own | border: next | shuffled top 5 | probe top 1 | probe top 5 |
 |---|---|---|---|---|---|---|---|---|
@@ -137,7 +137,7 @@ def answers(vlm: interp.Vlm, pictures: Sequence[Image.Image], questions: Sequenc
 
 
 def descriptions(vlm: interp.Vlm, data: Sample) -> dict[str, float]:
-    """Recall and precision of the nouns named in "Describe the image.", and how many descriptions are right to the letter."""
+    """Recall and precision of the nouns named in "Describe the image.", and the share of descriptions that are exactly right."""
     known = {noun for noun, _ in NOUNS}
     said = answers(vlm, data.pictures, [QUESTIONS["describe"][0]] * len(data.pictures))
     found = named = there = exact = 0
@@ -226,7 +226,7 @@ def lens_table(vlm: interp.Vlm, data: Sample, other: Sample) -> list[dict[str, A
 
 
 def exchanged(vlm: interp.Vlm, data: Sample) -> list[float]:
-    """For each block: the share of another picture's nouns that are named once its states stand in for the picture's own after that block."""
+    """For each block, the share of another picture's nouns that are named when its states replace the picture's own after that block."""
     traces = [vlm.trace(picture, QUESTIONS["describe"][0], max_new_tokens=1) for picture in data.pictures]
     rows = traces[0].positions("image")
     shares = []

@@ -1,4 +1,4 @@
-"""Densities, figures and the model card of the SAE of `emoji-llava`, all on scenes that training never drew. Called by `train_sae`.
+"""Densities, metrics and the model card of the SAE of `emoji-llava`, all on scenes that training never used. Called by `train_sae`.
 
 A feature is judged as a detector of the noun on the patch it fires on. Whatever is chosen (the best feature of a noun, the label of a feature) is
 chosen on one set of scenes and scored on another.
@@ -48,7 +48,7 @@ def detectors(choose: torch.Tensor, score: torch.Tensor, chosen_on: torch.Tensor
 
 
 def noun_table(vlm: interp.Vlm, sae: Sae, choose: Split, score: Split) -> dict[str, list[dict[str, Any]]]:
-    """Every noun's detector on object patches, among the SAE's features and among what it has to beat."""
+    """The best detector of every noun on object patches, among the SAE's features and among each baseline."""
     nouns = [noun for noun, _ in NOUNS]
     classes = [split.nouns for split in (choose, score)]
     things = [truth.any(0) for truth in classes]
@@ -61,7 +61,7 @@ def noun_table(vlm: interp.Vlm, sae: Sae, choose: Split, score: Split) -> dict[s
         candidates = {
             "SAE feature": [dense(sae, x) for x in states],
             "random direction": [x @ random for x in states],
-            # A neuron may mean something by being high or by being low.
+            # A neuron may mean something when it is high or when it is low.
             "MLP neuron": [torch.cat([x, -x], dim=1) for x in neurons],
         }
         table = {name: detectors(first, second, chosen_on, scored_on) for name, (first, second) in candidates.items()}
@@ -86,7 +86,7 @@ library_name: saelens
 of about 600 000 tokens: image, prompt and answer in equal parts, BOS left out.
 Rebuilt by `python -m interp.emoji_world.train_sae`, which also writes this page. {chosen}
 
-Everything below is of scenes of seen vendors that training never drew, undistorted: {patches:,} patches.
+All figures below are from scenes of seen vendors that training never used, undistorted: {patches:,} patches.
 
 ## Fit
 
@@ -94,13 +94,13 @@ Everything below is of scenes of seen vendors that training never drew, undistor
 |---|---|---|
 {fits}
 
-Dead features (never active on the {reference:,} tokens of this set): {dead:.1%}. Fire on more than half of them: {always}.
+Dead features (never active on the {reference:,} tokens of this set): {dead:.1%}. Active on more than half of them: {always}.
 
 ## Nouns
 
-Told apart are the {things:,} object patches, which some emoji covers at least half: those of the noun ({base:.1%} of them, on average) from those
-of the 119 others. Each detector is chosen on one set of scenes (best AUROC) and scored on another; the unembedding row (the logit
-lens at this layer) is given by the noun itself. {directions} random directions, and all {neurons} MLP neurons of the block in both signs.
+Each detector separates the object patches of one noun ({base:.1%} on average) from those of the 119 others; there are {things:,} patches at least
+half covered by an emoji. It is chosen on one set of scenes (best AUROC) and scored on another; the unembedding row (the logit
+lens at this layer) is the noun's own. The baselines are {directions} random directions, and all {neurons} MLP neurons of the block in both signs.
 
 | detector | nouns with AUROC of at least {good} | median AUROC | worst | median average precision | worst |
 |---|---|---|---|---|---|
@@ -113,7 +113,7 @@ lens at this layer) is given by the noun itself. {directions} random directions,
 A feature is named by the most specific class of tokens that holds at least {least:.0%} of its activation, at {odds:g} times the odds of chance: one noun,
 colour, row, column or word of the text; else one that holds {least_strong:.0%} of its strong activation (at least half its highest); else two or three of
 these together; else a coarse class. Classes are chosen on one set of scenes and must hold on
-another; that share stands beside each name. Of {features} features, {named} are named:
+another; that share is given beside each name. Of {features} features, {named} are named:
 
 | named after | features | median share of the activation | lowest |
 |---|---|---|---|
@@ -157,7 +157,7 @@ def card(
             "beats" if ours[i] > median[name][i] + 5e-4 else "equals" if abs(ours[i] - median[name][i]) <= 5e-4 else "loses to"
             for i in (1, 2)
         )
-        compared.append(f"the best {name} by median AUROC: it {by_area} it; by median average precision: it {by_precision} it")
+        compared.append(f"{by_area} the {name} by median AUROC and {by_precision} it by median average precision")
     measured = [label for label in labels.values() if label.text != UNNAMED]
     every = zip(NOUNS, *(table[name] for name in ("SAE feature", "random direction", "MLP neuron", "unembedding row")), strict=True)
     return CARD.format(
@@ -170,7 +170,7 @@ def card(
         always=int((density > 0.5).sum()),
         good=GOOD,
         summary="\n".join(summary),
-        verdict="Against " + "; against ".join(compared) + ".",
+        verdict=f"The SAE feature {', '.join(compared[:-1])}, and {compared[-1]}.",
         least=NAMED,
         least_strong=NAMED_STRONG,
         odds=ODDS,
@@ -202,7 +202,7 @@ def _kinds(labels: Sequence[Label]) -> Iterator[str]:
 
 
 def _kind(name: str) -> str:
-    """What a feature is named after, in words."""
+    """The kind of class that a feature is named after."""
     words = set(name.replace(" or ", ", ").split(", "))
     if name.endswith("in text"):
         return "a word of prompts or answers" if name.count("“") == 1 else "two or three words of prompts or answers"

@@ -1,7 +1,7 @@
-"""Does steering do what it says? `python -m interp.emoji_world.measure_steering` prints the figures of docs/steering.md and draws its curves.
+"""Measure whether steering works: `python -m interp.emoji_world.measure_steering` prints the figures of docs/steering.md and draws its curves.
 
-On scenes of two things that nothing was trained or chosen on: features of a noun are switched off (does the noun leave the description?), added,
-and exchanged for those of another. Every figure stands beside that of a control of the same size. Works through `interp`, as any user would.
+On scenes of two things, used neither for training nor for any choice, features of a noun are switched off (does the noun leave the description?),
+added, and exchanged for those of another. Every figure comes with that of a control of the same size. Uses only the public API of `interp`.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from .unseen import collect, dense
 from .words import COLORS, NOUNS, QUESTIONS
 
 SCENES = 3  # for each noun
-HELD = 0.07  # a feature belongs to a noun that holds so much of its activation on object patches (chance: 1 in 120)
-TOUCHED = 0.05  # a patch belongs to a thing that covers so much of it
-OBJECT = 25  # features that make up a thing as the model sees one, its noun and what all things share
+HELD = 0.07  # a feature belongs to a noun with at least this share of its activation on object patches (chance: 1 in 120)
+TOUCHED = 0.05  # a patch belongs to a thing that covers at least this share of it
+OBJECT = 25  # features that make up a whole thing: those of its noun and those that all things share
 REMOVE = "all its features off, on the picture"
 BELOW = "best feature as far below 0 as it usually is above, on the picture"
 BLOCK = 4  # side of the free block of patches that a thing is added to
@@ -48,11 +48,11 @@ DESCRIPTION = re.compile(rf"{THING}(?:, {THING})*(?: and {THING})? on an? (?:{'|
 
 @dataclass(frozen=True)
 class Dictionary:
-    """The SAE's features as detectors of nouns, chosen on scenes of their own."""
+    """The SAE's features as detectors of nouns, chosen on a separate set of scenes."""
 
     sae: interp.Sae
     held: torch.Tensor
-    """How much of each feature's activation on object patches lies on each noun's: [nouns, features]."""
+    """Share of each feature's activation on object patches that lies on each noun's: [nouns, features]."""
     usual: torch.Tensor
     """Mean activation on the patches of each noun: [nouns, features]."""
 
@@ -63,12 +63,12 @@ class Dictionary:
         return mine[self.usual[n, mine].argsort(descending=True)].tolist()
 
     def best(self, noun: str) -> int | None:
-        """The feature that means this noun more than all others and is most active on it."""
+        """The most active feature with at least half of its activation on this noun."""
         return next(iter(self.features(noun, 0.5)), None)
 
 
 def read_dictionary(vlm: interp.Vlm, sae: interp.Sae) -> Dictionary:
-    """Count on scenes of one to three things."""
+    """Measure it on scenes of one to three things."""
     split = collect(vlm, sae.layer, "steer choose")
     truth = split.nouns
     things = truth.any(0)
@@ -87,15 +87,15 @@ class Case:
     target: str
     other: str
     new: str
-    """A noun that is not there."""
+    """A noun that is not in the scene."""
     patches: list[list[int]]
     """Those of the target."""
     free: list[list[int]] | None
-    """A block of background, where there is one."""
+    """A block of background patches, if there is one."""
 
 
 def cases(nouns: Sequence[str], scenes: int) -> Iterator[Case]:
-    """Every noun in `scenes` scenes, left or right, beside a random other."""
+    """`scenes` scenes for every noun, each with another random noun to its left or right."""
     sprites = load_sprites(SEEN_VENDORS)
     for noun in nouns:
         rng = random.Random(f"steer test {noun}")
@@ -145,7 +145,7 @@ def swapped(case: Case, said: list[str]) -> tuple[bool, bool]:
 
 
 class Ways:
-    """The ways to steer that are measured, each as the edits for a case; no edits where it cannot be tried."""
+    """The ways to steer that are measured, each as the edits for a case; no edits if it cannot be tried."""
 
     def __init__(self, vlm: interp.Vlm, found: Dictionary) -> None:
         self.vlm, self.found, self.sae = vlm, found, found.sae
@@ -160,7 +160,7 @@ class Ways:
         return [Edit(sae=self.sae, feature=f, target=0, where=where) for f in self.found.features(case.target)]
 
     def best(self, noun: str, where: Any, *, times: float | None = None, strength: float | None = None) -> list[Edit]:
-        """The noun's best feature alone, set to so many `times` its usual activation, or pushed by a strength."""
+        """The noun's best feature alone, set to `times` its usual activation, or pushed by `strength`."""
         feature = self.found.best(noun)
         if feature is None:
             return []
@@ -172,7 +172,7 @@ class Ways:
         return [Edit(sae=self.sae, feature=f, target=1.5 * self.usual(case.new, f), where=where) for f in self.found.features(case.new)]
 
     def thing(self, case: Case, where: Any, times: float = 1.5) -> list[Edit]:
-        """The features that are most active on the new noun's patches, those that all things share too, set to so many times that."""
+        """The features most active on the new noun's patches, including those that all things share, set to `times` their usual activation."""
         top = self.found.usual[NAMES.index(case.new)].topk(OBJECT).indices.tolist()
         return [Edit(sae=self.sae, feature=f, target=times * self.usual(case.new, f), where=where) for f in top]
 
@@ -260,11 +260,11 @@ class Row:
     stays: float
     kl: float
     readable: float
-    """Share of answers that are a description at all."""
+    """Share of answers that are well-formed descriptions."""
 
 
 def measure(vlm: interp.Vlm, ways: Ways, scenes: Sequence[Case]) -> list[Row]:
-    """Every way on all scenes that are described rightly without edits."""
+    """Every way on all scenes that are described correctly without edits."""
     counts: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for case in tqdm(scenes, desc="steering"):
         for name, (goal, edits) in ways.all().items():
@@ -349,7 +349,7 @@ def main() -> None:
     sizes = [len(found.features(noun)) for noun in nouns]
     told = (
         f"{len(nouns)} nouns with features of their own ({sum(sizes) / len(sizes):.1f} on average, at most {max(sizes)}); {len(right)} of "
-        f"{len(drawn)} scenes of two things are described rightly without edits and count."
+        f"{len(drawn)} scenes of two things are described correctly without edits and count."
     )
     print(told)  # noqa: T201 - this is the command's output
     print(table(measure(vlm, ways, right)))  # noqa: T201 - this is the command's output

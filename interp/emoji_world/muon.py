@@ -1,7 +1,7 @@
 """Muon: momentum whose matrix updates are made orthogonal (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
 torch ships one, but it runs its Newton-Schulz steps in bfloat16, which is a hundred times slower than float32 on a CPU without bfloat16
-instructions. Vectors, embeddings and heads are AdamW's business; `optimizers` splits a model's parameters between the two.
+instructions. Vectors, embeddings and heads are left to AdamW; `optimizers` splits a model's parameters between the two.
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,8 @@
-"""Names for the features of `emoji-llava`'s SAE: what each one fires on, on scenes that training never drew.
+"""Names for the features of `emoji-llava`'s SAE: what each one fires on, in scenes that training never used.
 
 A feature is named by the most specific class of tokens that holds at least half of its activation: one noun, colour, row, column or word; else
 one that holds nearly all of its strong activation; else two or three nouns, colours or words; else a coarse class such as the edges of objects.
-The class is chosen on one set of scenes and has to hold on another, whose share is the label's score. A feature that no class explains is "unnamed".
+The class is chosen on one set of scenes and must hold on another, whose share is the label's score. A feature that no class explains is "unnamed".
 """
 
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ from .unseen import Split, auroc, dense
 from .words import COLORS, NOUNS
 
 NAMED = 0.5  # share of a feature's activation that must lie on what it is named after
-STRONG = 0.5  # of its highest activation on the first set, from which an activation is strong
+STRONG = 0.5  # share of a feature's highest activation on the first set from which an activation is strong
 NAMED_STRONG = 0.7  # the same share, of its strong activation
-ODDS = 5.0  # how far the odds of that share must exceed those of the class itself: half of all patches hold half of anything
+ODDS = 5.0  # how many times the odds of the class itself that share must have: half of all patches hold half of anything
 SUPPORT = 5  # tokens of each set that a feature must fire on to be named at all
 TOGETHER = 3  # nouns, colours or words that one name may list
 EACH = 0.1  # share of the activation that each of these must hold
-TOUCHED = 0.1  # of a patch, from which a word counts as present: features fire on borders too
-RARE = 20  # a word that occurs less often in a set is no class
+TOUCHED = 0.1  # share of a patch from which a word counts as present: features fire on borders too
+RARE = 20  # a word that occurs less often in a set is not a class
 METHOD = (
     f"named after the tokens that hold at least {NAMED:.0%} of a feature's activation on unseen scenes: a noun, colour, row, column or word, two or "
     f"three of them, or a coarse class such as the edges of objects; or after one that holds {NAMED_STRONG:.0%} of its strong activation; else “{UNNAMED}”"
@@ -45,7 +45,7 @@ class Candidates:
     names: list[str]
     masks: Masks
     together: bool = False
-    """Whether two or three of them may make a name."""
+    """Whether two or three of them may form a name together."""
     strong: bool = False
     """Whether only strong activations are looked at."""
     ending: str = ""
@@ -74,7 +74,7 @@ def named(vlm: interp.Vlm, sae: interp.Sae, choose: Split, score: Split) -> dict
 
 
 def _named_by(candidates: Candidates, acts: list[torch.Tensor], wanted: torch.Tensor) -> Iterator[tuple[int, list[int], float]]:
-    """(feature, classes, share on the second set) of those wanted features that hold on both sets."""
+    """(feature, classes, share on the second set) of the wanted features whose classes hold on both sets."""
     if candidates.strong:
         least = STRONG * acts[0].amax(0)
         acts = [z * (z >= least) for z in acts]
@@ -82,7 +82,7 @@ def _named_by(candidates: Candidates, acts: list[torch.Tensor], wanted: torch.Te
     held = first @ acts[0] / acts[0].sum(0).clamp(min=1e-9)
     for feature in wanted.nonzero().flatten().tolist():
         classes = _chosen(candidates, held[:, feature])
-        # The union of several is counted itself: a patch may hold two of the nouns.
+        # The union is counted, since a patch may hold two of the nouns.
         shares = [_share(mask[classes].amax(0), z[:, feature]) for mask, z in zip((first, second), acts, strict=True)] if classes else []
         if classes and all(share >= _least(candidates) and odds >= ODDS for share, odds in shares):
             yield feature, classes, shares[1][0]
@@ -113,7 +113,7 @@ def _share(member: torch.Tensor, activation: torch.Tensor) -> tuple[float, float
 
 
 def _patches(choose: Split, score: Split) -> Iterator[Candidates]:
-    """Classes of patches, the specific ones first."""
+    """Classes of patches, most specific first."""
 
     def touched(names: list[str]) -> Masks:
         first, second = ((torch.stack([split.shares[name] for name in names]) >= TOUCHED).float() for split in (choose, score))
@@ -130,7 +130,7 @@ def _patches(choose: Split, score: Split) -> Iterator[Candidates]:
 
 
 def _coarse(split: Split) -> dict[str, torch.Tensor]:
-    """Classes that are no words: bool [patches] each."""
+    """Classes that are not words: bool [patches] each."""
     covered = torch.stack([split.shares[noun] for noun, _ in NOUNS]).sum(0)
     cell = torch.arange(CELLS * CELLS).repeat(len(covered) // CELLS**2)
     row, column, half = cell // CELLS, cell % CELLS, CELLS // 2
@@ -153,7 +153,7 @@ def _coarse(split: Split) -> dict[str, torch.Tensor]:
 
 
 def _tokens(vlm: interp.Vlm, choose: Split, score: Split) -> Iterator[Candidates]:
-    """Classes of the tokens of prompts and answers, the specific ones first."""
+    """Classes of the tokens of prompts and answers, most specific first."""
     texts = vlm.vocabulary.texts
     frequent = [i for i in choose.words.unique().tolist() if min(int((s.words == i).sum()) for s in (choose, score)) >= RARE]
     words = [f"“{listed([texts[i]])}”" for i in frequent]

@@ -1,4 +1,4 @@
-"""Scenes: where the emoji stand, what the picture looks like, and which word belongs to which patch.
+"""Scenes: where the emoji are, what the picture looks like, and which word belongs to which patch.
 
 Coordinates are fractions of the picture's side, so a scene can be drawn at any size.
 """
@@ -19,9 +19,9 @@ NOUN_INDEX = {noun: i for i, (noun, _) in enumerate(NOUNS)}
 COLOR_NAMES = tuple(COLORS)
 # Smallest and largest side of an object in a scene with one, two or three of them.
 _SIZES = {1: (0.40, 0.85), 2: (0.36, 0.56), 3: (0.34, 0.44)}
-_MIN_STEP = 0.16  # between the centres of two objects, from left to right: "left" and "right" are never a matter of taste
+_MIN_STEP = 0.16  # between the centres of two objects, from left to right: "left" and "right" are never ambiguous
 _REPEATED = 0.05  # share of scenes with two things of one noun
-_MAX_OVERLAP = 0.88  # objects stand at least this share of the sum of their half sides apart
+_MAX_OVERLAP = 0.88  # objects are at least this share of the sum of their half sides apart
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _crowd(rng: random.Random) -> list[tuple[float, float, float]]:
 
 
 def sample_scene(rng: random.Random, vendors: Sequence[int], *, augment: float = 1.0, crowded: bool = False) -> Scene:
-    """A random scene of one to three things, or of four to six if `crowded` (which answers no questions, but teaches the tower faster).
+    """A random scene of one to three things, or of four to six if `crowded` (no questions are asked about these; they train the tower faster).
 
     `augment` scales every distortion of the drawings (0: as the vendor drew them).
     """
@@ -160,7 +160,7 @@ def _warp(sprites: torch.Tensor, scenes: Sequence[Scene], side: int) -> torch.Te
 def draw(scenes: Sequence[Scene], sprites: torch.Tensor, side: int = 96, cells: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures [B, 3, side, side] in [0, 1], and how much of each patch every word of `WORDS` covers [B, cells * cells, words].
 
-    `sprites` is what `sprites.load_sprites` returns. The shares of a patch sum to 1; background colours take what no thing covers.
+    `sprites` is what `sprites.load_sprites` returns. The shares of a patch sum to 1; the background colour has the rest.
     """
     canvases = _warp(sprites, scenes, side)
     ramp = torch.linspace(-1, 1, side)

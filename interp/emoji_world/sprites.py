@@ -1,7 +1,4 @@
-"""Emoji drawings: one sheet of 120 tiles per vendor, built once from the icon packages and shipped with its licence.
-
-Knows pictures of single emoji and nothing of scenes.
-"""
+"""Emoji drawings: one sheet of 120 tiles per vendor, built once from the icon packages and shipped with its licence."""
 
 import io
 import json

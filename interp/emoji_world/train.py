@@ -1,15 +1,15 @@
-"""Train `emoji-llava`: `python -m interp.emoji_world.train --help`. Every stage can be stopped at any time and goes on where it was.
+"""Train `emoji-llava`: `python -m interp.emoji_world.train --help`. Every stage can be stopped at any time and resumes where it was.
 
-1. `words`   The decoder alone, on text: the scene as a raster of words, one for each patch, some of them knocked out or swapped. Each
+1. `words`   The decoder alone, on text: the scene as a raster of words, one for each patch, some of them masked or swapped. Each
              cell's target is its own true word (denoising), the words of questions and answers have the usual next-word target.
-2. `patches` The CLIP tower alone: which words cover which patch, through a linear head that is thrown away.
+2. `patches` The CLIP tower alone: which words cover which patch, through a linear head that is then discarded.
 3. `align`   Decoder frozen; projector and tower learn from the answers only. No loss at image positions.
 4. `tune`    All parts, at a low rate, from the answers only. No loss at image positions.
 5. `late`    The decoder alone, from the answers only, learns to read the picture late: after a random block the picture's states are
              exchanged for another picture's, and the answer must be about the second one (interchange intervention training, Geiger et
              al. 2022). Without it the text reads all it needs in block 0, and no edit of a later patch could change an answer.
 
-Stages 1 and 2 do not know each other and can run side by side.
+Stages 1 and 2 are independent and can run in parallel.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from .words import NOUNS, WORDS
 BRANCHES = 4  # questions for each scene
 SAVE_EVERY = 60.0  # seconds
 WARM_UP = 60  # steps
-LATEST = 5  # block after which `late` still exchanges pictures: the two after it read the second one
+LATEST = 5  # last block after which `late` exchanges pictures: the two after it read the second one
 Step = Callable[[random.Random, float], dict[str, torch.Tensor]]  # (random numbers, progress from 0 to 1) -> "loss" and what to show
 
 
@@ -63,7 +63,7 @@ class Studio:
         return [sample_scene(rng, vendors, augment=augment, crowded=rng.random() < crowded) for _ in range(self.batch)]
 
     def pixels(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pictures in [0, 1] as the tower wants them."""
+        """Pictures in [0, 1] as the tower expects them."""
         mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
         return ((pictures - mean) / std).to(self.device)
 
@@ -93,7 +93,7 @@ def words_step(studio: Studio) -> Step:
         scenes = studio.scenes(rng)
         shares = draw(scenes, studio.sprites, side=4 * CELLS, cells=CELLS)[1].to(studio.device)
         own = shares.argmax(-1)
-        # A cell is the mixture of the words that cover it; then up to 40 % are knocked out or swapped, and all are blurred a little, as
+        # A cell is the mixture of the words that cover it; then up to 40 % are masked or swapped, and all are blurred a little, as
         # the projector's words will be.
         table = studio.model.get_input_embeddings().weight
         cells = shares @ table[word_ids]
@@ -190,14 +190,14 @@ def late_step(studio: Studio) -> Step:
 
 
 class Checkpoint:
-    """One stage on disk: its parts and optimizers after so many steps."""
+    """One stage on disk: its parts and optimizers after some number of steps."""
 
     def __init__(self, file: Path, parts: dict[str, nn.Module], opts: list[torch.optim.Optimizer], batch: int) -> None:
         self.file, self.parts, self.opts, self.batch = file, parts, opts, batch
         self._saved_at = time.monotonic()
 
     def resume(self) -> int:
-        """Load what is there; the number of steps done."""
+        """Load the file if it exists. Returns the number of steps done."""
         if not self.file.exists():
             return 0
         saved = torch.load(self.file, weights_only=True)
@@ -208,7 +208,7 @@ class Checkpoint:
         return saved["step"]
 
     def save(self, done: int, *, now: bool = False) -> None:
-        """Write after `done` steps, if the last time is long enough ago or `now`."""
+        """Write after `done` steps, if the last save was long enough ago or `now` is set."""
         if not now and time.monotonic() - self._saved_at < SAVE_EVERY:
             return
         state = {

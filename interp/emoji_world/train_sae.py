@@ -1,8 +1,8 @@
 """Train, label and measure the SAE of `emoji-llava`: `python -m interp.emoji_world.train_sae`.
 
 A BatchTopK SAE (Bussmann et al. 2024) is trained by sae-lens on the residual stream after one block, on image, prompt and answer tokens in
-equal parts. Stopped at any time, it goes on from its last piece or checkpoint; then `measure_sae` finds the labels, the
-density of every feature and the figures on unseen scenes, and the folder that the app loads is written.
+equal parts. It can be stopped at any time and resumes from its last piece or checkpoint. Then `measure_sae` computes labels, densities
+and metrics on unseen scenes, and writes the folder that the app loads.
 """
 
 import argparse
@@ -27,21 +27,21 @@ FEATURES = 2048
 ACTIVE = 6  # per token, on average over a batch
 TOKENS = 3_000_000
 BATCHES = 240  # of 48 scenes with four questions each: about 600 000 tokens
-PIECE = 10  # of them in a file
+PIECE = 10  # batches per file
 BATCH = 1024  # tokens in a training step
 RATE = 2e-3
 CHECKPOINTS = 30
 CHOSEN = (
-    "Layer, size and sparsity were chosen for steering, in trials whose figures no command here prints again: the fewer features share a noun, the "
-    "more of it they take along. Ablated were all features with at least a quarter (layer 5) or 30 % (layer 3) of their activation on the noun, in scenes of "
+    "Layer, size and sparsity were chosen for steering, in trials that no command here repeats: the fewer features share a noun, the more of it "
+    "ablating them removes. All features with at least a quarter (layer 5) or 30 % (layer 3) of their activation on the noun were ablated, in scenes of "
     "two things. The noun left the answer in 1 of 30 scenes at layer 5 with 10 of 2048 features active (1.5 million samples); at layer 3, after 0.6 to 0.8 million, in 0 of 12 "
     "with 8 of 1024, in 2 of 12 with 6 of 512, in 4 of 12 with 5 of 2048 and in 9 of 16 with 3 of 1024, which explained only 81 % of the image "
-    "tokens. Taking all features with at least 7 % made it 11 of 12 with 5 of 2048."
+    "tokens. With all features that have at least 7 %, it was 11 of 12 with 5 of 2048."
 )
 
 
 def collect(desk: Studio, layer: int, work: Path, batches_wanted: int) -> torch.Tensor:
-    """Balanced tokens [N, d] of that many batches of scenes, in float16. Finished pieces lie in `work` and are not made again."""
+    """Balanced tokens [N, d] of that many batches of scenes, in float16. Finished pieces in `work` are reused."""
     pieces = []
     for piece in tqdm(range(-(-batches_wanted // PIECE)), desc="residual streams"):
         file = work / f"layer-{layer}-{piece:04}.safetensors"
@@ -63,7 +63,7 @@ def stream(states: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
 
 
 def train(states: torch.Tensor, work: Path, layer: int, tokens: int) -> None:
-    """Train, or go on where the newest checkpoint in `work` ends; writes the SAE, still without labels, into `work`/finished."""
+    """Train, or resume from the newest checkpoint in `work`. Writes the SAE, still without labels, to `work`/finished."""
     lens = import_sae_lens()
     done = max((int(folder.name) for folder in work.glob("[0-9]*") if (folder / "trainer_state.pt").exists()), default=0)
     about = {
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument(
-        "--measure", action="store_true", help="train nothing: label and measure the SAE in the target folder anew (minutes)"
+        "--measure", action="store_true", help="do not train: label and measure the SAE in the target folder again (minutes)"
     )
     args = parser.parse_args()
     if args.threads:

@@ -1,6 +1,6 @@
-"""Scenes that training never drew, as the SAE of `emoji-llava` is measured on them, and how well a score detects a class.
+"""Scenes that training never used, to measure the SAE of `emoji-llava` on, and metrics of how well a score detects a class.
 
-Figures come in pairs of sets: what is chosen on one is scored on the other.
+Scenes come in two sets: what is chosen on one is scored on the other.
 """
 
 import itertools
@@ -21,7 +21,7 @@ BATCHES = 25  # of 48 scenes, for each of the two sets
 
 @dataclass(frozen=True)
 class Split:
-    """One set of scenes: states, and what is there."""
+    """One set of scenes: states and ground truth."""
 
     image: torch.Tensor
     """[patches, d]"""
@@ -30,7 +30,7 @@ class Split:
     text: torch.Tensor
     """[tokens, d], prompt and answer."""
     prompt: int
-    """How many of the text tokens are the prompt's."""
+    """How many of the text tokens belong to prompts; these come first."""
     words: torch.Tensor
     """Token ids of the text: [tokens]."""
     shares: dict[str, torch.Tensor]

@@ -1,6 +1,6 @@
 """The closed vocabulary of emoji world, its tokenizer, and the questions and answers about a scene.
 
-Knows no pixels: a scene is seen here as its nouns from left to right and the name of its background colour.
+A scene is described here by its nouns from left to right and the name of its background colour.
 """
 
 import csv
@@ -37,7 +37,7 @@ WORDS: tuple[str, ...] = tuple(word for word, _ in NOUNS) + tuple(COLORS)
 NUMBERS = ("zero", "one", "two", "three")
 _UNCOUNTABLE = {"bread", "cheese", "glasses", "grapes", "jeans", "popcorn", "scissors"}
 
-# The first wording of each question is the one the model is measured on; the others are what people type instead.
+# The first wording of each question is the one the model is measured on; the others are what people may type instead.
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "describe": (
         "Describe the image.",
@@ -118,7 +118,7 @@ def ask(kind: str, nouns: Sequence[str], color: str, rng: random.Random, wording
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level tokenizer: every word of emoji world is one token (with its leading space), all other text falls to bytes."""
+    """Byte-level tokenizer: every word of emoji world is one token (with its leading space), all other text falls back to bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
     text = " ".join([" ".join(q) for q in QUESTIONS.values()] + [describe([n for n, _ in NOUNS], c) for c in COLORS])

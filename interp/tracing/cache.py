@@ -1,4 +1,4 @@
-"""The most recent traces, found again by what they were made from."""
+"""A cache of the most recent traces, keyed by what they were made from."""
 
 import functools
 import hashlib
@@ -16,7 +16,7 @@ from ..validation import function, instance, text, whole_number
 from ..vision.images import OpenedImage, open_image, read_file
 from .trace import Trace
 
-_ROWS = 256  # of a picture that are hashed at a time, so that it is not copied as a whole
+_ROWS = 256  # of a picture hashed at a time, to avoid a copy of the whole
 
 
 class TraceCache:

@@ -1,4 +1,4 @@
-"""Recording: run a model once, on its own or a forced answer, and keep the residual stream of every layer and position as a `Trace`."""
+"""Recording: run a model once, with its own or a forced answer, and keep the residual stream of every layer and position as a `Trace`."""
 
 import contextlib
 import functools
@@ -44,7 +44,7 @@ class _States:
         """[layers + 1, length, d]. Raises RuntimeError unless exactly `length` positions have passed every layer."""
         if self._states is None or set(self._filled) != {length}:
             raise RuntimeError(f"hooks saw {sorted(set(self._filled))} positions where {length} entered the model")
-        # The copy frees the room that a shorter answer did not need.
+        # The copy frees the memory that a shorter answer did not need.
         return self._states if length == self._capacity else self._states[:, :length].clone()
 
 

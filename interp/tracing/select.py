@@ -17,7 +17,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
     "answer": ("answer",),
     "all": ("image", "separator", "prompt", "answer", "special"),
 }
-# A short answer or a single special token is too little for a median of its own, so all text is one group.
+# A short answer or a single special token is too few for a meaningful median, so all text is one group.
 _GROUPS: tuple[tuple[Kind, ...], ...] = (("image",), ("separator",), ("prompt", "answer", "special"))
 _SINK = 5  # times the median norm of its group
 _WAYS = ({"patches"}, {"patches", "grid"}, {"box"}, {"box", "grid"}, {"positions"})

@@ -75,7 +75,7 @@ class Trace:
     """[layers + 1, T, d] on the CPU in the model's own dtype: `EMBED` first, then the output of each block before the final norm."""
     model_name: str
     notes: tuple[str, ...] = ()
-    """What had to be decided about the picture, such as which frame is shown."""
+    """How the picture was read, where that is not obvious, such as which frame is shown."""
     regions: tuple[Region, ...] = ()
     """Image tokens without a position on a grid, by the part of the picture that they read."""
     _vlm: Vlm | None = field(default=None, repr=False)
@@ -121,7 +121,7 @@ class Trace:
         grids: int = sum(grid.positions.nbytes + grid.boxes.nbytes for grid in self.grids)
         regions: int = sum(region.positions.nbytes for region in self.regions)
         pictures: int = self._stored_image.nbytes + sum(view.nbytes for view in vars(self)["views"])
-        states: int = self.states.untyped_storage().nbytes()  # all that it keeps alive
+        states: int = self.states.untyped_storage().nbytes()  # the whole storage stays alive
         return states + grids + regions + pictures + _TOKEN_BYTES * len(self.tokens)
 
     @property
@@ -132,7 +132,7 @@ class Trace:
         return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors)  # noqa: SLF001 - there is no public name for it
 
     def store_image_as(self, file: bytes) -> None:
-        """Keep `image` as the file it was read from, where that is much smaller than its pixels."""
+        """Store `image` as the file it was read from, if that is much smaller than its pixels."""
         vars(self)["image"] = self._stored_image.as_file(file)
 
     @property
@@ -141,7 +141,7 @@ class Trace:
         return stored
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write everything but the model into one safetensors file. Raises InterpError where it cannot be written."""
+        """Write everything but the model into one safetensors file. Raises InterpError if it cannot be written."""
         contents = Contents(
             image=png(self.image),
             prompt=self.prompt,
@@ -205,7 +205,7 @@ class _Pictures:
         vars(trace)[self._name] = kept
 
 
-for _name in ("image", "views"):  # after the class: a field's value in the class would be taken for its default
+for _name in ("image", "views"):  # after the class body, where they would be taken for the fields' defaults
     setattr(Trace, _name, _Pictures(_name))
 
 
@@ -229,7 +229,7 @@ def _check_model(path: str, found: Contents, vlm: Vlm) -> None:
 
 
 def checked_layer(layer: object, model_name: str, n_layers: int) -> int:
-    """The number of a layer that can be looked at, `EMBED` included."""
+    """`layer` as an int, if the model has it (or it is `EMBED`)."""
     return index("Layer", layer, EMBED, n_layers - 1, f"{model_name} has layers 0 to {n_layers - 1}, and {EMBED} for the input")
 
 

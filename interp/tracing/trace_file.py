@@ -1,6 +1,6 @@
-"""The file of a saved trace: one safetensors file, whose metadata holds everything but tensors and pictures as JSON.
+"""The format of a saved trace: one safetensors file, whose metadata holds everything but tensors and pictures as JSON.
 
-What is read is checked part by part: a damaged or foreign file is an InterpError that says what is wrong with it.
+Every part is checked when read: a damaged or foreign file raises an InterpError that says what is wrong with it.
 """
 
 import io
@@ -46,11 +46,11 @@ class Contents(NamedTuple):
 
 
 class _DamagedError(Exception):
-    """Part of a file is not what it must be."""
+    """Part of a file is invalid."""
 
 
 def write(path: str | PathLike[str], contents: Contents) -> None:
-    """Write a trace. Raises InterpError where the file cannot be written."""
+    """Write a trace. Raises InterpError if the file cannot be written."""
     file = file_path("path", path)
     tensors = {"states": contents.states.contiguous(), "image": _bytes(contents.image)}
     for g, (grid, view) in enumerate(zip(contents.grids, contents.views, strict=True)):
@@ -77,7 +77,7 @@ def write(path: str | PathLike[str], contents: Contents) -> None:
 
 
 def read(path: str | PathLike[str], kinds: Collection[str]) -> Contents:
-    """Read a trace whose tokens are of these kinds. Raises InterpError for a missing file and one that is not a sound trace."""
+    """Read a trace; `kinds` are the valid kinds of token. Raises InterpError for a missing or invalid file."""
     file = file_path("path", path)
     try:
         with safe_open(file, framework="pt") as saved:

@@ -1,1 +1,1 @@
-"""Pictures, and which token of a model is which piece of one."""
+"""Pictures, and the part of a picture that each image token shows."""

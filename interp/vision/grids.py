@@ -1,4 +1,4 @@
-"""PatchGrid and Region: which image token is which part of a picture."""
+"""PatchGrid and Region: the part of a picture that each image token shows."""
 
 import itertools
 from collections.abc import Sequence
@@ -82,7 +82,7 @@ class Layout:
     grids: tuple[PatchGrid, ...]
     """Coarsest first, if several cover the same picture."""
     views: tuple[Image.Image, ...]
-    """What the vision encoder saw for each grid, de-normalised; the tiles of a tiled grid are put together and cropped to its patches."""
+    """What the vision encoder saw for each grid, de-normalised; tiles are joined and cropped to the grid's patches."""
     regions: tuple[Region, ...] = ()
 
     @property

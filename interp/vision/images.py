@@ -17,7 +17,7 @@ from .headers import check_directories, check_encoded
 MAX_PIXELS = 50_000_000
 """Width times height above which a picture is refused before it is decoded."""
 MAX_FILE = 500_000_000
-"""Bytes of a file above which it is refused: more than `MAX_PIXELS` take uncompressed, in 16 bits with transparency."""
+"""File size in bytes above which a picture is refused: more than `MAX_PIXELS` take uncompressed, in 16 bits with transparency."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 """Formats that are decoded. Pillow has decoders for many more, which are rarely needed and check less of what a header claims."""
 _ROWS = 256  # of a picture worked on at a time
@@ -28,18 +28,18 @@ class OpenedImage(NamedTuple):
 
     image: Image.Image
     notes: tuple[str, ...]
-    """What had to be decided, such as which frame is shown."""
+    """How it was read, where that is not obvious, such as which frame is shown."""
 
 
 Source = OpenedImage | Image.Image | np.ndarray | str | PathLike[str] | bytes
 
 
 def open_image(image: Source) -> OpenedImage:
-    """The picture as the models see it, upright and in RGB, and notes on what had to be decided. An `OpenedImage` is returned as it is.
+    """The picture as the models see it, upright and in RGB, and notes on how it was read. An `OpenedImage` is returned unchanged.
 
     Transparent parts become white, 16-bit values are scaled to 8 bits, and only the first frame of an animation is read. A numpy array is
-    [height, width], [height, width, 3] or [height, width, 4], of uint8 or of floats from 0 to 1. The result shares nothing with
-    `image`, and of its metadata keeps only the colour profile.
+    [height, width], [height, width, 3] or [height, width, 4], of uint8 or of floats from 0 to 1. The result shares no memory with
+    `image`, and keeps only the colour profile of its metadata.
 
     Raises InterpError for a missing or damaged file, anything that is not a picture, and a picture of more than `MAX_PIXELS` pixels (by its
     header, before decoding).
@@ -73,7 +73,7 @@ def open_image(image: Source) -> OpenedImage:
 
 
 def read_file(path: str | PathLike[str]) -> bytes:
-    """The bytes of a picture's file. Raises InterpError where there is none, and where it is larger than `MAX_FILE`."""
+    """The bytes of a picture's file. Raises InterpError if it is missing or larger than `MAX_FILE`."""
     if not isinstance(path, str | PathLike):
         raise InterpError(f"A picture is {shown(path)}; give a path, a PIL image, a numpy array, or the bytes of a file.")
     path = file_path("The picture", path)
@@ -181,7 +181,7 @@ def _scaled(picture: Image.Image) -> Image.Image:
     top = 65535.0 if picture.mode.startswith("I") and most <= 65535 else most
     low = min(float(values.min()), 0.0)
     grey = np.empty(values.shape, dtype=np.uint8)
-    for start in range(0, len(values), _ROWS):  # in double precision, which for the whole picture would take much memory
+    for start in range(0, len(values), _ROWS):  # in double precision, which would take too much memory for the whole picture
         rows = values[start : start + _ROWS].astype(np.float64)
         grey[start : start + _ROWS] = ((rows - low) / max(top - low, 1e-9) * 255).round()
     return Image.fromarray(grey).convert("RGB")

@@ -1,6 +1,6 @@
-"""The table of model families: which function says what piece of the picture each image token is, and which families are refused.
+"""The table of model families: the function that finds the part of the picture each image token shows, and the families refused.
 
-The functions follow what the image processor did to the picture. Each is held to the real processor and model classes by painting patches
+The functions follow what the image processor does to a picture. Each is checked against the real processor and model by painting patches
 (tests/vision/test_families.py).
 """
 
@@ -53,4 +53,4 @@ _CROSS = "it reads the picture by cross-attention: there are no image tokens in 
 REFUSED = {
     **dict.fromkeys(("mllama", "idefics", "flamingo"), _CROSS),
 }
-"""Families that are known not to fit, and why."""
+"""Families that cannot be supported, and why."""

@@ -1,4 +1,4 @@
-"""Shared by the layouts of all families: positions of image tokens, and the encoder's input turned back into a picture."""
+"""Helpers for the layouts of all families: positions of image tokens, and the encoder's input turned back into a picture."""
 
 from collections.abc import Mapping
 from typing import Any

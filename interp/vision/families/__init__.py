@@ -1,1 +1,1 @@
-"""One module for each way in which image processors cut up a picture. The table of families is `interp.vision.layouts`."""
+"""One module for each way that image processors cut up a picture. `interp.vision.layouts` maps model families to them."""

@@ -1,4 +1,4 @@
-"""Idefics2 (a perceiver, whose tokens have no places), Idefics3 and SmolVLM (tiles of the picture, then the whole)."""
+"""Idefics2 (a perceiver, whose tokens have no position), Idefics3 and SmolVLM (tiles of the picture, then the whole)."""
 
 import re
 from typing import Any

@@ -15,7 +15,7 @@ def pixtral_layout(config: Any, processor: Any, image: Image.Image, inputs: Tens
     size = config.vision_config.patch_size * merge
     height, width = inputs["image_sizes"][0].tolist()
     rows, cols = height // size, width // size
-    if merge > 1 and rows * cols == 1:  # transformers drops a dimension too many
+    if merge > 1 and rows * cols == 1:  # transformers drops one dimension too many
         raise InterpError(
             f"A picture of {image.width} x {image.height} pixels is a single patch, which Mistral 3 cannot read. "
             f"Scale it up until one side is longer than {size} pixels."

@@ -18,7 +18,7 @@ def llava_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensor
 def square_layout(config: Any, processor: Any, image: Image.Image, inputs: Tensors) -> Layout:
     """One grid over the square view, each patch mapped back through what the image processor did (resize, crop, pad or stretch).
 
-    Patches are counted from the top left. Where the view is not a multiple of the patch size (384 = 27 x 14 + 6), the strip that is left
+    Patches are counted from the top left. Where the view is not a multiple of the patch size (384 = 27 x 14 + 6), the strip left
     over at the right and at the bottom has no token.
     """
     pixels = inputs["pixel_values"]
@@ -42,7 +42,7 @@ def _resize_rule(processor: Any, size: tuple[int, int], view: tuple[int, int]) -
     """(scale_x, scale_y, offset_x, offset_y), such that pixel v of the view shows pixel (v + offset) / scale of the picture."""
     width, height = size
     padding_x = padding_y = 0
-    if getattr(processor, "do_pad", False):  # to a square, with the picture in its middle, before the resize
+    if getattr(processor, "do_pad", False):  # to a square, with the picture centred, before the resize
         side = max(size)
         padding_x, padding_y = (side - width) // 2, (side - height) // 2
         width = height = side

@@ -40,7 +40,7 @@ def tiles_then_whole(tokens: torch.Tensor, pixels: torch.Tensor, rows: int, cols
 
 
 def _columns_and_rows(pictures: Any, image: Image.Image) -> tuple[int, int]:
-    """The tiling, which the processor's output does not report: asked of the function that the image processor itself uses."""
+    """The tiling, from the image processor's own function, since its output does not report it."""
     modules = (sys.modules[kind.__module__] for kind in type(pictures).__mro__)
     decide = next(module.get_optimal_tiled_canvas for module in modules if hasattr(module, "get_optimal_tiled_canvas"))
     tile = (pictures.size["height"], pictures.size["width"])
