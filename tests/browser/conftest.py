@@ -52,6 +52,8 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+FIRST_LENS = ".lens[data-ready]"
+
 # What tests leave behind on a page that others use after them.
 _RESET = """() => {
   scrollTo(0, 0);
@@ -123,16 +125,64 @@ def open_page(chromium, url):
     """Open the real page, with its first lens drawn, or what `ready` names. `page.faults` collects what scripts throw."""
     contexts = []
 
-    def opened(path="/", ready=".lens[data-ready]", **options):
-        context = chromium.new_context(**{"viewport": {"width": 1400, "height": 1300}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.faults = []
-        page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.goto(url + path)
-        page.wait_for_selector(ready, timeout=60_000)
+    def opened(path="/", ready=FIRST_LENS, **options):
+        page = _open(chromium, url + path, ready, **options)
+        contexts.append(page.context)
         return page
 
     yield opened
     for context in contexts:
         context.close()
+
+
+@pytest.fixture(scope="module")
+def shared_app_page(chromium, url):
+    page = _open(chromium, url)
+    yield page
+    page.context.close()
+
+
+@pytest.fixture
+def app_page(shared_app_page):
+    """The real page with its first lens drawn. Opening it takes seconds, so the tests of a module share it: each finds it as it opens."""
+    _as_it_opens(shared_app_page)
+    yield shared_app_page
+    assert shared_app_page.faults == []
+
+
+def _open(chromium, address, ready=FIRST_LENS, **options):
+    context = chromium.new_context(**{"viewport": {"width": 1400, "height": 1300}, **options})
+    page = context.new_page()
+    page.faults = []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.goto(address)
+    page.wait_for_selector(ready, timeout=60_000)
+    page.opened = page.evaluate(_SHOWN)
+    return page
+
+
+# What a visitor has chosen and what the first tab shows of it.
+_SHOWN = """() => {
+  const value = (box) => document.querySelector(`${box} :is(input, textarea)`).value;
+  const lens = document.querySelector(".lens");
+  return {
+    prompt: value("#prompt"), model: value("#model"), picture: document.querySelector("#picture img")?.src ?? null, run: lens.__lens?.run ?? null,
+  };
+}"""
+
+
+def _as_it_opens(page):
+    """Back to the first tab, picture, question, model and lens, as a visitor would go there."""
+    page.bring_to_front()  # in a window behind others, frames come once a second
+    page.get_by_role("tab", name="Logit lens").click()
+    page.evaluate(_RESET)
+    shown, opened = page.evaluate(_SHOWN), page.opened
+    if shown == opened:
+        return
+    if shown["model"] != opened["model"]:
+        page.locator("#model input").click()
+        page.get_by_role("option", name=opened["model"], exact=True).click()
+    page.fill("#prompt textarea", opened["prompt"])
+    page.locator(".gallery-item, .gallery button").first.click()  # chooses the first picture, and runs
+    page.wait_for_function("old => document.querySelector('.lens[data-ready]')?.__lens.run !== old", arg=shown["run"])
+    page.opened = page.evaluate(_SHOWN)  # a run has another name each time
