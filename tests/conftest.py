@@ -5,6 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported; without it an unknown name is retried for half a minute
 
 import functools
+import gc
 import shutil
 
 import pytest
@@ -51,6 +52,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker("browser")
         if "url" in item.fixturenames:
             item.add_marker("server")
+
+
+def pytest_collection_finish():
+    """Modules stay: garbage collection, which the package asks for where memory is short, need not look through them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

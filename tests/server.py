@@ -37,7 +37,8 @@ def serve(*options: str) -> Iterator[Served]:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     model = () if "--model" in options else ("--model", "emoji-llava")  # with a GPU the default would be a large one
-    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    # Threads that wait for one another are slow where other processes want the processor too.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile() as log:
         app = subprocess.Popen(
             [sys.executable, "app.py", "--port", str(port), *model, *options], cwd=ROOT, stdout=log, stderr=log, env=environment
