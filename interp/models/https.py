@@ -19,20 +19,20 @@ def get(url: str, limit: int, deadline: float) -> bytes:
     body = bytearray()
     # Uncompressed, so that the announced size is that of the file.
     headers = {"Accept-Encoding": "identity"}
-    with (
-        httpx.Client(timeout=min(_STALL, left(deadline)), verify=_certificates()) as client,
-        client.stream("GET", url, headers=headers) as response,
-    ):
-        if response.status_code != httpx.codes.OK:
-            raise AnswerError(f"the server answered {response.status_code}")
-        try:
+    try:
+        with (
+            httpx.Client(timeout=min(_STALL, left(deadline)), verify=_certificates()) as client,
+            client.stream("GET", url, headers=headers) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise AnswerError(f"the server answered {response.status_code}")
             for chunk in response.iter_raw():
                 body += chunk
                 if len(body) > limit:
                     raise AnswerError("an answer is larger than it should be")
                 left(deadline)
-        except (httpx.RemoteProtocolError, httpx.ReadError) as error:
-            raise EOFError(f"{url} ends too soon") from error
+    except (httpx.RemoteProtocolError, httpx.ReadError) as error:  # a reset may discard even headers that have arrived
+        raise EOFError(f"{url} ends too soon") from error
     return bytes(body)
 
 

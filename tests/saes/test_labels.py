@@ -6,6 +6,8 @@ import http.server
 import io
 import json
 import re
+import socket
+import struct
 import threading
 import time
 import urllib.parse
@@ -23,6 +25,7 @@ from interp.saes.labels.published import explanation_labels, neuronpedia_labels
 ID = "gemma-2b/12-res-jb"
 FOLDER = f"v1/{ID}/explanations"
 INSTEAD = "features show their top words"
+PATIENCE = 60  # seconds, which only a server that is slow on purpose takes
 
 
 def row(index, description, model="gpt-4o-mini", **more):
@@ -123,7 +126,7 @@ def ask(server, tmp_path, monkeypatch):
     def ask(neuronpedia_id=ID, *, again=False, **options):
         if not again:
             monkeypatch.setattr(downloads, "_RECENT", {})
-        return neuronpedia_labels(neuronpedia_id, **{"base_url": server.url, "cache": tmp_path / "cache", "timeout": 5, **options})
+        return neuronpedia_labels(neuronpedia_id, **{"base_url": server.url, "cache": tmp_path / "cache", "timeout": PATIENCE, **options})
 
     return ask
 
@@ -313,6 +316,11 @@ def cut_to_nothing(request, data):
     Server.send(None, request, b"", length=len(data))
 
 
+def reset(request, _data):
+    request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.connection.close()  # sends a reset instead of an answer
+
+
 def page_of_html(request, _data):
     Server.send(None, request, b"<html>Please log in to the hotel's network</html>")
 
@@ -351,6 +359,7 @@ def redirect(target):
 SPOILT = [
     (truncate, "damaged"),
     (cut_to_nothing, "damaged"),
+    (reset, "damaged"),
     (page_of_html, ""),
     (drip, "too slow"),
     (drip_headers, "too slow"),
@@ -371,7 +380,7 @@ def test_a_spoilt_batch_costs_its_names_and_is_asked_for_again(server, ask, spoi
     server.files[bad := f"{FOLDER}/batch-1.jsonl.gz"] = batch(*(row(i, f"name {i} " + "x" * i) for i in range(1, 30)))
     server.spoil[bad] = spoil
     started = time.monotonic()
-    found = ask(timeout=1 if word == "too slow" else 10)
+    found = ask(timeout=1 if word == "too slow" else PATIENCE)
     assert time.monotonic() - started < 3 or word != "too slow"
     assert texts(found) == {0: "dogs"}
     assert found.about.startswith(f"Names: 1 features, Neuronpedia {ID}; incomplete (")
@@ -399,7 +408,7 @@ def test_a_spoilt_listing(server, ask, tmp_path, spoil, word):
         server.spoil[""] = lambda request, _data: spoil(request, server.listing(FOLDER, 0))
     else:
         server.spoil[""] = spoil
-    none_named(ask(timeout=0.5 if word == "too slow" else 10), "could not be fetched", word)
+    none_named(ask(timeout=0.5 if word == "too slow" else PATIENCE), "could not be fetched", word)
     assert not list(tmp_path.rglob("*.json*"))
     server.spoil.clear()
     assert texts(ask()) == {0: "dogs"}
@@ -532,7 +541,7 @@ def explain(server, tmp_path, monkeypatch):
 
     def explain(repo_id="lab/names", **options):
         monkeypatch.setattr(downloads, "_RECENT", {})
-        return explanation_labels(repo_id, cache=tmp_path / "cache", **{"timeout": 10, **options})
+        return explanation_labels(repo_id, cache=tmp_path / "cache", **{"timeout": PATIENCE, **options})
 
     return explain
 
