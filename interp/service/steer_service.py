@@ -164,5 +164,5 @@ def _renewed_editor(trace: Trace, encoding: Encoding, chips: Sequence[Chip], **a
 def _words(text: str) -> tuple[str, ...]:
     words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     if len(words) > MAX_WORDS:
-        raise InterpError(f"words has {len(words)} words; at most {MAX_WORDS} can be watched.")
+        raise InterpError(f"words has {len(words)} entries; at most {MAX_WORDS} words can be watched.")
     return words

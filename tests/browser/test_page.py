@@ -97,7 +97,7 @@ def test_no_picture_is_an_error_in_words(page):
     page.locator("#picture").get_by_label("Remove Image").click()
     page.click("#run")
     page.wait_for_selector("#message .error")
-    assert "no picture" in page.inner_text("#message")
+    assert "No picture" in page.inner_text("#message")
 
 
 def test_markup_in_a_prompt_stays_text(page):
@@ -164,7 +164,7 @@ def test_a_model_says_what_it_needs_before_it_is_loaded(page):
     field = page.locator("#model input")
     field.click()
     page.get_by_role("option", name="gemma-3-4b").click()
-    about.get_by_text("Licence: Gemma, which must be accepted on the hub first. Needs about 22 GB").wait_for()
+    about.get_by_text("Licence: Gemma (must be accepted on the hub first). Needs about 22 GB").wait_for()
     assert "Tested with random weights only" in about.inner_text()
     field.click()
     page.get_by_role("option", name="qwen2-vl-7b").click()
