@@ -1,6 +1,6 @@
 """ES modules of `static/` as one classic script.
 
-Gradio puts scripts into the head of its page and the standalone page inlines them, so a module cannot import another one by its address there. Each
+Gradio puts scripts into the head of its page, and the standalone page inlines them, so modules there cannot import each other by address. Each
 module becomes a function that returns its exports. Only the two forms of import and the one form of export that our own modules use are understood;
 anything else is an error, so the result never silently differs from what `tsc` and `node --test` see.
 """

@@ -195,7 +195,7 @@ def open_page(site, page_of):
 
         page = page_of(load, **options)
         if tab:
-            # What the test before changed may still be on its way through gradio. A click that is sent after it says when all has arrived.
+            # The previous test's changes may still be on their way through gradio: wait for the answer to a click that is sent after them.
             page.evaluate("() => document.querySelector('.edits').__view.set(null)")
             page.get_by_role("button", name="ask").evaluate("(button) => button.click()")
             site.python.until(lambda _: "ask" in site.python.events())
@@ -276,7 +276,7 @@ def test_an_edit_of_an_sae_that_is_not_loaded_has_no_layer_yet(open_editor):
     editor = open_editor(payload(edits=[chip(layer=None)]))
     assert editor.card(0).node.locator("h3").inner_text() == "dog · feature 1428"
     hand_over(editor.page)
-    editor.says("said", "dog, feature 1428, is in the list already.")
+    editor.says("said", "dog, feature 1428, is already in the list.")
 
 
 def test_presets_replace_the_edits_and_ask_for_an_answer(open_editor):
@@ -509,7 +509,7 @@ def test_places(editor):
         "image tokens",
         "prompt tokens",
         "the answer",
-        "where it is active here (10 patches)",
+        "where active here (10 patches)",
         "chosen patches …",
     ]
     for name, key in (("image tokens", "image"), ("prompt tokens", "prompt"), ("the answer", "answer"), ("everywhere", "all")):
@@ -526,7 +526,7 @@ def test_without_activity_or_picture_places_are_fewer(open_editor):
     where = editor.card(0).where
     assert [option.get_attribute("value") for option in where.locator("option").all()] == ["all", "image", "prompt", "answer", "chosen"]
     assert where.locator("option").last.is_disabled()
-    assert "look at a picture first" in where.inner_text()
+    assert "run a picture first" in where.inner_text()
     where.select_option("image")
     assert editor.python.edit(0, where="image")["feature"] == BLUE
     assert editor.python.received[-1][1]["run"] is None
@@ -579,7 +579,7 @@ def picker(open_editor):
 
 def test_until_a_patch_is_chosen_the_edit_keeps_its_place(picker):
     editor = picker.editor
-    assert editor.text("pickNote") == "No patch is chosen: click one, or draw over several. Until then the edit acts everywhere."
+    assert editor.text("pickNote") == "No patch chosen: click one or draw over several. Until then the edit acts everywhere."
     assert editor.python.received == []
     assert editor.card(0).where.input_value() == "chosen"
     editor.part("pickDone").click()
@@ -678,7 +678,7 @@ def test_the_picker_starts_from_where_the_feature_is_active(open_editor):
     editor.python.edit(0, where={"patches": drawn(0), "grid": 0})
     assert editor.text("pickNote") == "10 patches chosen. Dots: where the feature is active."
     editor.part("pickNone").click()
-    editor.says("pickNote", "No patch is chosen")
+    editor.says("pickNote", "No patch chosen")
     editor.part("pickActive").click()
     editor.says("pickNote", "10 patches chosen")
     # another edit's picker takes its place
@@ -704,7 +704,7 @@ def test_several_grids(open_editor):
     picker.click(2, 2, grid=1)
     editor.python.edit(0, where={"patches": [[1, 1], [2, 2]], "grid": 1})
     editor.part("grid").select_option("0")
-    editor.says("pickNote", "No patch is chosen")
+    editor.says("pickNote", "No patch chosen")
     assert editor.state()[0]["where"]["grid"] == 1  # until there is one in the other grid
     picker.click(0, 0)
     editor.python.edit(0, where={"patches": [[0, 0]], "grid": 0})
@@ -786,7 +786,7 @@ def test_what_is_in_the_list_is_pointed_at_and_not_added_twice(editor):
     assert "in the list" in editor.options().nth(1).inner_text()
     assert "in the list" not in editor.options().nth(2).inner_text()
     editor.options().nth(1).click()
-    editor.says("said", "pizza, feature 77, is in the list already.")
+    editor.says("said", "pizza, feature 77, is already in the list.")
     assert editor.focus() == "Target of pizza, feature 77"
     assert editor.cards() == [DOG, PIZZA]
     assert editor.python.received == []
@@ -807,7 +807,7 @@ def test_the_same_feature_twice_at_two_places(editor):
         editor.card(0).button("duplicate").click()
         editor.python.until(lambda got, count=count: len(got["edits"]) == count)
     editor.card(0).button("duplicate").click()
-    editor.says("said", "dog is at every place already")
+    editor.says("said", "dog already has an edit for every place")
     assert len(editor.cards()) == 5
 
 
@@ -881,7 +881,7 @@ def test_a_model_without_an_sae_offers_no_search(open_editor):
     editor = open_editor(payload(sae=None, presets=[]))
     assert (
         editor.text("facts")
-        == "No sparse autoencoder (SAE) is known for emoji-llava, so there are no features of it to look up. From Python, contrast vectors steer without one."
+        == "No sparse autoencoder (SAE) is known for emoji-llava, so it has no features to search. From Python you can steer with contrast vectors instead."
     )
     assert editor.part("search").is_hidden()
     assert editor.part("presetBox").is_hidden()
@@ -929,7 +929,7 @@ def test_the_same_edits_from_python_disturb_nothing(editor):
     card.number.fill("0.")  # on the way to another number
     editor.root.evaluate("(root) => { window.before = [...root.querySelectorAll('.edits-chip, .edits-presets button')]; }")
     another(editor, payload(run="r2", edits=[chip(value=0, max=8.0, active=[[0, 0]]), pizza()]))
-    card.node.filter(has_text="where it is active here (1 patch)").wait_for()
+    card.node.filter(has_text="where active here (1 patch)").wait_for()
     same = "(root) => [...root.querySelectorAll('.edits-chip, .edits-presets button')].every((node, i) => node === window.before[i])"
     assert editor.root.evaluate(same)
     assert card.number.input_value() == "0."  # it means the same
@@ -973,7 +973,7 @@ def test_a_feature_is_handed_over_by_an_event(open_editor):
     hand_over(editor.page, feature=3, label="", max=0, active=[], layer=None)
     editor.python.edit(1, feature=3, layer=6, unit="strength", value=0.5)
     hand_over(editor.page)
-    editor.says("said", "dog, feature 1428, is in the list already.")
+    editor.says("said", "dog, feature 1428, is already in the list.")
     assert editor.focus() == "Target of dog, feature 1428"
     assert editor.cards() == [DOG, 3]
     hand_over(editor.page, feature="4")
@@ -1075,7 +1075,7 @@ def test_the_feature_view_leads_to_a_tab_that_was_never_open(open_page, site):
     page.wait_for_function("() => document.activeElement.matches('.edits-chip:nth-child(2) input[type=range]')")
     page.get_by_role("tab", name="SAE features").click()
     page.locator(".features").get_by_role("button", name="Steer this").click()
-    editor.says("said", "is in the list already.")
+    editor.says("said", "is already in the list.")
     assert editor.cards() == [number, number + 31]
 
 

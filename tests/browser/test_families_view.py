@@ -66,7 +66,7 @@ def test_a_picture_with_tiles_opens_on_them_and_can_show_the_whole(open_view):
 def test_tokens_without_a_place_stand_in_the_table_and_show_what_they_read(open_view):
     page, lens = open_view("idefics2 split")
     assert part(page, "gridBox").is_hidden()
-    assert "have no places" in part(page, "pictureNote").inner_text()
+    assert "have no patches of their own" in part(page, "pictureNote").inner_text()
     quadrant = lens.trace.regions[1]
     row = int(quadrant.positions[2])
     cell = part(page, "tableBody").locator("tr", has_text="3 · top right").locator("td").nth(1)

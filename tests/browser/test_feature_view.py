@@ -304,7 +304,7 @@ def test_search_over_the_whole_dictionary_and_back(features):
     assert features.text("listNote") == "1 of 4096 features."
     assert features.server.asked[-1] == ("find_features", "r1", "found")
     features.select(2000)
-    assert features.text("mapNote") == "Active on no patch of this picture, nor on its text."
+    assert features.text("mapNote") == "Not active on this picture or its text."
     features.part("findClear").click()
     assert features.order() == features.expected.numbers
     assert features.text("listTitle") == "Features of image tokens"
@@ -347,7 +347,7 @@ def test_the_map_tints_by_activation_and_leaves_zero_alone(features):
         j = min(6, int(x))
         ramp = np.array(stops[j]) + (np.array(stops[j + 1]) - np.array(stops[j])) * (x - j)
         assert near(shown[i], ramp * 0.66 + faded * 0.34, 4), i
-    assert features.text("scaleHigh") == f"{top:.2f} highest on the picture"
+    assert features.text("scaleHigh") == f"{top:.2f}, highest on the picture"
     assert features.text("title") == "dog #17"
 
 
@@ -355,7 +355,7 @@ def test_a_feature_on_no_patch_says_so(features):
     plain = features.plain()
     number = features.expected.number("words of an answer")
     features.select(number)
-    assert features.text("mapNote") == "Active on no patch of this picture, only on 6 tokens of the text."
+    assert features.text("mapNote") == "Not active on this picture, only on 6 tokens of the text."
     assert np.array_equal(features.pixels(), plain)
     assert "view-off" in features.part("scale").get_attribute("class")
 
@@ -692,7 +692,7 @@ def test_without_server_functions_the_listed_features_are_used_and_the_view_says
     rows = [features.expected.rows()[r * 8 + c] for r in range(3) for c in range(3)]
     assert features.order() == features.expected.active(rows)
     assert features.part("findGo").is_hidden()
-    assert "Not known" in features.text("nearNote")
+    assert "no model to ask" in features.text("nearNote")
 
 
 def test_a_host_that_steers_gets_the_feature(own_features):

@@ -269,7 +269,7 @@ def test_a_new_pair_leaves_the_page_in_its_place_and_old_figures_out_of_reach(st
         steer.settle()
         assert steer.page.evaluate(places) == pytest.approx(before, abs=1)
         assert steer.part("sweepBox").evaluate("(node) => node.inert") == (strip is None)
-    assert steer.text("verdict") == "Answering … The figures below are still those of the run before."
+    assert steer.text("verdict") == "Answering … The figures below are still from the previous run."
     assert steer.part("results").get_attribute("aria-busy") == "true"
     assert steer.part("results").evaluate("(node) => node.inert && Number(getComputedStyle(node).opacity) < 0.5")
     assert steer.state("changed") is None
@@ -449,8 +449,8 @@ def test_names_below_the_charts_only_where_there_is_room(open_steer):
     ("relative", "said"),
     [
         (0.49, ""),
-        (0.5, "changes answers whatever its direction"),
-        (0.99, "changes answers whatever"),
+        (0.5, "changes most answers, whatever its direction"),
+        (0.99, "changes most answers, whatever"),
         (1.0, "longer than the state"),
         (2.6, "breaks most answers"),
     ],
@@ -514,7 +514,7 @@ def test_sweep_shows_every_value_in_order_on_one_scale(steer):
     assert steer.card(0.0).locator(".steer-text").inner_text().endswith("… cut")
     assert [steer.card(value).locator(".view-chip").all_inner_texts() for value in (0.0, -0.25, 0.5)] == [["no edit"], ["current"], []]
     assert steer.part("points").locator("[aria-current=true]").count() == 1
-    assert steer.text("sweepSub").startswith("The strength of dog, feature 1428, layer 6. A click")
+    assert steer.text("sweepSub").startswith("The strength of dog, feature 1428, layer 6. Click")
     values = sorted(shuffled)
     label = steer.part("curve").get_attribute("aria-label")
     assert label == "Mean KL over the strength: " + ", ".join(
@@ -653,7 +653,7 @@ def test_a_clipboard_that_is_closed_is_said(open_steer):
     steer = open_steer(payload())
     steer.page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }")
     steer.part("copy").click()
-    steer.says("copy", "The browser did not allow it")
+    steer.says("copy", "The browser refused")
 
 
 def test_hostile_texts_stay_texts(open_steer):

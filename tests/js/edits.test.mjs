@@ -104,7 +104,7 @@ test("a damaged edit is refused in words, whichever part it is", () => {
     assert.throws(() => new EditsData(edits({ edits: [chip({ [name]: bad })] })), new RegExp(`edit 1 has .* as its ${name}\\.`));
   for (const bad of [{ patches: [] }, { patches: [[0, 1]], grid: -1 }, { patches: [[0, "1"]] }, null])
     assert.throws(() => new EditsData(edits({ edits: [chip({ where: bad })] })), /as its where/);
-  assert.throws(() => new EditsData(edits({ swept: 1 })), /edit 1 is to be swept, of 1/);
+  assert.throws(() => new EditsData(edits({ swept: 1 })), /the sweep is of edit 2, of 1/);
 });
 
 test("the data holds copies, and patches without a grid are of the first", () => {

@@ -91,7 +91,7 @@ def test_a_real_pair_is_told_in_full(ran, sae):
         "layer": sae.layer,
         "unit": "strength",
         "value": 0.4,
-        "where": "everywhere but BOS and attention sinks",
+        "where": "everywhere except BOS and attention sinks",
         "fired": first.fired,
         "absolute": pytest.approx(first.absolute, rel=1e-4),
         "relative": pytest.approx(first.relative, rel=1e-4),
@@ -233,7 +233,7 @@ def test_figures_that_are_not_finite_are_refused(broken):
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("all", "everywhere but BOS and attention sinks"),
+        ("all", "everywhere except BOS and attention sinks"),
         ("image", "image tokens"),
         ("prompt", "prompt tokens"),
         ("answer", "the answer and the position before it"),

@@ -14,7 +14,7 @@ const view = Microscope.mountFeatures(element, { featuresAt, findFeatures, featu
 
 
 class FeatureView(View):
-    """The interactive view of the features that a picture lights up. Its value is a feature payload (a dict), or None for "nothing yet".
+    """The interactive view of the features that are active on a picture. Its value is a feature payload (a dict), or None for "nothing yet".
 
     Server functions, each optional; `run` is the payload's "run". Raising `InterpError` or returning {"error": str} shows the text in the view:
 

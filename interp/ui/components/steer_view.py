@@ -1,4 +1,4 @@
-"""The view of what steering did as a gradio component. Knows gradio; knows nothing of models, edits or how a payload is made."""
+"""The view of what steering did as a gradio component."""
 
 from ...web.payloads.steer import SCHEMA
 from .view import View
@@ -12,8 +12,8 @@ const view = Microscope.mountSteer(element, { select: (index, value) => trigger(
 class SteerView(View):
     """Two answers side by side and what the edits did. Its value is a steer payload (a dict), or None for "nothing yet".
 
-    Made to be set after every token: a payload that only lengthens the answers changes nothing else. While both answers grow, the figures of
-    the payload before stay, dimmed and named as such, so that the page keeps its place.
+    It may be set after every token: a payload that only lengthens the answers changes nothing else. While both answers grow, the figures of
+    the previous payload stay, dimmed and labelled as such, so that the page does not jump.
 
     Event `select`: the reader chose a value of the sweep; `gr.SelectData` has `index` (in the sweep's points) and `value` (the number).
     """

@@ -1,4 +1,4 @@
-"""What the interactive views share as gradio components."""
+"""The base of the interactive views as gradio components."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ def as_server_function(function: Callable[..., Any]) -> Callable[[Any], Any]:
 
 
 class View(gr.HTML):
-    """A component whose value is a payload (a dict) of one schema, or None for "nothing yet". A subclass says of which, and what draws it."""
+    """A component whose value is a payload (a dict) of one schema, or None for "nothing yet". Subclasses name the schema and the script that draws it."""
 
     KIND: ClassVar[str]
     """What its payload is called in messages."""
@@ -58,8 +58,8 @@ class View(gr.HTML):
             html_template=static(f"{self.FOLDER}/view.html"),
             css_template=static("shared/view.css") + static(f"{self.FOLDER}/view.css"),
             js_on_load=self.ON_LOAD + FOLLOW,
-            # In the head and not in js_on_load: several views on a page share it, and gradio takes every quoted word
-            # in js_on_load for the name of an event.
+            # In the head, not in js_on_load: several views on a page share it, and gradio takes every quoted word in
+            # js_on_load for the name of an event.
             head=f"<script>{bundle(f'{self.FOLDER}/view.js')}</script>",
             apply_default_css=False,
             server_functions=[as_server_function(f) for f in server_functions],

@@ -19,7 +19,7 @@ class PatchPlace(TypedDict):
 
 
 class EditItem(TypedDict):
-    """One edit of the list. `value` is in its `unit`; `max` and `active`: its largest activation on the picture and its patches there, if known."""
+    """One edit of the list. `value` is in its `unit`; `max` and `active`: its largest activation on the picture and the patches where it is active, if known."""
 
     sae: str
     layer: int | None
@@ -91,7 +91,7 @@ def edits_payload(
     run: str | None = None,
     swept: int = 0,
 ) -> EditsPayload:
-    """The editor's data. `encoding`: of the trace by the dictionary that is searched. `names`: what the model is called, to find what is known for it."""
+    """The editor's data. `encoding`: of the trace by the SAE that is searched. `names`: other names of the model, under which edits may be known."""
     names = {model, *names}
     sae = encoding.sae if encoding else None
     return {
@@ -113,14 +113,14 @@ def _scene(trace: Trace) -> EditScene:
 
 
 def chip(sae_name: str, layer: int | None, feature: int, label: str, **changes: Any) -> Chip:
-    """One edit as the editor shows it; by default switched off: pushed by nothing."""
+    """One edit as the editor shows it; by default at strength 0."""
     base = {"sae": sae_name, "layer": layer, "feature": feature, "label": label}
     usual = {"unit": "strength", "value": 0.0, "where": "all", "max": None, "active": [], "on": True}
     return cast("Chip", {**base, **usual, **changes})
 
 
 def found_chips(encoding: Encoding, features: Sequence[int]) -> list[Chip]:
-    """Features as chips that know where they are active on the picture; how they are pushed is for the editor to say."""
+    """Features as chips that know where they are active on the picture; the editor decides how they are pushed."""
     sae = encoding.sae
     return [
         chip(

@@ -9,12 +9,12 @@ from ...saes.labels.labels import UNNAMED
 from .scene import Scene, encode, scene
 
 SCHEMA = "llava-microscope/feature-view/1"
-LIKE = 0.9  # of the highest score of a run, down to which scores are taken for equal
+LIKE = 0.9  # scores of at least this share of the highest of their run count as equal
 LIMITS = (
-    "A feature is one direction of a dictionary that was trained to rebuild the residual stream from few such directions; that it is active is "
-    "no proof that the model uses it (steering is the test). Its name says on what it was found to fire, or what others made of its strongest "
-    "examples; it may fire on other things too. What the SAE does not rebuild (one minus the explained variance) is in no feature at all, and "
-    "another dictionary would cut the same states into other pieces."
+    "A feature is one direction of a dictionary trained to rebuild the residual stream from a few such directions. That it is active does not prove "
+    "that the model uses it; steering is the test. Its name says what it was found to fire on, or how others described its strongest examples; it "
+    "may fire on other things too. What the SAE does not rebuild (one minus the explained variance) is in no feature at all, and another SAE would "
+    "split the same states differently."
 )
 
 
@@ -115,9 +115,9 @@ def found_payload(found: Features) -> FoundFeatures:
 
 
 def named_first(features: Sequence[Feature]) -> list[Feature]:
-    """Ranked features for reading: among those of like score the named ones come first. Scores, and which features are listed, stay as they are.
+    """The same features with the named ones first among those of similar score.
 
-    A score is like the highest of its run while it is at least `LIKE` times as large; the next lower one begins a new run.
+    Scores are similar to the highest of their run down to `LIKE` times its value; the next lower one begins a new run.
     """
     out: list[Feature] = []
     run: list[Feature] = []

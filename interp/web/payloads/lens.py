@@ -11,13 +11,13 @@ from ...presets import PRESETS
 from .scene import Scene, encode, quantise, scene
 
 SCHEMA = "llava-microscope/lens-view/1"
-WHY_DEFAULT = "Opens about three quarters deep: the last layers turn from what a patch shows to which word comes next."
+WHY_DEFAULT = "Opens about three quarters of the way through: the last layers turn from what a patch shows to which word comes next."
 LIMITS = (
-    "A logit lens asks one narrow question: which word would the model say if it stopped at this layer. A word on a patch is neither what the "
-    "patch contains nor what the model thinks of it. In early layers most readings are noise, for the output words are not the language those "
-    "layers speak. A concept without a single-token word cannot show at all. Patches exchange information, so a word may stand on background or "
-    "belong to the neighbour. And a readable word need not be used: only an intervention shows what the answer depends on. Other readings, such "
-    "as the nearest contextual embeddings (LatentLens) or a trained lens (tuned lens), find more in the same states."
+    "A logit lens asks one narrow question: which word would the model say if it stopped at this layer? A word on a patch is neither what the "
+    "patch contains nor what the model thinks of it. In early layers most readings are noise, because those layers do not speak the language of "
+    "the output words. A concept without a single-token word cannot show up at all. Patches exchange information, so a word may appear on the "
+    "background or belong to a neighbouring patch. And a readable word need not be used: only an intervention shows what the answer depends on. "
+    "Other readings, such as the nearest contextual embeddings (LatentLens) or a trained lens (tuned lens), find more in the same states."
 )
 
 

@@ -14,12 +14,12 @@ from ...steering.results import SteeringResult, Sweep
 
 SCHEMA = "llava-microscope/steer-view/1"
 _PLACES = {
-    "all": "everywhere but BOS and attention sinks",
+    "all": "everywhere except BOS and attention sinks",
     "image": "image tokens",
     "prompt": "prompt tokens",
     "answer": "the answer and the position before it",
 }
-_NAMED = 6  # positions that are named one by one
+_NAMED = 6  # at most so many positions are listed one by one
 
 
 class Settings(TypedDict):
@@ -54,7 +54,7 @@ class WordChance(TypedDict):
 
 
 class Direction(TypedDict):
-    """What an edit pushes along: a feature with its label, "" where it has none, or a vector with its name."""
+    """The direction of an edit: a feature with its label ("" if it has none), or a vector with its name."""
 
     label: str
     feature: int | None
@@ -63,7 +63,7 @@ class Direction(TypedDict):
 
 
 class EditOutcome(Direction):
-    """One edit and what it did: `fired` at how many positions, and how far it moved the states there, `relative` to their length."""
+    """One edit and what it did: at how many positions it acted (`fired`), and how far it moved the states there (`absolute`, and `relative` to their length)."""
 
     unit: str
     value: float
@@ -85,7 +85,7 @@ class SweepPoint(TypedDict):
 
 
 class SweepPayload(Direction):
-    """A sweep. `state`: running, stopped or done; `others`: how many edits stay unchanged; `current`: the value that the pair beside it has."""
+    """A sweep. `state`: running, stopped or done; `others`: how many edits stay unchanged; `current`: the value of the pair shown with it."""
 
     state: str
     unit: str
@@ -125,7 +125,7 @@ def running_payload(
     stopped: bool = False,
     sweep: SweepPayload | None = None,
 ) -> SteerPayload:
-    """The view's data while both answers grow, or, with `stopped`, after they were stopped. `sweep` stays shown beside them."""
+    """The view's data while both answers grow, or, with `stopped`, after they were stopped. `sweep` stays shown with them."""
     return {
         "schema": SCHEMA,
         "run": run,
@@ -155,7 +155,7 @@ def steer_payload(
 ) -> SteerPayload:
     """The view's data. `labels`: names of features by (SAE, feature); those without one are shown by their number.
 
-    Raises InterpError for a KL or a probability that is not finite: JSON has no word for it, and gradio would turn it into "unknown".
+    Raises InterpError for a KL or a probability that is not finite: JSON cannot hold it, and gradio would turn it into null.
     """
     return {
         "schema": SCHEMA,
@@ -184,7 +184,7 @@ def steer_payload(
 
 
 def sweep_payload(sweep: Sweep, labels: Mapping[tuple[str, int], str], *, current: float | None = None) -> SweepPayload:
-    """The sweep's part of the view's data. `current`: the value that the pair beside it has, to be marked."""
+    """The sweep's part of the view's data. `current`: the value of the pair shown with it, which is marked."""
     points: list[SweepPoint] = [
         {
             "value": value,
@@ -209,7 +209,7 @@ def running_sweep(
     current: float | None = None,
     stopped: bool = False,
 ) -> SweepPayload:
-    """As `sweep_payload` while the answers grow: one answer so far for each value. `others`: how many edits stay unchanged beside the one swept."""
+    """As `sweep_payload` while the answers grow: one answer so far for each value. `others`: how many edits stay unchanged."""
     points: list[SweepPoint] = [
         {"value": value, "answer": answer, "finished": None, "diff": None, "kl": None, "relative": None}
         for value, answer in zip(values, answers, strict=True)
@@ -224,7 +224,7 @@ def _sweep(
 
 
 def _direction(edit: Edit, labels: Mapping[tuple[str, int], str]) -> Direction:
-    """What is pushed along: a feature with its label, "" where it has none, or a vector."""
+    """The direction of an edit: a feature with its label ("" if it has none), or a vector."""
     if edit.sae is None or edit.feature is None:
         return {"label": edit.name, "feature": None, "sae": None, "layer": edit.at}
     return {"label": labels.get((edit.sae.name, edit.feature), ""), "feature": edit.feature, "sae": edit.sae.name, "layer": edit.at}
@@ -267,9 +267,9 @@ def _answer(answer: Answer) -> AnswerText:
 
 
 def text_diff(result: SteeringResult) -> list[DiffPiece]:
-    """The pieces of `SteeringResult.diff` as readers see the answers: all plain sides together are the plain answer, all steered sides the steered one.
+    """`SteeringResult.diff` as readers see it: the plain sides add up to the plain answer, the steered sides to the steered one.
 
-    Token by token where the tokens read as the text does. Where they do not (special tokens, characters of several tokens), word by word.
+    Token by token if the tokens spell the text; if not (special tokens, characters of several tokens), word by word.
     """
     pieces = [dict(piece) for piece in result.diff]
     for side, answer in (("plain", result.plain_answer), ("steered", result.steered_answer)):

@@ -155,7 +155,7 @@ export interface PatchPlace {
   grid: number;
 }
 
-/** One edit of the list. `value` is in its `unit`; `max` and `active`: its largest activation on the picture and its patches there, if known. */
+/** One edit of the list. `value` is in its `unit`; `max` and `active`: its largest activation on the picture and the patches where it is active, if known. */
 export interface EditItem {
   sae: string;
   layer: number | null;
@@ -236,7 +236,7 @@ export interface WordChance {
   steered: number[];
 }
 
-/** What an edit pushes along: a feature with its label, "" where it has none, or a vector with its name. */
+/** The direction of an edit: a feature with its label ("" if it has none), or a vector with its name. */
 export interface Direction {
   label: string;
   feature: number | null;
@@ -244,7 +244,7 @@ export interface Direction {
   layer: number;
 }
 
-/** One edit and what it did: `fired` at how many positions, and how far it moved the states there, `relative` to their length. */
+/** One edit and what it did: at how many positions it acted (`fired`), and how far it moved the states there (`absolute`, and `relative` to their length). */
 export interface EditOutcome {
   label: string;
   feature: number | null;
@@ -268,7 +268,7 @@ export interface SweepPoint {
   relative: number | null;
 }
 
-/** A sweep. `state`: running, stopped or done; `others`: how many edits stay unchanged; `current`: the value that the pair beside it has. */
+/** A sweep. `state`: running, stopped or done; `others`: how many edits stay unchanged; `current`: the value of the pair shown with it. */
 export interface SweepPayload {
   label: string;
   feature: number | null;

@@ -1,11 +1,15 @@
-// One edit as a card: what is turned, by how much, in which unit, where; and the switches around it.
-// Knows its own controls, and keeps for each unit the value it last had. Tells every change by callbacks; changes no edit itself.
+// One edit as a card: which feature, by how much, in which unit, where; and its switches.
+// It keeps the last value of each unit, reports every change by callbacks and changes no edit itself.
 import { el, radios } from "../shared/elements.js";
 import { uniqueNumber } from "../shared/page.js";
 import { plural } from "../shared/text.js";
 import * as Edit from "./edit.js";
 
-const TITLES = { strength: "a fraction of the usual residual norm", amount: "that much activation", target: "its activation itself" };
+const TITLES = {
+  strength: "add a fraction of the usual residual norm",
+  amount: "add this much activation",
+  target: "set its activation to this",
+};
 
 export class EditCard {
   // group: a name for the radios, unique in the page. on: {change(card, fields, dragging), settle(), run(), remove(card), copy(card), sweep(card),
@@ -34,7 +38,7 @@ export class EditCard {
     this.apply.type = "checkbox";
     this.apply.addEventListener("change", () => on.change(this, { on: this.apply.checked }));
     const apply = labelled("edits-check view-check", this.apply, "apply");
-    apply.title = "Switched off, the edit stays in the list and does nothing";
+    apply.title = "When off, the edit stays in the list but does nothing";
     this.remove = button("×", () => on.remove(this));
     this.remove.className = "edits-remove";
     const switches = el("span", "edits-switches");
@@ -86,7 +90,7 @@ export class EditCard {
       copy = button("duplicate", () => on.copy(this));
     off.title = "Set its activation to 0";
     up.title = `Push it by ${Edit.UP * 100} % of the usual residual norm`;
-    copy.title = "The same feature once more, for another place";
+    copy.title = "Add the same feature again, for another place";
     this.quick = [off, up, copy];
     const quick = el("span", "edits-quick");
     quick.append(...this.quick);
@@ -107,7 +111,7 @@ export class EditCard {
     this.on.change(this, { value }, dragging);
   }
 
-  // While one types, only what can no longer become a number is complained about. True when the edit has the number that stands there.
+  // While the visitor types, only text that can no longer become a number is an error. True when the edit has the number in the box.
   typed(done) {
     const { value, error, unfinished } = Edit.number(this.number.value);
     if (error && unfinished && !done) {
@@ -119,7 +123,7 @@ export class EditCard {
       return false;
     }
     this.fault("");
-    // What stands there may be a rounded value from elsewhere: only a number that was typed is one.
+    // The box may show a rounded value from elsewhere; only a typed number is a change.
     if (Edit.shown(this.chip.value) !== Edit.shown(value)) this.on.change(this, { value }, !done);
     if (done) this.on.settle();
     return true;
@@ -144,7 +148,7 @@ export class EditCard {
     const { chip } = this;
     this.place = key;
     if (key === "chosen") {
-      // What was chosen before, or where it is active, is a start; without either the picker asks for a first patch.
+      // Start from the patches chosen before, or from where it is active; without either the picker asks for a first patch.
       const patches = this.patches ?? (chip.active.length ? Edit.activePlace(chip) : null);
       if (patches) this.on.change(this, { where: structuredClone(patches) });
       return this.on.choose(this);
@@ -189,7 +193,7 @@ export class EditCard {
     if (other || +slider.value !== chip.value) slider.value = chip.value;
     slider.setAttribute("aria-label", `${word} of ${who}`);
     number.setAttribute("aria-label", `${word} of ${who} as a number`);
-    // A box that someone types into is left alone as long as it means the same.
+    // A box being typed into is left alone while it means the same.
     if (moved && Edit.number(number.value).value !== chip.value && Edit.shown(chip.value) !== number.value) {
       number.value = Edit.shown(chip.value);
       this.fault("");
@@ -200,7 +204,7 @@ export class EditCard {
     this.lost.textContent = around.problem;
   }
 
-  // Which of the places in the list it is. The patches where a feature is active may also have been chosen one by one.
+  // Which place of the list it is. Patches where a feature is active may also have been chosen one by one.
   placeOf(chip) {
     const { where } = chip;
     if (typeof where === "string") this.place = where;
@@ -210,10 +214,10 @@ export class EditCard {
 
   options({ active, where }, { pickable, picking }) {
     const count =
-      typeof where === "object" && this.place === "chosen" ? ` (${where.patches.length})` : pickable ? " …" : " (look at a picture first)";
+      typeof where === "object" && this.place === "chosen" ? ` (${where.patches.length})` : pickable ? " …" : " (run a picture first)";
     const all = [
       ...Edit.PLACES,
-      ...(active.length ? [["active", `where it is active here (${plural(active.length, "patch", "patches")})`]] : []),
+      ...(active.length ? [["active", `where active here (${plural(active.length, "patch", "patches")})`]] : []),
       ["chosen", `chosen patches${count}`],
     ];
     if (JSON.stringify(all) !== this.listed) {

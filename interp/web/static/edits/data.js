@@ -15,7 +15,7 @@ export class EditsData {
     this.run = payload.run ?? null;
     this.edits = edits.map((raw, i) => check(raw, `edit ${i + 1}`));
     if (!isCount(swept) || swept >= Math.max(1, edits.length))
-      throw new Error(`The data of this view is damaged: edit ${swept} is to be swept, of ${edits.length}.`);
+      throw new Error(`The data of this view is damaged: the sweep is of edit ${swept + 1}, of ${edits.length}.`);
     this.swept = swept;
     this.presets = presets.map((preset) => ({
       ...preset,
@@ -32,10 +32,10 @@ export class EditsData {
     if (typeof where === "string" || !this.grids.length) return "";
     const grid = this.grids[where.grid];
     if (!grid)
-      return `These patches are of grid ${where.grid + 1}; this picture has ${plural(this.grids.length, "grid")}. Choose them anew.`;
+      return `These patches are of grid ${where.grid + 1}; this picture has ${plural(this.grids.length, "grid")}. Choose them again.`;
     const outside = where.patches.find(([r, c]) => r >= grid.rows || c >= grid.cols);
     return outside
-      ? `Row ${outside[0] + 1}, column ${outside[1] + 1} is not on this picture of ${grid.rows}×${grid.cols} patches. Choose the patches anew.`
+      ? `Row ${outside[0] + 1}, column ${outside[1] + 1} is not on this picture of ${grid.rows}×${grid.cols} patches. Choose the patches again.`
       : "";
   }
 }

@@ -1,5 +1,4 @@
-// The lists beside the edits: ready-made sets to start from, and what others published for other models.
-// Knows how to fill these elements. Knows nothing of the edits that there are.
+// Fills the lists around the edits: presets to start from, and edits published for other models.
 import { el } from "../shared/elements.js";
 
 export function presets(part, list) {

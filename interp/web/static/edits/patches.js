@@ -1,5 +1,5 @@
 // The picker of patches: the picture with its grid, on which patches are chosen by click, by drawing over several, or by keys.
-// Knows one set of patches at a time and its own controls; reports each finished choice by a callback. Knows nothing of what an edit is.
+// It holds one set of patches at a time and reports each finished choice by a callback.
 /** @import { PictureData } from "../shared/canvas.js" */
 import { PatchCanvas } from "../shared/canvas.js";
 import { decodePatches } from "../shared/payload.js";
@@ -7,7 +7,7 @@ import { plural } from "../shared/text.js";
 
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const WIDEST = 420; // pixels: patches of a fingertip's size, and room beside them to scroll the page by
-const STRIDE = 3; // pixels between the points that are looked at on the way of a fast pointer
+const STRIDE = 3; // pixels between the points that are checked along a fast pointer's path
 
 /** @extends {PatchCanvas<PictureData>} */
 class PickerPicture extends PatchCanvas {
@@ -79,7 +79,7 @@ export class Picker {
     listen(part.grid, "change", () => this.show(+part.grid.value, []));
   }
 
-  // Open inside `host` for one edit: where it acts now, in words and as a place; where its feature is active; its colour.
+  // Open inside `host` for one edit: where it acts now (`where`, and in `words`), where its feature is active, its colour.
   async open(host, scene, { where, words, active, colour }) {
     const { part } = this;
     const { width, height } = scene.image;
@@ -118,7 +118,7 @@ export class Picker {
     part.body.append(part.picker); // out of the card, which may go away
   }
 
-  // Another grid, or another choice from outside.
+  // Show a grid with a choice of patches.
   show(grid, patches) {
     const { part, data } = this;
     const { rows, cols } = data.grids[grid];
@@ -156,7 +156,7 @@ export class Picker {
     this.part.stage.setPointerCapture(event.pointerId);
   }
 
-  // Every patch on the way from the last point: a fast pointer reports few of them.
+  // Every patch between the last point and this one: a fast pointer reports few points.
   move(event) {
     const { drawing, state } = this;
     if (!drawing) return;
@@ -195,7 +195,7 @@ export class Picker {
     } else {
       const to = picture.step(state, state.at, MOVES[event.key]);
       if (to === null) return;
-      // What the patch before is, the next becomes.
+      // The next patch becomes what the previous one is.
       if (event.shiftKey && state.chosen.has(state.at)) state.chosen.add(to);
       else if (event.shiftKey) state.chosen.delete(to);
       state.at = to;
@@ -206,7 +206,7 @@ export class Picker {
     part.live.textContent = `row ${Math.floor(state.at / cols) + 1}, column ${(state.at % cols) + 1}: ${state.chosen.has(state.at) ? "chosen" : "not chosen"}; ${state.chosen.size} in all`;
   }
 
-  // An edit of no patch at all does not exist: until there is one, the host keeps the place it had.
+  // There is no edit of no patches: until one is chosen, the edit keeps its place.
   tell() {
     const { state } = this;
     const { cols } = this.data.grids[state.grid];
@@ -225,7 +225,7 @@ export class Picker {
     this.message(
       size
         ? `${plural(size, "patch", "patches")} chosen.${this.state.active.size ? " Dots: where the feature is active." : ""}`
-        : `No patch is chosen: click one, or draw over several. Until then the edit ${kept}.`,
+        : `No patch chosen: click one or draw over several. Until then the edit ${kept}.`,
       !size,
     );
   }

@@ -1,5 +1,5 @@
-// The search for a feature to add: a text box, the question to the host, and the short list of answers to pick from.
-// Knows its form and list. Knows nothing of the edits there are but `has(feature)`; tells the rest by pick(feature).
+// The search for a feature to add: a text box, the question to the host, and the list of answers to pick from.
+// Of the edits it only asks `has(feature)`; it reports a choice by pick(feature).
 import { Asker } from "../shared/asker.js";
 import { el } from "../shared/elements.js";
 import { plural } from "../shared/text.js";
@@ -34,7 +34,7 @@ export class EditSearch {
     });
   }
 
-  // Drops what is listed and any answer that is still on its way.
+  // Drop the list and any answer still on its way.
   clear() {
     this.asker.cancel("search");
     this.list([]);
@@ -131,7 +131,7 @@ export class EditSearch {
   }
 }
 
-// An answer of another shape is an error like any other.
+// An answer of the wrong shape is an error like any other.
 function read(answer) {
   if (!answer || answer.error) return answer;
   try {

@@ -1,6 +1,6 @@
 // Mounts the editor of steering edits: the list of edits, and the ways to fill it (presets, a search, features that another view hands over).
-// Knows all parts. Knows nothing of gradio: a host calls mountEdits(element, options) and set(payload). Options, each optional: steerable(text, run)
-// answers searches; changed(payload) is told the payload with every change, soon after it while something is dragged; run() is asked for an answer.
+// A host calls mountEdits(element, options) and set(payload). Options, each optional: steerable(text, run) answers searches; changed(payload) gets the
+// payload after every change, a little later during a drag; run() is called when an answer is wanted.
 
 import { OUTLINES } from "../shared/colours.js";
 import { page } from "../shared/page.js";
@@ -13,8 +13,8 @@ import * as Lists from "./lists.js";
 import { Picker } from "./patches.js";
 import { EditSearch } from "./search.js";
 
-const PAUSE = 150; // ms between two tellings while a value is dragged
-const REPEAT = 1000; // ms in which the same payload once more is no news: gradio delivers the last value of a generator twice
+const PAUSE = 150; // ms between two reports while a value is dragged
+const REPEAT = 1000; // ms in which the same payload is ignored: gradio delivers the last value of a generator twice
 
 /** @extends {Shell<EditsData>} */
 class View extends Shell {
@@ -59,7 +59,7 @@ class View extends Shell {
     super.destroy();
   }
 
-  // Show a payload; null shows the empty state. Cards of the same features stay, and with them what has the focus.
+  // Show a payload; null shows the empty state. Cards of the same features stay, and with them the focus.
   set(payload) {
     const { part, root } = this;
     clearTimeout(this.timer);
@@ -97,7 +97,7 @@ class View extends Shell {
 
   nothing(text, bad) {
     this.unpick();
-    // With their edits go the cards, which remember other units' values and chosen patches.
+    // The cards go too: they remember other units' values and chosen patches.
     for (const card of this.cards.splice(0)) card.node.remove();
     this.data = null;
     this.state = null;
@@ -109,7 +109,7 @@ class View extends Shell {
     this.message(text, bad);
   }
 
-  // A payload of another run, with edits as they were before the newest changes, was made before these: they stay, and take from it only
+  // A payload of another run whose edits are older than the newest changes was made before them: the changes stay, and take from it only
   // where their features are active.
   newer({ run, edits }) {
     const { state, told } = this;
@@ -117,13 +117,13 @@ class View extends Shell {
     return { edits: Edit.renewed(state.edits, edits), swept: state.swept };
   }
 
-  // Texts and buttons that stay for the life of a payload; those that have not changed are left alone.
+  // Texts and buttons that change only with the payload.
   words() {
     const { part, data } = this;
     const { model, sae, presets, published } = data.payload;
     part.facts.textContent = sae
       ? `${model} · ${sae.name} · layer ${sae.layer} · ${plural(sae.features, "feature")}`
-      : `No sparse autoencoder (SAE) is known for ${model}, so there are no features of it to look up. From Python, contrast vectors steer without one.`;
+      : `No sparse autoencoder (SAE) is known for ${model}, so it has no features to search. From Python you can steer with contrast vectors instead.`;
     part.search.hidden = !sae || !this.options.steerable;
     if (this.changed("presets", presets)) Lists.presets(part, presets);
     part.presetBox.hidden = !presets.length;
@@ -142,7 +142,7 @@ class View extends Shell {
     return this.cards.find((card) => Edit.sameFeature(card.chip, chip));
   }
 
-  // The cards of the edits in their order. A card stays with its feature, so that dragging and typing go on.
+  // The cards in the order of the edits. A card stays with its feature, so that dragging and typing go on.
   render() {
     const { part, state, root } = this;
     if (!state) return;
@@ -212,7 +212,7 @@ class View extends Shell {
     this.tell(dragging);
   }
 
-  // The host gets copies: what it was told does not change afterwards.
+  // The host gets copies, so what it has does not change afterwards.
   tell(soon = false) {
     clearTimeout(this.timer);
     this.dirty = soon;
@@ -227,7 +227,7 @@ class View extends Shell {
     this.options.changed?.(this.data.payload);
   }
 
-  // Other edits than before: `said` tells why, and the edits before can be brought back.
+  // Replace the edits: `said` tells why, and Undo restores the previous ones.
   replace(edits, swept, said) {
     const { state } = this;
     const { edits: old, swept: oldSwept } = state;
@@ -249,7 +249,7 @@ class View extends Shell {
     this.remember(null);
     Object.assign(this.state, { edits, swept });
     this.point(null);
-    this.say(`${plural(edits.length, "edit")} brought back.`);
+    this.say(`${plural(edits.length, "edit")} restored.`);
     this.tell();
   }
 
@@ -258,7 +258,7 @@ class View extends Shell {
     this.options.run?.();
   }
 
-  // What is in the list already is pointed at. The host is told once.
+  // Features already in the list are pointed at. The host is told once.
   add(chips) {
     let added = false;
     for (const chip of chips) {
@@ -270,34 +270,34 @@ class View extends Shell {
         this.render();
         added = true;
       }
-      this.say(known ? `${words}, is in the list already.` : `Added ${words}.`);
+      this.say(known ? `${words}, is already in the list.` : `Added ${words}.`);
       this.point(known ?? this.cards.at(-1));
     }
     if (added) this.tell();
   }
 
-  // All features of one name, as the host made them, and an answer at once. The edits before can be brought back.
+  // Add all features of one name, as the host made them, and ask for an answer. Undo restores the previous edits.
   addAll(chips, name) {
     const { edits, swept } = this.state;
     const added = chips.filter((chip) => !this.find(chip));
-    if (!added.length) return this.say(`All features named ${name} are in the list already.`);
+    if (!added.length) return this.say(`All features named ${name} are already in the list.`);
     this.replace([...edits, ...added], swept, `Added ${plural(added.length, "feature")} named ${name}, switched off on the image tokens.`);
     this.options.run?.();
   }
 
-  // The same feature at a place where no other edit has it.
+  // Duplicate an edit at a place where the feature has none.
   copy(card) {
     const { state } = this;
     const i = this.cards.indexOf(card),
       chip = state.edits[i];
     const taken = state.edits.filter((other) => Edit.sameFeature(other, chip)).map(({ where }) => where);
     const [where] = Edit.PLACES.map(([key]) => key).filter((key) => !taken.includes(key));
-    if (!where) return this.say(`${Edit.name(chip)} is at every place already; choose patches for one of them first.`);
+    if (!where) return this.say(`${Edit.name(chip)} already has an edit for every place; choose patches for one of them first.`);
     this.remember(null);
     state.edits.splice(i + 1, 0, { ...structuredClone(chip), where });
     if (state.swept > i) state.swept += 1;
     this.render();
-    this.say(`Added ${Edit.name(chip)} once more, ${Edit.placeWords(where)}.`);
+    this.say(`Added ${Edit.name(chip)} again, ${Edit.placeWords(where)}.`);
     this.point(this.cards[i + 1]);
     this.tell();
   }
@@ -315,7 +315,7 @@ class View extends Shell {
     (this.cards[Math.min(i, left.length - 1)]?.remove ?? part.undo).focus();
   }
 
-  // Features that another view hands over. Before there is a payload they are kept for the next one.
+  // Features that another view hands over; without a payload they wait for the next one.
   hand(details) {
     if (!this.state) {
       this.handed.push(...details);
@@ -355,7 +355,7 @@ class View extends Shell {
     if (back) card.where.focus();
   }
 
-  // Lead the reader to a card; when the view is not on show yet, as soon as it is.
+  // Lead the reader to a card, as soon as the view is visible.
   point(card) {
     this.pointed = card;
     this.render();

@@ -1,4 +1,4 @@
-// What is said about one feature and one place: the card with its words and tokens, the readout of a patch, the layers on the picture, the fit.
+// One feature and one place in detail: the card with its words and tokens, the readout of a patch, the layers on the picture, the fit.
 /** @import { FeatureData } from "./data.js" */
 import { barRows, el, tokenElement } from "../shared/elements.js";
 import { KINDS, placeName, tokenRuns } from "../shared/payload.js";
@@ -15,16 +15,16 @@ export function name(entry) {
   return both;
 }
 
-// The dictionary's fit to these tokens, beside the figures of its own training.
+// How well the SAE fits these tokens, next to the figures of its own training.
 export function quality(part, payload) {
   const terms = [
-    ["tokens", "Tokens of this picture and text that were measured; left out are those named below"],
-    ["explained variance", "How much of the states' variance the features reproduce: 1 is all of it, 0 no more than their mean does"],
+    ["tokens", "Tokens of this picture and text that were measured; those named below are left out"],
+    ["explained variance", "How much of the states' variance the features reproduce: 1 is all of it, 0 is no more than their mean"],
     ["L0", "How many features are active on a token, on average"],
     ["features active", "Share of all features that are active on at least one of these tokens"],
   ];
   const head = el("tr");
-  head.append(el("th", "", "fit of the SAE"));
+  head.append(el("th", "", "SAE fit"));
   for (const [text, about] of terms) {
     const th = el("th"),
       term = el("abbr", "", text);
@@ -38,7 +38,7 @@ export function quality(part, payload) {
     const td = el("td", "", text);
     if (own) {
       const small = el("small", "", `own data ${own}`);
-      small.title = "What was measured on the kind of data this SAE was made for";
+      small.title = "Measured on the kind of data this SAE was trained on";
       td.append(" ", small);
     }
     return td;
@@ -76,7 +76,7 @@ export class Strip {
     const nodes = tokenRuns(data).map((run) => (run.row === undefined ? this.image(run) : this.token(run.row)));
     const last = el("span", "features-last");
     last.append(tokenElement(look(data.tokens[data.T])));
-    last.title = "The last token never entered the model: no activation";
+    last.title = "The last token never enters the model, so it has no activation";
     part.strip.replaceChildren(...nodes, last);
     const first = part.strip.querySelector("button");
     if (first) first.tabIndex = 0;
@@ -154,10 +154,10 @@ export class Strip {
     }
     part.stripNote.textContent =
       entry.textPeak > 0
-        ? `The strongest tint is ${amount(entry.textPeak)}, its highest in the text. A click on a token lists the features there.`
+        ? `Strongest tint: ${amount(entry.textPeak)}, its highest in the text. Click a token to list its features.`
         : entry.texts
-          ? "In the text active only on tokens that are left out."
-          : "Not active on any token of the text. A click on a token lists the features there.";
+          ? "In the text, active only on tokens that are left out."
+          : "Not active in the text. Click a token to list its features.";
   }
 }
 
@@ -184,7 +184,7 @@ export function card(part, entry) {
   }
 }
 
-// Which of the listed features are active at a row.
+// The listed features that are active at a position.
 export function here(part, data, entries, row, selected) {
   const active = data.activeAt(entries, row);
   const place = data.place.has(row);
@@ -225,25 +225,25 @@ export function layers(part, data, shown, pinned, colours) {
   );
 }
 
-// The colour scale, and in words what the map does not show.
+// The colour scale, and what the map does not show in words.
 export function scale(part, data, state, shown) {
   const one = shown.length === 1 ? shown[0] : null;
   part.scale.classList.toggle("view-off", !one || !(one.peak > 0));
   part.scale.hidden = shown.length > 1;
-  part.scaleLow.textContent = "0 no tint";
-  part.scaleHigh.textContent = one ? `${amount(one.peak)} highest on the picture` : "";
+  part.scaleLow.textContent = "0, no tint";
+  part.scaleHigh.textContent = one ? `${amount(one.peak)}, highest on the picture` : "";
   const silent = shown.filter((entry) => !(entry.peak > 0));
   const elsewhere = one && one.peak > 0 && ![...data.grids[state.grid].positions].some((row) => one.at[row] > 0);
   part.mapNote.textContent = data.regions.length
-    ? `The image tokens of this model have no places${one ? `; this feature is active on ${plural(one.texts, "token")} below` : ""}.`
+    ? `The image tokens of this model have no patches of their own${one ? `; this feature is active on ${plural(one.texts, "token")} below` : ""}.`
     : elsewhere
-      ? `Active on no patch of this grid; highest in ${data.grids[data.place.get(one.peakRow).grid].name}.`
+      ? `Not active on this grid; highest in ${data.grids[data.place.get(one.peakRow).grid].name}.`
       : one && silent.length
-        ? `Active on no patch of this picture${one.texts ? `, only on ${plural(one.texts, "token")} of the text` : ", nor on its text"}.`
+        ? `Not active on this picture${one.texts ? `, only on ${plural(one.texts, "token")} of the text` : " or its text"}.`
         : silent.length
-          ? `On no patch of this picture: ${silent.map((entry) => data.name(entry)).join(", ")}.`
+          ? `Not active on this picture: ${silent.map((entry) => data.name(entry)).join(", ")}.`
           : shown.length > 1
-            ? "Each colour is as strong as its feature, measured by that feature's own highest value."
+            ? "Each colour is scaled to its feature's highest activation on the picture."
             : "";
   const named = shown.map(
     (entry) =>

@@ -1,4 +1,4 @@
-// Which features are listed: those of the payload, those of a place, or those of a search; and the questions to the host behind them.
+// Which features are listed (those of the payload, of a place, or of a search), and the questions to the host behind that.
 // Calls `changed` when other features are listed.
 /** @import { FeatureData } from "./data.js" */
 import { plural } from "../shared/text.js";
@@ -66,7 +66,7 @@ export class Listing {
     return this.searched || this.base;
   }
 
-  // Features in the table's order, and how many were left out for which reason.
+  // Features in the order of the table, and how many are left out for which reason.
   visible() {
     const { data, part, current } = this;
     const text = this.searched && part.filter.value.trim() === this.searched.text ? "" : part.filter.value;
@@ -84,7 +84,7 @@ export class Listing {
     this.changed();
   }
 
-  // Features of a place: `request` is what the host is asked, `words` names it, `rows` are its rows of T.
+  // Features of a place: the `request` to the host, its name in `words`, its positions `rows`.
   async at(request, words, rows) {
     const { data, host } = this;
     const title = `Features of ${words}`;
@@ -102,7 +102,7 @@ export class Listing {
     if (!host.featuresAt) {
       this.asker.cancel("list");
       this.busy = "";
-      local(`With no model behind this page, only the ${data.home.length} features listed for ${data.payload.where} are looked at.`, false);
+      local(`This page has no model: only the ${data.home.length} features listed for ${data.payload.where} were checked.`, false);
       return this.changed(title);
     }
     this.base = { ...this.base, title, sub: "" };
@@ -117,7 +117,7 @@ export class Listing {
     if (!out) return;
     this.busy = "";
     if (out.error) {
-      local(`${out.error} Shown instead: which of the features listed for ${data.payload.where} are active there.`, true);
+      local(`${out.error} Shown instead: the features listed for ${data.payload.where} that are active there.`, true);
     } else {
       this.base = {
         title,
@@ -152,7 +152,7 @@ export class Listing {
     this.changed(`${found}. ${note || ""}`);
   }
 
-  // An answer with its features as data; damaged features are an error like any other.
+  // Decode the features of an answer; damaged ones are an error like any other.
   read(answer) {
     if (!answer || answer.error) return answer;
     return { ...answer, entries: answer.features.map((raw) => this.data.feature(raw)) };
@@ -175,7 +175,7 @@ export class Listing {
     this.part.filter.setAttribute("aria-invalid", String(bad && text === "Type a word or a number first."));
   }
 
-  // The lines around the table.
+  // The texts around the table.
   lines({ entries, text, unmatched, hidden }, placed) {
     const { part, current, data } = this;
     part.listTitle.textContent = current.title;

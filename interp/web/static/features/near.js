@@ -32,7 +32,7 @@ export class Near {
     asker.cancel("follow");
     asker.cancel("near");
     this.buttons(found.get(number) || []);
-    if (!host.featureDetails) return this.say("Not known without a model behind this page.");
+    if (!host.featureDetails) return this.say("This page has no model to ask.");
     if (found.has(number)) return this.say(found.get(number).length ? "" : "None.");
     this.say("Looking them up…");
     const out = await asker.ask(
@@ -60,7 +60,7 @@ export class Near {
     );
   }
 
-  // One that is known is selected at once, another is asked for by its number.
+  // A known feature is selected at once; others are asked for by number.
   async follow(number) {
     const { data, host, asker, list } = this;
     if (data.known.has(number)) return this.select(number);
@@ -82,7 +82,7 @@ export class Near {
   }
 }
 
-// An answer of another shape is an error like any other.
+// An answer of the wrong shape is an error like any other.
 function checked(answer) {
   if (answer && !answer.error && !Array.isArray(answer.neighbours)) return { error: "The server's answer could not be read." };
   return answer;

@@ -41,7 +41,7 @@ export class Stage {
     this.stop();
     this.from = this.picture.under(event, this.state);
     this.start = [event.clientX, event.clientY];
-    // A finger scrolls the page; a mouse or a pen draws, also beyond the picture's edge.
+    // A finger scrolls the page; a mouse or pen draws, even beyond the edge of the picture.
     if (this.from !== null && event.pointerType !== "touch") this.part.stage.setPointerCapture(event.pointerId);
   }
 
@@ -107,7 +107,7 @@ export class Stage {
     on.point(state.cursor, true);
   }
 
-  // A box drawn with the keys is asked about when Shift is let go, or at Enter.
+  // A box drawn with the keys is final when Shift is released or Enter pressed.
   finish() {
     const box = this.anchor === null ? null : this.state.drawing;
     this.anchor = null;

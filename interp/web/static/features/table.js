@@ -7,12 +7,12 @@ import { amount, look, share } from "../shared/text.js";
 const ROWS = 300; // more are not drawn; the table says so
 /** @type {[key: string, header: string, meaning: string, asText: ((v: any) => string) | null][]} */
 const COLUMNS = [
-  ["feature", "no.", "Number of the feature in its dictionary", String],
-  ["label", "label", "What the feature was found to detect; the selected feature says how", null],
-  ["score", "score", "What the list was ranked by", amount],
-  ["mean", "mean", "Mean activation over the tokens looked at", amount],
+  ["feature", "no.", "Number of the feature in its SAE", String],
+  ["label", "label", "What the feature seems to detect; select it to see where its name comes from", null],
+  ["score", "score", "What the list is ranked by", amount],
+  ["mean", "mean", "Mean activation over these tokens", amount],
   ["max", "max", "Highest activation on any of them", amount],
-  ["frequency", "active on", "Share of the tokens looked at on which the feature is active", share],
+  ["frequency", "active on", "Share of these tokens on which the feature is active", share],
   ["density", "density", "Share of reference tokens, from many pictures and texts, on which it is active", share],
 ];
 
@@ -69,7 +69,7 @@ export class FeatureTable {
     this.lines = new Map(shown.map((entry) => [entry.feature, this.line(entry)]));
     const nodes = [...this.lines.values()];
     if (!entries.length) nodes.push(this.message(nothing));
-    if (entries.length > ROWS) nodes.push(this.message(`${entries.length - ROWS} more; the filter finds them.`));
+    if (entries.length > ROWS) nodes.push(this.message(`${entries.length - ROWS} more: use the filter to find them.`));
     tableBody.replaceChildren(...nodes);
     if (focused !== undefined) (this.lines.get(+focused) || tableBody.querySelector("tr[data-feature]"))?.focus({ preventScroll: true });
   }
@@ -148,7 +148,7 @@ export class FeatureTable {
       box.checked = pinned;
       box.disabled = full && !pinned;
       box.parentNode.title = box.disabled
-        ? `${layers.length} features at most`
+        ? `At most ${layers.length} features`
         : pinned
           ? "Take this layer off the picture"
           : "Keep on the picture as a layer";

@@ -118,7 +118,7 @@ class View extends PictureShell {
     this.render(true);
   }
 
-  // Texts that stay for the life of a payload.
+  // Texts that change only with the payload.
   words() {
     const {
       part,
@@ -169,7 +169,7 @@ class View extends PictureShell {
     });
   }
 
-  // Another list, order or filter; `said` is read out.
+  // The list, order or filter has changed; `said` is read aloud.
   listed(said) {
     const { state, list } = this;
     state.sort = list.sort;
@@ -181,7 +181,7 @@ class View extends PictureShell {
     this.render();
   }
 
-  // A header was pressed: figures start with the largest, labels and numbers with the first; a third press gives the order of the ranking back.
+  // A header was pressed: figures start with the largest, labels and numbers with the first; a third press restores the ranking.
   sort(key) {
     const { list } = this;
     const first = !["label", "feature"].includes(key);
@@ -204,7 +204,7 @@ class View extends PictureShell {
       : `${placeName(data, row)}: ${active.join(", ") || "none of the listed features"}`;
   }
 
-  // A patch or a token was clicked: lock it and list its features; the locked one again: back to the payload's list.
+  // A click on a patch or token locks it and lists its features; a second one goes back to the payload's list.
   pick(row) {
     return this.state.locked === row ? this.back() : this.lock(row);
   }
@@ -245,7 +245,7 @@ class View extends PictureShell {
     this.part.live.textContent = this.list.own.title;
   }
 
-  // A place handed over by another view, as a row of T. Before there is a payload of the same picture it is kept for the next one.
+  // A position handed over by another view. Until there is a payload of the same picture it waits.
   hand(from) {
     const row = from?.position;
     if (!Number.isInteger(row)) return;
@@ -284,7 +284,7 @@ class View extends PictureShell {
     this.render();
   }
 
-  // What steering needs of the selected feature; `active`: its patches of the first grid.
+  // What steering needs to know of the selected feature; `active`: its patches on the first grid.
   steer() {
     const { state, data, options } = this;
     const { sae } = data.payload,
@@ -310,7 +310,7 @@ class View extends PictureShell {
     );
   }
 
-  // In one column the picture lies above the table: without this a tap would change what nobody sees.
+  // In one column the picture is above the table: without this a tap would change something out of sight.
   reveal() {
     const { top, bottom } = this.part.frame.getBoundingClientRect();
     if (bottom > 40 && top < innerHeight - 40) return;
@@ -325,10 +325,10 @@ class View extends PictureShell {
     return OUTLINES[this.slots.get(number)];
   }
 
-  // Once per frame at most. Parts whose inputs have not changed are left alone.
+  // At most once a frame. Parts whose inputs have not changed are left alone.
   render(size = false) {
     if (!this.data || !this.table) return;
-    this.derive(); // now, not in the frame: two keys within one frame are two steps
+    this.derive(); // now, not in the frame: two keys in one frame are two steps
     this.sized = this.sized || size;
     if (this.frame) return;
     this.frame = requestAnimationFrame(() => {
@@ -337,7 +337,7 @@ class View extends PictureShell {
     });
   }
 
-  // The selected feature is always on the picture, the layers stay beside it; each keeps its colour as long as it is there.
+  // The selected feature is always on the picture, next to the layers; each keeps its colour while it is there.
   derive() {
     const { state, data, slots } = this;
     const numbers = state.feature === null || state.layers.includes(state.feature) ? state.layers : [...state.layers, state.feature];
@@ -396,7 +396,7 @@ class View extends PictureShell {
     const entry = state.feature === null ? null : this.entry(state.feature);
     if (this.changed("card", state.feature)) {
       Card.card(part, entry);
-      // Asked each time: a page may gain the tab after the view.
+      // Checked each time: the page may gain the tab after the view.
       const { steer, hasSteer } = this.options;
       part.steer.hidden = !steer || Boolean(hasSteer && !hasSteer());
     }

@@ -32,7 +32,7 @@ export class Find {
   }
 
   hint() {
-    return this.findWord ? "" : `With no model behind this file, only words among the stored top ${this.data.k} can be searched.`;
+    return this.findWord ? "" : `This file has no model: only words among the stored top ${this.data.k} can be found.`;
   }
 
   async go() {

@@ -1,5 +1,5 @@
-// What stands around the picture: numbers beside the sliders, the colour scale, alternative texts, frequent words.
-// Never changes the state.
+// What is written around the picture: numbers next to the sliders, the colour scale, alternative texts, frequent words.
+// It never changes the state.
 
 import { OPACITY } from "../shared/canvas.js";
 import { OUTLINES } from "../shared/colours.js";
@@ -8,7 +8,7 @@ import { percent } from "./data.js";
 
 const LEGEND = 12; // words in the legend
 
-// Numbers beside the sliders, the colour scale, the alternative text.
+// Numbers next to the sliders, the colour scale, the alternative text.
 export function drawBar(part, data, state) {
   const { shownLayer, colour, found } = state;
   const rows = data.grids[state.grid].positions;
@@ -19,15 +19,15 @@ export function drawBar(part, data, state) {
   part.colour.querySelector("[value=found]").disabled = !found;
   part.scale.classList.toggle("view-off", state.mask || colour === "none");
   const ends = {
-    entropy: ["0 nats, certain", `${data.maxEntropy.toFixed(1)} nats, no idea`],
-    found: ["0", found ? `${percent(found.top)}, highest at any layer` : ""],
+    entropy: ["0 nats, certain", `${data.maxEntropy.toFixed(1)} nats, uniform`],
+    found: ["0", found ? `${percent(found.top)}, the highest at any layer` : ""],
   };
   [part.scaleLow.textContent, part.scaleHigh.textContent] = ends[colour] || ["0 %", "100 % top word"];
   part.ramp.style.opacity = OPACITY + 0.2;
   const silent = rows.filter((row) => data.silent(shownLayer, row, state.min)).length;
   const below = rows.filter((row) => data.p(shownLayer, row) < state.min).length;
   part.pictureNote.textContent = data.regions.length
-    ? "The image tokens of this model have no places: each reads all of the picture, or of a quarter of it. They stand in the table below."
+    ? "The image tokens of this model have no patches of their own: each reads the whole picture or a quarter of it. They are listed in the table below."
     : state.mask
       ? `Black: ${silent} of ${rows.length} patches, blank or punctuation${state.min ? " or below the threshold" : ""}.`
       : state.min && colour !== "found"
@@ -45,7 +45,7 @@ export function drawBar(part, data, state) {
   part.stage.setAttribute("aria-label", "Patches of the picture. Arrow keys move, Enter locks, Escape unlocks.");
 }
 
-// Of the chosen layer, not of one previewed from the table: more or fewer words would move the table under the pointer.
+// Of the chosen layer, not a previewed one: more or fewer words would move the table under the pointer.
 export function drawLegend(part, data, state) {
   const all = data.frequent(state.layer, state.grid);
   const counts = new Map(all);
@@ -65,6 +65,6 @@ export function drawLegend(part, data, state) {
       return button;
     }),
   );
-  // The buttons are new ones; the keyboard stays where it was.
+  // The buttons are new; the focus stays where it was.
   if (focused !== null) part.legend.querySelector(`[data-id="${focused}"]`)?.focus({ preventScroll: true });
 }

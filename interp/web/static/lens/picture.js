@@ -60,9 +60,9 @@ export class LensPicture extends PatchCanvas {
     });
   }
 
-  // A word that does not fit is left out: half a word would be read as another word.
+  // A word that does not fit is left out: half a word reads as another word.
   word(ctx, look, x, y, w, h) {
-    if (w < 30 || h < 14) return; // in smaller patches only the short words would fit: worse than none
+    if (w < 30 || h < 14) return; // in smaller patches only short words would fit, which is worse than none
     const unit = this.measure(ctx, look.text);
     const size = Math.min(13, h * 0.6, (w - 4) / unit);
     if (size < 7.5) return;

@@ -10,4 +10,4 @@ async function unpack(text) {
 const view = mount(document.body, { followSystem: true });
 unpack(document.getElementById("payload").textContent)
   .then((payload) => view.set(payload))
-  .catch((error) => view.message(`This file could not be unpacked: ${error.message}`, true));
+  .catch((error) => view.message(`This file could not be read: ${error.message}`, true));

@@ -6,7 +6,7 @@ import { tokenRuns } from "../shared/payload.js";
 import { look } from "../shared/text.js";
 
 const HEIGHT = 26; // of a row in CSS pixels; lens.css has the same number
-const ALL = 300; // up to here every row is in the page
+const ALL = 300; // up to so many, every row is in the page
 const AROUND = 12; // rows kept above and below those in sight
 
 export class TokenTable {
@@ -47,7 +47,7 @@ export class TokenTable {
     this.part.tableHead.replaceChildren(line);
   }
 
-  // The row of T that a table row speaks for: for the image run, the patch that is shown now.
+  // The position that a table row stands for; for the run of patches, the patch shown now.
   rowOf(entry, shown) {
     if (entry.row !== undefined) return entry.row;
     return shown !== null && shown >= entry.from && shown <= entry.to ? shown : null;
@@ -100,7 +100,7 @@ export class TokenTable {
       scroller.scrollLeft = th.offsetLeft + th.offsetWidth - scroller.clientWidth;
   }
 
-  // Render the rows in sight (all of them in a small table); spacers stand for the rest.
+  // Render the rows in sight (all rows of a small table) with spacers for the rest.
   draw() {
     const { scroller, tableBody } = this.part;
     let from = 0,

@@ -1,6 +1,6 @@
 // Mounts the view: one state, the controls that change it, and one render that brings every part up to date.
 // A host calls mount(element, {findWord, features}) and set(payload).
-// `features(row, payload)`: where the reader can go on to from a place; `hasFeatures()`: whether there is such a place now. Both may be absent.
+// `features(row, payload)` shows the features of a position; `hasFeatures()` says whether the page can. Both may be absent.
 
 import { el, radios, saveFile } from "../shared/elements.js";
 import { featuresTab, openFeatures, page } from "../shared/page.js";
@@ -92,7 +92,7 @@ class View extends PictureShell {
     this.render(true);
   }
 
-  // Texts that stay for the life of a payload.
+  // Texts that change only with the payload.
   words() {
     const {
       part,
@@ -105,7 +105,7 @@ class View extends PictureShell {
     part.notes.replaceChildren(...payload.notes.map((note) => el("span", "view-chip", note)));
     part.why.textContent = payload.why_default;
     part.limits.textContent = payload.limits;
-    part.tableNote.textContent = `Marked cells: from this layer on the last layer's word is on top. Hover previews a layer, a click keeps it.`;
+    part.tableNote.textContent = `Marked cells: from this layer on, the last layer's word is on top. Hover to preview a layer, click to keep it.`;
   }
 
   controls(signal) {
@@ -173,7 +173,7 @@ class View extends PictureShell {
     return index === null ? null : this.data.grids[this.state.grid].positions[index];
   }
 
-  // Something is pointed at: a row of T, and in the table a layer to preview; null: nothing is.
+  // The pointer is at a position (in the table also at a layer, to preview), or null: nowhere.
   point(row, layer = null, keys = false) {
     const { state } = this;
     if (state.hover === row && state.preview === layer) return;
@@ -183,7 +183,7 @@ class View extends PictureShell {
     if (keys) this.announce();
   }
 
-  // Clicked: lock; the locked one again: unlock. A cell of the table also sets the layer, and only unlocks at the same layer.
+  // A click locks a position, a second one unlocks it. In the table it also sets the layer, and unlocks only at the same layer.
   pick(row, layer) {
     const { state } = this;
     const again = state.locked === row && (layer === null || layer === state.layer);
@@ -258,10 +258,10 @@ class View extends PictureShell {
     return getComputedStyle(this.root).getPropertyValue("--accent").trim() || "#0b6bcb";
   }
 
-  // Once per frame at most. Parts whose inputs have not changed are left alone.
+  // At most once a frame. Parts whose inputs have not changed are left alone.
   render(size = false) {
     if (!this.data) return;
-    this.derive(); // now, not in the frame: two keys within one frame are two steps
+    this.derive(); // now, not in the frame: two keys in one frame are two steps
     this.sized = this.sized || size;
     if (this.frame) return;
     this.frame = requestAnimationFrame(() => {
@@ -273,7 +273,7 @@ class View extends PictureShell {
   derive() {
     const { state, data } = this;
     state.shownLayer = state.preview ?? state.layer;
-    // A lock holds the readout; pointing elsewhere only draws an outline. A layer previewed in the table is always followed.
+    // A lock holds the readout; pointing elsewhere only draws an outline. A layer previewed in the table is always shown.
     state.shownRow = state.locked ?? state.hover;
     if (state.shownRow !== null) state.readRow = state.shownRow;
     if (data.place.has(state.readRow)) state.patch = state.readRow;
@@ -300,7 +300,7 @@ class View extends PictureShell {
     if (this.changed("legend", state.layer, grid, state.outlined)) drawLegend(part, data, state);
     if (this.changed("readout", readRow, shownLayer, state.locked)) {
       drawReadout(part, data, readRow, shownLayer, state.locked === readRow ? "locked" : "");
-      // Asked each time: a page may gain the tab after the view.
+      // Checked each time: the page may gain the tab after the view.
       const { features, hasFeatures } = this.options;
       part.features.hidden = !features || Boolean(hasFeatures && !hasFeatures());
     }

@@ -7,7 +7,7 @@ import * as say from "./text.js";
 
 const SIDES = ["plain", "steered"];
 
-// A marked piece: the spaces around it stay unmarked, and one that is nothing but blanks gets signs to carry the mark.
+// A marked piece: spaces around it stay unmarked; a piece of only blanks gets visible signs.
 export function markDiff(tag, text) {
   const core = text.trim();
   if (!core) return [el(tag, "", look(text).text), document.createTextNode(text)];
@@ -15,7 +15,7 @@ export function markDiff(tag, text) {
   return [document.createTextNode(before), el(tag, "", core), document.createTextNode(after)];
 }
 
-// The side of a diff: what is the same on both sides is quiet, what is only on this one is marked.
+// One side of a diff: what both sides share is quiet, what only this side has is marked.
 function marked(diff, side) {
   const quiet = diff.some(({ op }) => op !== "equal");
   return diff
@@ -25,7 +25,7 @@ function marked(diff, side) {
     );
 }
 
-// Text that only grows is added to, so that nothing flickers and a selection holds.
+// Growing text is appended to, so that nothing flickers and a selection stays.
 export function grow(node, text) {
   const [child] = node.childNodes;
   const grows = node.childNodes.length === 1 && child.nodeType === Node.TEXT_NODE && text.startsWith(child.data);
@@ -37,11 +37,11 @@ export class Answers {
   constructor(part, signal) {
     this.part = part;
     this.key = null;
-    part.copy.hidden = !navigator.clipboard; // only there where the page came over https or from this machine
+    part.copy.hidden = !navigator.clipboard; // browsers offer it only over https or on localhost
     part.copy.addEventListener("click", () => this.copy(), { signal });
   }
 
-  // The cards keep their height while a new pair grows into them: what lies below stays where it is.
+  // The cards keep their height while a new pair grows into them, so that what is below stays put.
   hold() {
     for (const side of SIDES) this.part[side].style.minHeight = `${this.part[side].offsetHeight}px`;
   }
@@ -77,7 +77,7 @@ export class Answers {
     const text = `Prompt: ${pair.prompt}\nWithout edits: ${pair.plain.text}\nSteered${edits ? ` (${edits})` : ""}: ${pair.steered.text}\n`;
     part.copy.textContent = await navigator.clipboard.writeText(text).then(
       () => "Copied",
-      () => "The browser did not allow it",
+      () => "The browser refused",
     );
     setTimeout(() => {
       part.copy.textContent = "Copy both answers";

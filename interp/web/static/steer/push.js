@@ -1,5 +1,5 @@
-// How far each edit pushed the model: one line for each, with a warning where the size alone explains a changed answer.
-// Knows the list of edits. Cannot tell whether a push along another direction would have done the same.
+// How far each edit pushed the model, with a warning where size alone can explain a changed answer.
+// It cannot tell whether a push in another direction would have done the same.
 
 import { el } from "../shared/elements.js";
 import { plural, share } from "../shared/text.js";
@@ -9,10 +9,10 @@ const LARGE = 0.5,
   HUGE = 1; // |Δh| / |h|
 
 function remark({ unit, absolute, relative }) {
-  if (absolute === 0) return unit === "target" ? "Nothing changed: the feature had this value already." : "Adding nothing changes nothing.";
+  if (absolute === 0) return unit === "target" ? "Nothing changed: the feature had this value already." : "Nothing was added.";
   if (relative >= HUGE)
     return "The change is longer than the state it was added to. Such a push breaks most answers, whatever its direction.";
-  if (relative >= LARGE) return "A push this large changes answers whatever its direction.";
+  if (relative >= LARGE) return "A push this large changes most answers, whatever its direction.";
   return "";
 }
 

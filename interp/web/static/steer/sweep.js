@@ -8,13 +8,13 @@ import { grow, markDiff } from "./answers.js";
 import { fullScale } from "./data.js";
 import * as say from "./text.js";
 
-// What a value is beside a number.
+// What a value means.
 function tags({ unit, others, current }, value) {
   const zero = unit === "target" ? "switched off" : others ? "without this edit" : "no edit";
   return [...(value === 0 ? [zero] : []), ...(value === current ? ["current"] : [])];
 }
 
-// The steered side with what it adds, and what only the plain answer has struck through.
+// The steered side with its additions marked and what it lacks struck through.
 function answer(node, { diff, answer: text, finished }) {
   if (!diff) return grow(node, text);
   const pieces = diff.flatMap(({ op, plain, steered }) =>
@@ -34,7 +34,7 @@ export class Sweep {
       "click",
       (event) => {
         const card = event.target.closest("li");
-        if (!card || (!event.target.closest("button") && String(getSelection()))) return; // marking text to copy it is no choice
+        if (!card || (!event.target.closest("button") && String(getSelection()))) return; // selecting text to copy it is not a choice
         const index = +card.dataset.index;
         select(index, this.sweep.points[index].value);
       },
@@ -64,7 +64,7 @@ export class Sweep {
     this.curve(known);
   }
 
-  // The cards, in the order of their values. They stay as long as the values do: focus and scroll survive every update.
+  // The cards in the order of their values. They stay while the values do, so focus and scroll survive every update.
   build() {
     const { part, sweep } = this;
     const { points, unit, label, feature, layer, sae, others } = sweep;
@@ -72,13 +72,11 @@ export class Sweep {
     if (made === this.made) return;
     this.made = made;
     const what = el("bdi", "", `${say.name(sweep)}${feature === null || !label ? "" : `, feature ${feature}`}`);
-    const beside = others
-      ? ` Beside it, ${others === 1 ? "one other edit stays" : `${others} other edits stay`} as ${others === 1 ? "it is" : "they are"}.`
-      : "";
+    const beside = others ? ` ${others === 1 ? "One other edit stays as it is" : `${others} other edits stay as they are`}.` : "";
     part.sweepSub.replaceChildren(
       `The ${unit} of `,
       what,
-      `, layer ${layer}.${beside} A click on a value sets it. Marked is what differs from the answer without edits; KL is the mean over its tokens, all bars on one scale.`,
+      `, layer ${layer}.${beside} Click a value to use it. Differences from the answer without edits are marked; KL is the mean over its tokens.`,
     );
     this.cards = points.map((point, index) => this.card(point, index)).sort((a, b) => points[a.index].value - points[b.index].value);
     part.points.replaceChildren(...this.cards.map(({ node }) => node));
@@ -126,7 +124,7 @@ export class Sweep {
     card.size.textContent = point.relative === null ? "" : `|Δh| ${share(point.relative)} of |h|`;
   }
 
-  // As long as an answer grows, its card is not smaller than before.
+  // While an answer grows, its card does not shrink.
   hold(card) {
     const growing = this.sweep.state === "running";
     if (growing !== card.held) card.text.style.minHeight = growing ? `${card.text.offsetHeight}px` : "";

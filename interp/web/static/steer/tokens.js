@@ -84,7 +84,7 @@ export class Tokens {
     this.host.chosen(i);
   }
 
-  // Scrolls the row of tokens, never the page.
+  // Scroll the row of tokens, never the page.
   reveal() {
     const box = this.part.tokens,
       node = this.nodes[this.chosen];

@@ -1,4 +1,4 @@
-// Mounts the steer view: takes payloads, perhaps fifty a second, and brings up to date only what they change.
+// Mounts the steer view: it takes payloads, perhaps fifty a second, and updates only what they change.
 // A host calls mount(element, {select(index, value)}) and set(payload).
 
 import { el } from "../shared/elements.js";
@@ -38,7 +38,7 @@ class View extends Shell {
     this.set(null);
   }
 
-  // Unlike the other views, this one keeps what it shows where the next payload says the same.
+  // Unlike the other views, this one keeps what the next payload does not change.
   set(payload) {
     if (!payload) return this.nothing("Nothing steered yet.");
     let data;
@@ -113,8 +113,8 @@ class View extends Shell {
     this.words.fit();
   }
 
-  // While a new pair is answered, the figures of the one before stay in their place, out of reach and dimmed; `verdict` says whose they are.
-  // So does its sweep, unless the payload brings one.
+  // While a new pair is answered, the figures of the previous one stay, dimmed and inert; `verdict` says whose they are. So does its sweep, unless
+  // the payload brings one.
   fresh(now) {
     const { results } = this.part;
     results.hidden = !this.drawn;
@@ -128,7 +128,7 @@ class View extends Shell {
       data,
       data: { pair },
     } = this;
-    const stale = this.drawn ? " The figures below are still those of the run before." : "";
+    const stale = this.drawn ? " The figures below are still from the previous run." : "";
     const texts = { running: `Answering …${stale}`, stopped: "Stopped before both answers were complete.", done: "" };
     let text = texts[data.state];
     if (data.done && !data.changed) {
@@ -138,7 +138,7 @@ class View extends Shell {
     if (part.verdict.textContent !== text) part.verdict.textContent = text;
   }
 
-  // Read aloud: that a run is over and what came of it, never a token on the way.
+  // Read aloud that a run is over and its outcome, never single tokens.
   announce(before) {
     const { part, data } = this;
     const said = [];

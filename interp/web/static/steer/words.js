@@ -14,7 +14,7 @@ const FLOOR = -8; // powers of ten: the logarithmic scale ends here
 const HEIGHT = 60,
   GAP = 0.14; // of a column
 const LABEL = 34,
-  COLUMN = 8; // pixels: below the first a token's text is not readable, below the second its bars are not
+  COLUMN = 8; // pixels: below the first a token's text is unreadable, below the second its bars are
 
 const heights = {
   linear: (p) => p,
@@ -33,7 +33,7 @@ const ticks = {
   ],
 };
 
-// One path for all bars of a kind: an answer of 256 tokens and eight words has four thousand of them.
+// One path for all bars of a kind: 256 tokens and eight words make four thousand bars.
 function bars(values, height, left, right) {
   return values
     .map((p, i) => `M${(i + left).toFixed(2)},${HEIGHT}V${(HEIGHT * (1 - height(p))).toFixed(2)}H${(i + right).toFixed(2)}V${HEIGHT}Z`)
@@ -85,7 +85,7 @@ export class Words {
     columns.append(...tokens.map((text) => tokenElement(look(text))));
     names.append(el("span"), columns);
     this.labels.append(el("span", "steer-head"), names);
-    this.labels.setAttribute("aria-hidden", "true"); // the tokens above are the ones to read and to reach
+    this.labels.setAttribute("aria-hidden", "true"); // the tokens above are the accessible ones
     part.charts.replaceChildren(
       ...(words.length ? [...words.map((word, w) => this.row(word, data.peaks[w], data.moved[w])), this.labels] : []),
     );
@@ -124,13 +124,13 @@ export class Words {
     return row;
   }
 
-  // Names stand below the columns where there is room for them.
+  // Names are below the columns if there is room.
   fit() {
     const box = this.part.charts.querySelector(".steer-chart svg");
     if (box) this.labels.hidden = box.getBoundingClientRect().width / this.data.pair.tokens.length < LABEL;
   }
 
-  // Where the charts are wider than their place, brings the column of a token into it.
+  // Scroll the column of a token into sight when the charts are wider than their box.
   reveal(i) {
     const box = this.part.charts,
       chart = box.querySelector(".steer-chart svg");
