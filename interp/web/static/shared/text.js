@@ -36,7 +36,7 @@ export function amount(v) {
   const size = Math.abs(v);
   if (size === 0) return "0";
   if (size < 0.001) return "< 0.001";
-  return v.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
+  return v.toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : size >= 0.9995 ? 2 : 3); // by what it rounds to: 0.9996 is 1.00
 }
 
 /** @param {number | null | undefined} v */
