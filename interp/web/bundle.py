@@ -14,6 +14,7 @@ STATIC = Path(__file__).parent / "static"
 
 _IMPORT = re.compile(r'^import (?:\{([^}]*)\}|\* as (\w+)) from "(\.[^"]+)";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
+_TYPES = re.compile(r"^/\*\* @import .* \*/\n", re.MULTILINE)  # for the type checker only
 _OTHER = re.compile(r"^(?:import|export)\b.*", re.MULTILINE)
 
 
@@ -54,7 +55,7 @@ def _add(name: str, pieces: dict[str, str], above: tuple[str, ...]) -> None:
         target = everything or "{" + names.replace(" as ", ": ") + "}"
         return f'const {target} = modules["{source}"];'
 
-    text = _IMPORT.sub(imported, static(name))
+    text = _IMPORT.sub(imported, _TYPES.sub("", static(name)))
     exports = _EXPORT.findall(text)
     text = _EXPORT.sub("", text)
     if other := _OTHER.search(text):

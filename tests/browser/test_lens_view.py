@@ -312,7 +312,7 @@ def test_curve_leaves_gaps_where_the_word_is_not_stored(lens):
 
 
 def test_search_without_a_model_is_over_the_stored_words_and_says_so(lens):
-    assert "only words among the stored top 5 can be searched" in lens.text("findNote")
+    assert "only words among the stored top 5 can be found" in lens.text("findNote")
     lens.part("word").fill(" Dog ")
     lens.part("findGo").click()
     lens.settle()
@@ -395,7 +395,10 @@ def test_table_and_picture_follow_each_other(lens):
     assert shown[-1] == "dog"
     assert lens.expected.words(8, patch)[0] == " dog"
     assert lens.part("tableBody").locator("tr.lens-here").get_attribute("data-i") == "4"
-    lens.part("tableBody").locator(".lens-image-row td[data-l='1']").click()
+    cell = lens.part("tableBody").locator(".lens-image-row td[data-l='1']")
+    cell.hover()
+    lens.settle()  # the layer is previewed before the click
+    cell.click()
     assert lens.state("locked") == patch
     assert lens.state("layer") == 1
 

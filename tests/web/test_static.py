@@ -94,6 +94,12 @@ def test_modules_come_after_those_they_import_and_once(made):
     assert bundle("a.js").count("const y = 1;") == 1
 
 
+def test_imports_of_types_are_left_out(made):
+    made(a='// About a.\n/** @import { X } from "./b.js" */\nexport const x = 1;\n')
+    assert "@import" not in bundle("a.js")
+    assert modules("a.js") == ["a.js"]
+
+
 def test_modules_in_a_circle_are_refused_by_name(made):
     made(a='import { x } from "./b.js";\n', b='import { y } from "./a.js";\n')
     with pytest.raises(ValueError, match=r"a\.js → b\.js → a\.js"):
