@@ -18,7 +18,7 @@ def edits_from(items: Any, find_sae: Callable[[str | None], Sae]) -> list[Edit]:
 
     Raises InterpError for anything else.
     """
-    found = sequence("edits", items, 'edits with at least one entry, such as [{"feature": 7, "target": 0, "where": "all"}]')
+    found = sequence("edits", items, 'at least one edit, such as [{"feature": 7, "target": 0, "where": "all"}]')
     if len(found) > MAX_EDITS:
         raise InterpError(f"edits has {len(found)} entries; it must have at most {MAX_EDITS}.")
     return [edit_from(item, find_sae) for item in found]

@@ -106,7 +106,7 @@ def text_png(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image": None}, "no picture"),
+        ({"image": None}, "No picture"),
         ({"image": huge_png}, "too large.*limit is 50 million"),
         ({"image": broken_png}, "picture"),
         ({"image": text_png}, "not a picture"),

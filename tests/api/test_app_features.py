@@ -77,7 +77,7 @@ def test_rank_by(client, rank_by):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image": None}, "no picture"),
+        ({"image": None}, "No picture"),
         ({"prompt": ""}, "prompt is empty"),
         ({"sae": "no-such-sae"}, "'no-such-sae' is not a known SAE"),
         ({"sae": "/no/such/folder"}, "no folder"),

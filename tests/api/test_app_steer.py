@@ -140,7 +140,7 @@ def test_a_request_after_wrong_ones_is_whole(client):
     [
         ({"strengths": []}, "strengths is \\[\\]; it must be a list of 1 to 16 numbers"),
         ({"strengths": [0, "x"]}, "strength is 'x'; it must be a finite number"),
-        ({"strengths": [0] * 17}, "1 to 16 numbers"),
+        ({"strengths": [0] * 17}, "strengths has 17 entries; it must have at most 16"),
         ({"strengths": 3}, "1 to 16 numbers"),
         ({"unit": "push"}, "unit is 'push'; it must be one of strength, amount, target"),
         ({"feature": -1}, "Feature -1 does not exist"),

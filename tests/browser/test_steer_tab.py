@@ -89,7 +89,7 @@ def test_the_same_edits_on_another_picture(steered):
 
 
 def test_both_lenses(steered):
-    steered.get_by_role("button", name="Logit lens of the steered run").click()
+    steered.get_by_role("button", name="Compare the logit lenses").click()
     steered.locator("#steer-compare").click()
     steered.wait_for_function("document.querySelectorAll('#steer-lenses .lens[data-ready]').length === 2")
     text = [view.inner_text() for view in steered.locator("#steer-lenses .lens").all()]
