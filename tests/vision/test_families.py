@@ -177,7 +177,7 @@ def test_a_perceiver_has_regions_and_no_grid():
     layout = vlm.prepare(image, PROMPT).layout
     assert not layout.grids
     assert not layout.views
-    with pytest.raises(InterpError, match="have no patches"):
+    with pytest.raises(InterpError, match="image tokens are not patches"):
         interp.logit_lens(vlm.trace(image, PROMPT, max_new_tokens=1)).grid(1)
     assert [region.name for region in layout.regions] == ["top left", "top right", "bottom left", "bottom right", "whole picture"]
     paints = [painted(image, region.box) for region in layout.regions[:4]]
