@@ -61,7 +61,7 @@ export class TokenTable {
     const cell = event.target.closest("td,th"),
       line = event.target.closest("tr[data-i]");
     if (!cell || !line) return;
-    const row = this.rowOf(this.rows[+line.dataset.i], this.shown);
+    const row = this.rowOf(this.rows[+line.dataset.i], this.patch);
     if (row !== null) callback(row, cell.dataset.l === undefined ? null : +cell.dataset.l);
   }
 
