@@ -155,10 +155,14 @@ def _open(chromium, address, ready=FIRST_LENS, **options):
     page = context.new_page()
     page.faults = []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
+    _go(page, address, ready)
+    return page
+
+
+def _go(page, address, ready=FIRST_LENS):
     page.goto(address)
     page.wait_for_selector(ready, timeout=60_000)
     page.opened = page.evaluate(_SHOWN)
-    return page
 
 
 # What a visitor has chosen and what the first tab shows of it.
@@ -172,17 +176,10 @@ _SHOWN = """() => {
 
 
 def _as_it_opens(page):
-    """Back to the first tab, picture, question, model and lens, as a visitor would go there."""
+    """The first tab with the first lens. Where another was run, or something else was chosen, the page is loaded anew."""
     page.bring_to_front()  # in a window behind others, frames come once a second
-    page.get_by_role("tab", name="Logit lens").click()
-    page.evaluate(_RESET)
-    shown, opened = page.evaluate(_SHOWN), page.opened
-    if shown == opened:
-        return
-    if shown["model"] != opened["model"]:
-        page.locator("#model input").click()
-        page.get_by_role("option", name=opened["model"], exact=True).click()
-    page.fill("#prompt textarea", opened["prompt"])
-    page.locator(".gallery-item, .gallery button").first.click()  # chooses the first picture, and runs
-    page.wait_for_function("old => document.querySelector('.lens[data-ready]')?.__lens.run !== old", arg=shown["run"])
-    page.opened = page.evaluate(_SHOWN)  # a run has another name each time
+    if page.evaluate(_SHOWN) == page.opened:
+        page.get_by_role("tab", name="Logit lens").click()
+        page.evaluate(_RESET)
+    else:
+        _go(page, page.url)
