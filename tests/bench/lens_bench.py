@@ -98,7 +98,7 @@ def page() -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         view = browser.new_page()
         view.goto(app.url)
-        view.wait_for_selector(".lens-body:not([hidden])")
+        view.wait_for_selector(".lens[data-ready]")
         for i, picture in enumerate(_pictures(7)):
             file = Path(folder) / f"{i}.png"
             picture.save(file)
