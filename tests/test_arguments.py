@@ -22,6 +22,7 @@ from interp.saes.labels.labels import Label, Labels
 from interp.saes.sae import SparseActs
 from tests import tiny
 from tests.conftest import PROMPT
+from tests.test_validation import Rude
 
 EXAMPLES = 12  # for each parameter of each function; the values of ALWAYS come on top
 LONE = "dog\ud83d"
@@ -37,21 +38,6 @@ CALLED = {"on_text", "on_progress", "run"}
 LONGEST = 1500  # characters of a message; some list all presets or SAEs
 CONSTRUCTORS = (interp.Edit, interp.Vlm, interp.TraceCache)  # the other classes are results
 BESIDE = (Vocabulary, Labels, SparseActs)  # what public attributes lead to
-
-
-class Rude:
-    """An object on which nothing works."""
-
-    __hash__ = None
-
-    def __getattr__(self, name):
-        raise RuntimeError(name)
-
-    def __eq__(self, other):
-        raise RuntimeError
-
-    def __repr__(self):
-        raise RuntimeError
 
 
 def public() -> set[str]:
