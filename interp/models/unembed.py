@@ -4,6 +4,7 @@ What follows the head (a soft cap, a scale) is found by comparison with the mode
 the field and ignore it.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -74,6 +75,10 @@ class Unembed:
         logits = nn.functional.linear(normed, self._head.weight[ids], None if bias is None else bias[ids])
         return self.finish(logits.float())
 
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits of the whole vocabulary for a few states [N, d], through which gradients can flow: float32 [N, vocabulary]."""
+        return self.finish(self._head(self._normed(states)).float())
+
     def hide_undecodable(self, logits: torch.Tensor, peaks: torch.Tensor) -> None:
         """Set the logits of ids that the tokenizer does not know below all others, in place, and update the peaks of their blocks."""
         if len(self._hidden):
@@ -106,12 +111,18 @@ def find_finish(model: Any, last_block: nn.Module, norm: Any, head: Any, ids: to
     return finishes[best]
 
 
+def _soft_cap(cap: float, logits: torch.Tensor) -> torch.Tensor:
+    if logits.requires_grad:  # the gradient of tanh needs its result unchanged
+        return torch.tanh(logits / cap) * cap
+    return logits.div_(cap).tanh_().mul_(cap)
+
+
 def _finishes(config: Any) -> dict[str, Finish]:
     """Everything that any family does after its head, in place, with this config's constants; "plain" first, so that it wins ties."""
     text = config.get_text_config()
     finishes: dict[str, Finish] = {"plain": lambda logits: logits}
     if cap := getattr(text, "final_logit_softcapping", None):
-        finishes["soft cap"] = lambda logits: logits.div_(cap).tanh_().mul_(cap)
+        finishes["soft cap"] = functools.partial(_soft_cap, cap)
     if scale := getattr(text, "logit_scale", None):
         finishes["logit_scale"] = lambda logits: logits.mul_(scale)
     if scaling := getattr(text, "logits_scaling", None):

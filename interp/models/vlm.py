@@ -95,6 +95,7 @@ class Vlm:
         missing = [part for part, value in parts.items() if value is None]
         if missing:
             raise InterpError(f"{kind} has no {' and no '.join(missing)}: its structure is not understood.")
+        self.decoder: Any = decoder
         self.blocks: nn.ModuleList = decoder.layers
         self.norm: Any = decoder.norm
         self.head: Any = model.get_output_embeddings()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..errors import InterpError
-from ..validation import as_whole, index, sequence, shown, whole_numbers
+from ..validation import as_whole, index, sequence, shown, text, whole_numbers
 from ..vision.grids import PatchGrid
 from .trace import Kind, Prompt, Trace
 
@@ -19,6 +19,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 }
 # A short answer or a single special token is too few for a meaningful median, so all text is one group.
 _GROUPS: tuple[tuple[Kind, ...], ...] = (("image",), ("separator",), ("prompt", "answer", "special"))
+_LISTED = 32  # answer tokens in an error
 _SINK = 5  # times the median norm of its group
 _WAYS = ({"patches"}, {"patches", "grid"}, {"box"}, {"box", "grid"}, {"positions"})
 
@@ -64,6 +65,26 @@ def grid_of(trace: Trace | Prompt, grid: Any) -> PatchGrid:
     if number is None or not 0 <= number < len(trace.grids):
         raise InterpError(f"Grid {shown(grid)} does not exist; there are {len(trace.grids)}, counted from 0.")
     return trace.grids[number]
+
+
+def answer_token(trace: Trace, token: Any) -> int:
+    """Position of a token of the answer, given as its number in the answer (0 is the first) or as a word that is one token of it.
+
+    The row before it emits it. Raises InterpError for a number out of range, and for a word that the answer does not contain, contains
+    several times, or that is several tokens.
+    """
+    start = trace.answer_start
+    tokens = trace.tokens[start:]
+    if not isinstance(token, str):
+        return start + index("Answer token", token, 0, len(tokens) - 1, f"the answer has {len(tokens)} tokens, 0 to {len(tokens) - 1}")
+    word = text("token", token).strip()
+    found = [i for i, each in enumerate(tokens) if each.text.strip().casefold() == word.casefold()]
+    if len(found) == 1:
+        return start + found[0]
+    listed = ", ".join(f"{i} {each.text.strip()!r}" for i, each in enumerate(tokens[:_LISTED])) + (", …" if len(tokens) > _LISTED else "")
+    if found:
+        raise InterpError(f"{shown(token)} is several tokens of the answer: {', '.join(map(str, found))}. Choose one by its number.")
+    raise InterpError(f"{shown(token)} is not a single token of the answer. Choose a token by its number: {listed}.")
 
 
 def sinks(trace: Trace | Prompt, states: torch.Tensor) -> tuple[int, ...]:

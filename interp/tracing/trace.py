@@ -111,6 +111,11 @@ class Trace:
         return [i for i, token in enumerate(self.tokens[:-1]) if token.kind in kinds]
 
     @property
+    def answer_start(self) -> int:
+        """Position of the first answer token, which row `answer_start` - 1 emits."""
+        return next((i for i, token in enumerate(self.tokens) if token.kind == "answer"), len(self.tokens) - 1)
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """Width and height of `image`, without decoding it."""
         return self._stored_image.size

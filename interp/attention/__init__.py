@@ -1,0 +1,1 @@
+"""What the answer looked at, and what it needed: attention, gradients, activation maps, knockout, ablation."""

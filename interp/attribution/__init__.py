@@ -1,0 +1,1 @@
+"""Which sparse-autoencoder features carried a word of the answer."""
