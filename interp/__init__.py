@@ -11,6 +11,8 @@ A picture and a prompt become a `Trace` (one generation, every layer kept); a `L
 autoencoder finds in it, and `steer` answers with such directions turned up or down.
 """
 
+from .attention.faithfulness import Faithfulness, faithfulness, overlap, pointing_game
+from .attention.maps import PatchMap
 from .errors import InterpError
 from .lens.logit_lens import Lens, logit_lens
 from .models.loading import load
@@ -33,12 +35,14 @@ __all__ = [
     "Contrast",
     "Edit",
     "Encoding",
+    "Faithfulness",
     "Feature",
     "Features",
     "Inputs",
     "InterpError",
     "Lens",
     "PatchGrid",
+    "PatchMap",
     "Preset",
     "Region",
     "Sae",
@@ -50,9 +54,12 @@ __all__ = [
     "Vlm",
     "contrast_vector",
     "encode",
+    "faithfulness",
     "load",
     "load_sae",
     "logit_lens",
+    "overlap",
+    "pointing_game",
     "steer",
     "steer_sweep",
     "steered_trace",

@@ -98,6 +98,8 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
     steering = asked | {"temperature": 0.5, "seed": 1, "words": ["dog"], "stop": threading.Event()}
     picture = {"image": ("picture", "array"), "answer": ("answer", "prompt")}
     answer = {"answer": ("answer", "token")}
+    patch_map = interp.PatchMap(trace, trace.answer_start, "rising", torch.arange(float(trace.length)), "Nothing.")
+    mask = torch.eye(4, dtype=torch.bool)
     examples = [(image, PROMPT), (tiny.noise(60, 60, 1), PROMPT)]
     where = {"where": ("where", "patch", "box", "grid", "position")}
     unit = {"strength": ("strength",), "feature": ("feature",), "vector": ("vector",)}
@@ -114,6 +116,10 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "encode": Call(interp.encode, {"trace": trace, "sae": sae}, lambda x: x.acts.values.tolist()),
         "top_features": Call(interp.top_features, {"trace": trace, "sae": sae, "k": 2, "where": "all", "rank_by": "max"},
                              lambda x: x.to_dict(), where),
+        "faithfulness": Call(interp.faithfulness, {"patch_map": patch_map, "steps": 2}, lambda x: x.to_dict()),
+        "pointing_game": Call(interp.pointing_game, {"patch_map": patch_map, "mask": mask, "grid": 0}),
+        "overlap": Call(interp.overlap, {"patch_map": patch_map, "mask": mask, "grid": 0}),
+        "PatchMap.map": Call(patch_map.map, {"grid": 0}, lambda x: x.tolist()),
         "steer": Call(interp.steer, steering | {"edits": [edit]}, lambda x: x.to_dict(), picture),
         "steer_sweep": Call(interp.steer_sweep, steering | {"edit": edit, "strengths": [0.1, 0.2], "others": []}, lambda x: x.to_list(),
                             picture | {"strengths": ("strength",), "others": ("others", "edit")}),

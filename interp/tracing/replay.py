@@ -6,7 +6,7 @@ states (position embeddings, masks), and the keys and values of the positions in
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,9 @@ class Replay:
     prompt_length: int
     masks: tuple[torch.Tensor | None, ...]
     """For each layer, where its attention may look: bool [1, 1, T, T], or None if every position reads itself and what stands before it."""
+    between: Mapping[int, torch.Tensor]
+    """Layer → what the model adds to the stream after it, as Qwen3-VL does with picture features: [1, prompt, d]. Empty in most families."""
     _kwargs: tuple[dict[str, Any], ...]
-    _between: dict[int, torch.Tensor]
     _keys: tuple[tuple[torch.Tensor, torch.Tensor] | None, ...]
     """Keys and values of each layer's attention, [1, H_kv, T, width]; None for a layer without attention."""
 
@@ -73,8 +74,8 @@ class Replay:
             trace=trace,
             prompt_length=prompt,
             masks=tuple(_joined_mask(passes, prompt, len(ids)) for passes in calls.kwargs),
+            between=calls.between,
             _kwargs=tuple(map(_joined, calls.kwargs)),
-            _between=calls.between,
             _keys=tuple(None if layer in linear else (kept.keys, kept.values) for layer, kept in enumerate(layers)),
         )
 
@@ -103,20 +104,22 @@ class Replay:
         stop: int | None = None,
         mask: Mask | None = None,
         read: Read | None = None,
+        between: Mapping[int, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Blocks `layer` to `stop` - 1 (the last) on `hidden` [B, T - start, d], which enters block `layer`: the states after them.
 
-        The positions before `start` are as in the trace, for every row of the batch. `mask` and `read`: see `attending`. Gradients flow
-        if they are switched on.
+        The positions before `start` are as in the trace, for every row of the batch. `mask` and `read`: see `attending`. `between`, of
+        [1 or B, prompt, d], takes the place of `self.between`. Gradients flow if they are switched on.
         """
         vlm = self.trace.vlm
+        between = self.between if between is None else between
         with attending(vlm, mask=mask, read=read):
             for index in range(layer, vlm.n_layers if stop is None else stop):
                 prefix = _Prefix.of(self._keys[index], start) if start else None
                 out = vlm.blocks[index](hidden, **self._from(index, start), past_key_values=prefix)
                 hidden = out if isinstance(out, torch.Tensor) else out[0]
-                if index in self._between and start < self.prompt_length:
-                    added = self._between[index][:, start:].to(hidden)
+                if index in between and start < self.prompt_length:
+                    added = between[index][:, start:].to(hidden)
                     behind = hidden[:, added.shape[1] :]
                     hidden = torch.cat([hidden[:, : added.shape[1]] + added, behind], dim=1)
         return hidden
