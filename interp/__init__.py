@@ -11,8 +11,10 @@ A picture and a prompt become a `Trace` (one generation, every layer kept); a `L
 autoencoder finds in it, and `steer` answers with such directions turned up or down.
 """
 
+from .attention.activation_map import activation_map
 from .attention.faithfulness import Faithfulness, faithfulness, overlap, pointing_game
 from .attention.maps import PatchMap
+from .attention.relevancy import relevancy
 from .errors import InterpError
 from .lens.logit_lens import Lens, logit_lens
 from .models.loading import load
@@ -52,6 +54,7 @@ __all__ = [
     "Trace",
     "TraceCache",
     "Vlm",
+    "activation_map",
     "contrast_vector",
     "encode",
     "faithfulness",
@@ -60,6 +63,7 @@ __all__ = [
     "logit_lens",
     "overlap",
     "pointing_game",
+    "relevancy",
     "steer",
     "steer_sweep",
     "steered_trace",

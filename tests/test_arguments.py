@@ -100,6 +100,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
     answer = {"answer": ("answer", "token")}
     patch_map = interp.PatchMap(trace, trace.answer_start, "rising", torch.arange(float(trace.length)), "Nothing.")
     mask = torch.eye(4, dtype=torch.bool)
+    other = next(word for word in ("dog", "cat") if trace.tokens[trace.answer_start + 1].text.strip() != word)
     examples = [(image, PROMPT), (tiny.noise(60, 60, 1), PROMPT)]
     where = {"where": ("where", "patch", "box", "grid", "position")}
     unit = {"strength": ("strength",), "feature": ("feature",), "vector": ("vector",)}
@@ -116,6 +117,9 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "encode": Call(interp.encode, {"trace": trace, "sae": sae}, lambda x: x.acts.values.tolist()),
         "top_features": Call(interp.top_features, {"trace": trace, "sae": sae, "k": 2, "where": "all", "rank_by": "max"},
                              lambda x: x.to_dict(), where),
+        "relevancy": Call(interp.relevancy, {"trace": trace, "token": 1, "baseline": other}, lambda x: x.values.tolist(),
+                          {"baseline": ("baseline", "word")}),
+        "activation_map": Call(interp.activation_map, {"trace": trace, "token": 1}, lambda x: x.values.tolist()),
         "faithfulness": Call(interp.faithfulness, {"patch_map": patch_map, "steps": 2}, lambda x: x.to_dict()),
         "pointing_game": Call(interp.pointing_game, {"patch_map": patch_map, "mask": mask, "grid": 0}),
         "overlap": Call(interp.overlap, {"patch_map": patch_map, "mask": mask, "grid": 0}),

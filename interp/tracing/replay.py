@@ -15,6 +15,7 @@ from transformers import DynamicCache
 
 from ..errors import InterpError
 from ..models.attend import Mask, Read, attending
+from ..models.four_bit import differentiable
 from ..models.hooks import Hooks
 from ..vision.images import OpenedImage
 from .trace import Trace
@@ -113,8 +114,9 @@ class Replay:
         """
         vlm = self.trace.vlm
         between = self.between if between is None else between
-        with attending(vlm, mask=mask, read=read):
-            for index in range(layer, vlm.n_layers if stop is None else stop):
+        stop = vlm.n_layers if stop is None else stop
+        with attending(vlm, mask=mask, read=read), differentiable(vlm.blocks[layer:stop] if torch.is_grad_enabled() else ()):
+            for index in range(layer, stop):
                 prefix = _Prefix.of(self._keys[index], start) if start else None
                 out = vlm.blocks[index](hidden, **self._from(index, start), past_key_values=prefix)
                 hidden = out if isinstance(out, torch.Tensor) else out[0]
