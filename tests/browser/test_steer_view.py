@@ -151,7 +151,7 @@ def test_differences_are_marked_on_both_sides_and_not_by_colour_alone(steer):
     assert steer.marked("steered") == [["INS", "cat"]]
     assert "line-through" in steer.part("plain").locator("del").first.evaluate("(node) => getComputedStyle(node).textDecorationLine")
     assert "underline" in steer.part("steered").locator("ins").evaluate("(node) => getComputedStyle(node).textDecorationLine")
-    assert steer.part("plain").locator(".steer-same").first.inner_text().strip() == "a"
+    assert steer.part("plain").locator(".view-same").first.inner_text().strip() == "a"
     assert steer.text("marks") == "removed added"
     assert steer.text("verdict") == ""
 
@@ -171,7 +171,7 @@ def test_no_change_is_said_in_one_line_with_the_largest_kl(steer):
     made = same()
     steer.set(made)
     assert steer.marked("plain") == steer.marked("steered") == []
-    assert steer.part("plain").locator(".steer-same").count() == 0
+    assert steer.part("plain").locator(".view-same").count() == 0
     assert not steer.part("marks").is_visible()
     assert steer.text("verdict") == "The edits changed no word. KL shows whether they changed anything at all: it is 0.0010 nats at most."
     steer.set({**made, "kl": [0] * len(made["kl"])})
@@ -700,7 +700,7 @@ def test_right_to_left_text_and_emoji(open_steer):
 def test_theme_follows_gradio(steer, dark):
     steer.page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", dark)
     steer.page.locator(f".steer[data-theme={'dark' if dark else 'light'}]").wait_for()
-    for selector in ("[data-part=plain] del", "[data-part=steered] ins", "[data-part=plain] .steer-same", ".steer-facts"):
+    for selector in ("[data-part=plain] del", "[data-part=steered] ins", "[data-part=plain] .view-same", ".steer-facts"):
         ink, paper = steer.root.locator(selector).first.evaluate(
             """(node) => {
               const rgb = (text) => text.match(/[\\d.]+/g).map(Number);

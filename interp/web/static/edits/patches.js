@@ -1,13 +1,12 @@
 // The picker of patches: the picture with its grid, on which patches are chosen by click, by drawing over several, or by keys.
 // It holds one set of patches at a time and reports each finished choice by a callback.
 /** @import { PictureData } from "../shared/canvas.js" */
+import { Brush } from "../shared/brush.js";
 import { PatchCanvas } from "../shared/canvas.js";
 import { decodePatches } from "../shared/payload.js";
 import { plural } from "../shared/text.js";
 
-const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const WIDEST = 420; // pixels: patches of a fingertip's size, and room beside them to scroll the page by
-const STRIDE = 3; // pixels between the points that are checked along a fast pointer's path
 
 /** @extends {PatchCanvas<PictureData>} */
 class PickerPicture extends PatchCanvas {
@@ -52,12 +51,21 @@ export class Picker {
     this.part = part;
     this.on = on;
     this.state = null;
-    this.drawing = null;
     const listen = (node, type, fn) => node.addEventListener(type, fn, { signal: on.signal });
-    listen(part.stage, "pointerdown", (event) => this.down(event));
-    listen(part.stage, "pointermove", (event) => this.move(event));
-    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) listen(part.stage, end, () => this.up());
-    listen(part.stage, "keydown", (event) => this.key(event));
+    this.brush = new Brush(
+      part.stage,
+      {
+        on: () => Boolean(this.picture && this.state),
+        under: (event) => this.picture.under(event, this.state),
+        has: (index) => this.state.chosen.has(index),
+        put: (index, chosen) => this.put(index, chosen),
+        done: () => this.done(),
+        at: () => this.state.at,
+        step: (from, move) => this.picture.step(this.state, from, move),
+        moved: (to) => this.moved(to),
+      },
+      on.signal,
+    );
     listen(part.stage, "focus", () => this.draw());
     listen(part.stage, "blur", () => this.draw());
     listen(part.picker, "keydown", (event) => {
@@ -113,7 +121,7 @@ export class Picker {
     this.opened = null;
     this.picture = null;
     this.state = null;
-    this.drawing = null;
+    this.brush.stop();
     part.picker.hidden = true;
     part.body.append(part.picker); // out of the card, which may go away
   }
@@ -147,61 +155,27 @@ export class Picker {
     picture.drawMarks(state);
   }
 
-  down(event) {
-    if (event.button !== 0 || !this.state) return;
-    const index = this.picture.under(event, this.state);
-    if (index === null) return;
-    this.drawing = { choosing: !this.state.chosen.has(index), last: event };
-    this.put(index);
-    this.part.stage.setPointerCapture(event.pointerId);
-  }
-
-  // Every patch between the last point and this one: a fast pointer reports few points.
-  move(event) {
-    const { drawing, state } = this;
-    if (!drawing) return;
-    const { clientX: x0, clientY: y0 } = drawing.last,
-      { clientX: x1, clientY: y1 } = event;
-    const steps = Math.max(1, Math.ceil(Math.hypot(x1 - x0, y1 - y0) / STRIDE));
-    for (let i = 1; i <= steps; i++) {
-      const index = this.picture.under({ clientX: x0 + ((x1 - x0) * i) / steps, clientY: y0 + ((y1 - y0) * i) / steps }, state);
-      if (index !== null) this.put(index);
-    }
-    drawing.last = event;
-  }
-
-  up() {
-    if (!this.drawing) return;
-    this.drawing = null;
-    this.tell();
-  }
-
-  put(index) {
-    const { state, drawing } = this;
+  put(index, chosen) {
+    const { state } = this;
     state.at = index;
-    if (drawing.choosing) state.chosen.add(index);
+    if (chosen) state.chosen.add(index);
     else state.chosen.delete(index);
     this.draw();
   }
 
-  key(event) {
-    const { state, picture, part } = this;
-    if (!state) return;
-    const toggle = event.key === "Enter" || event.key === " ";
-    if (!toggle && !MOVES[event.key]) return;
-    event.preventDefault();
-    if (toggle) {
-      if (!state.chosen.delete(state.at)) state.chosen.add(state.at);
-    } else {
-      const to = picture.step(state, state.at, MOVES[event.key]);
-      if (to === null) return;
-      // The next patch becomes what the previous one is.
-      if (event.shiftKey && state.chosen.has(state.at)) state.chosen.add(to);
-      else if (event.shiftKey) state.chosen.delete(to);
-      state.at = to;
-    }
-    if (toggle || event.shiftKey) this.tell();
-    else this.draw();
+  done() {
+    this.tell();
+    this.speak();
+  }
+
+  moved(to) {
+    this.state.at = to;
+    this.draw();
+    this.speak();
+  }
+
+  speak() {
+    const { state, part } = this;
     const { cols } = this.data.grids[state.grid];
     part.live.textContent = `row ${Math.floor(state.at / cols) + 1}, column ${(state.at % cols) + 1}: ${state.chosen.has(state.at) ? "chosen" : "not chosen"}; ${state.chosen.size} in all`;
   }

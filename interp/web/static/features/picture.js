@@ -1,7 +1,7 @@
 // The picture with the maps of features on it: one feature by the colour ramp, several as layers of one colour each.
-// Screen and PNG, which has a caption, share the code.
+// Screen and PNG share the code.
 /** @import { FeatureData } from "./data.js" */
-import { FONT, PatchCanvas } from "../shared/canvas.js";
+import { PatchCanvas } from "../shared/canvas.js";
 import { ramp } from "../shared/colours.js";
 
 const HEAT = 0.66; // of one map; zero is not tinted at all
@@ -46,54 +46,4 @@ export class FeaturePicture extends PatchCanvas {
       this.stroke(ctx, state, width, height, from, to, colour, 3.5, 0);
     }
   }
-
-  // The map as seen, and below it what it shows: lines is [[text, colour of its swatch, "ramp" for the colour scale, or null]].
-  png(state, lines, accent) {
-    const scene = this.scene(state);
-    const canvas = document.createElement("canvas");
-    canvas.width = Math.max(1024, this.width * 2);
-    const scale = canvas.width / this.width;
-    const width = this.width,
-      height = (this.width * scene.height) / scene.width;
-    const size = Math.max(11, width / 34),
-      step = size * 1.5;
-    canvas.height = Math.round(height * scale) + Math.round((lines.length * step + size) * scale);
-    const ctx = canvas.getContext("2d");
-    ctx.fillStyle = "#ffffff";
-    ctx.fillRect(0, 0, canvas.width, canvas.height);
-    ctx.setTransform(scale, 0, 0, scale, 0, 0);
-    this.paint(ctx, state, width, height);
-    this.paintMarks(ctx, { ...state, shownRow: null, hover: null, drawing: null }, width, height, accent);
-    ctx.textBaseline = "middle";
-    lines.forEach(([text, colour], i) => {
-      const y = height + size * 0.5 + (i + 0.5) * step;
-      let x = size * 0.7;
-      if (colour) {
-        const wide = colour === "ramp" ? size * 4 : size * 0.8;
-        const shades = ctx.createLinearGradient(x, 0, x + wide, 0);
-        for (let v = 0; v <= 1; v += 0.125) shades.addColorStop(v, `rgb(${ramp(v).join(",")})`);
-        ctx.fillStyle = colour === "ramp" ? shades : colour;
-        ctx.fillRect(x, y - size * 0.4, wide, size * 0.8);
-        ctx.strokeStyle = "rgba(0,0,0,.6)";
-        ctx.lineWidth = 0.5;
-        ctx.strokeRect(x, y - size * 0.4, wide, size * 0.8);
-        x += wide + size * 0.5;
-      }
-      ctx.font = `${i < lines.length - 1 ? 600 : 400} ${i < lines.length - 1 ? size : size * 0.82}px ${FONT}`;
-      ctx.fillStyle = i < lines.length - 1 ? "#171a20" : "#5c6472";
-      ctx.fillText(clipped(ctx, text, width - x - size * 0.7), x, y);
-    });
-    return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-  }
-}
-
-// A caption that is too long ends in an ellipsis.
-function clipped(ctx, text, width) {
-  const signs = Array.from(text);
-  let shown = text;
-  while (signs.length && ctx.measureText(shown).width > width) {
-    signs.pop();
-    shown = `${signs.join("")}…`;
-  }
-  return shown;
 }

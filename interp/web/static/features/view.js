@@ -3,6 +3,7 @@
 // answer questions; steer({run, sae, layer, feature, label, max, active}) hands a feature over, if hasSteer() says that there is a tab for it.
 
 import { Asker } from "../shared/asker.js";
+import { captioned } from "../shared/caption.js";
 import { OUTLINES } from "../shared/colours.js";
 import { el, radios, saveFile } from "../shared/elements.js";
 import { openSteer, page, steerTab } from "../shared/page.js";
@@ -304,10 +305,8 @@ class View extends PictureShell {
     ]);
     if (!lines.length) lines.push(["no feature", null]);
     lines.push([`${sae.name} · layer ${sae.layer} · ${model}`, null]);
-    saveFile(
-      await this.picture.png(state, lines, this.accent()),
-      `features-${shown.map((entry) => entry.feature).join("-") || "none"}.png`,
-    );
+    const name = `features-${shown.map((entry) => entry.feature).join("-") || "none"}.png`;
+    saveFile(await captioned(this.picture, state, lines, this.accent()), name);
   }
 
   // In one column the picture is above the table: without this a tap would change something out of sight.

@@ -1,29 +1,12 @@
 // The two answers: growing while the model writes, with their differences marked when both are done, and as text to copy.
 // Every text goes in by textContent.
 /** @import { SteerData } from "./data.js" */
+import { markedSide } from "../shared/diff.js";
 import { el } from "../shared/elements.js";
-import { look, plural } from "../shared/text.js";
+import { plural } from "../shared/text.js";
 import * as say from "./text.js";
 
-const SIDES = ["plain", "steered"];
-
-// A marked piece: spaces around it stay unmarked; a piece of only blanks gets visible signs.
-export function markDiff(tag, text) {
-  const core = text.trim();
-  if (!core) return [el(tag, "", look(text).text), document.createTextNode(text)];
-  const [before, after] = text.split(core);
-  return [document.createTextNode(before), el(tag, "", core), document.createTextNode(after)];
-}
-
-// One side of a diff: what both sides share is quiet, what only this side has is marked.
-function marked(diff, side) {
-  const quiet = diff.some(({ op }) => op !== "equal");
-  return diff
-    .filter((piece) => piece[side])
-    .flatMap((piece) =>
-      piece.op === "equal" ? [el("span", quiet ? "steer-same" : "", piece[side])] : markDiff(side === "plain" ? "del" : "ins", piece[side]),
-    );
-}
+const SIDES = /** @type {const} */ (["plain", "steered"]);
 
 // Growing text is appended to, so that nothing flickers and a selection stays.
 export function grow(node, text) {
@@ -56,7 +39,7 @@ export class Answers {
     if (state !== "running") for (const side of SIDES) part[side].style.minHeight = "";
     for (const side of SIDES) {
       const { text, finished } = pair[side];
-      if (data.done) part[side].replaceChildren(...(text ? marked(pair.diff, side) : [el("span", "view-dim", "(empty answer)")]));
+      if (data.done) part[side].replaceChildren(...(text ? markedSide(pair.diff, side) : [el("span", "view-dim", "(empty answer)")]));
       else if (state === "stopped" && !text) part[side].replaceChildren(el("span", "view-dim", "(nothing yet)"));
       else grow(part[side], text);
       const chip = state === "stopped" ? "stopped" : finished === false ? `cut at ${plural(pair.settings.max_new_tokens, "token")}` : "";

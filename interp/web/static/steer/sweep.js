@@ -2,9 +2,10 @@
 // Calls select(index, value) when a value is chosen; the host decides whether to mark it.
 /** @import { SweepPayload } from "../payloads.js" */
 
+import { markDiff } from "../shared/diff.js";
 import { el, svg } from "../shared/elements.js";
 import { share } from "../shared/text.js";
-import { grow, markDiff } from "./answers.js";
+import { grow } from "./answers.js";
 import { fullScale } from "./data.js";
 import * as say from "./text.js";
 
@@ -18,7 +19,7 @@ function tags({ unit, others, current }, value) {
 function answer(node, { diff, answer: text, finished }) {
   if (!diff) return grow(node, text);
   const pieces = diff.flatMap(({ op, plain, steered }) =>
-    op === "equal" ? [el("span", "steer-same", steered)] : op === "delete" ? markDiff("del", plain) : markDiff("ins", steered),
+    op === "equal" ? [el("span", "view-same", steered)] : op === "delete" ? markDiff("del", plain) : markDiff("ins", steered),
   );
   node.replaceChildren(...(text ? pieces : [el("span", "view-dim", "(empty answer)")]));
   if (finished === false) node.append(el("span", "view-dim", " … cut"));
