@@ -138,3 +138,16 @@ def test_switching_gives_the_memory_back(checkpoint):
     assert torch.cuda.memory_allocated() > 2 * before
     service.lens(LensRequest(tiny.noise(96, 96), PROMPT, checkpoint("crop"), max_new_tokens=2))
     assert torch.cuda.memory_allocated() < 1.1 * before
+
+
+@pytest.mark.parametrize("quantize", ["none", "4bit"])
+def test_maps_of_a_word_on_a_gpu_are_those_of_the_cpu(quantize, picture):
+    found = []
+    for device in ("cpu", "cuda"):
+        vlm = interp.load("emoji-llava", device=device, quantize=quantize if device == "cuda" else "none")
+        trace = vlm.trace(picture, PROMPT, answer="a dog")
+        relevancy, activation = interp.relevancy(trace, 1, baseline="cat"), interp.activation_map(trace, 1)
+        curve = interp.faithfulness(activation, steps=4).deletion_curve
+        found.append((relevancy.on_image(), activation.on_image(), curve))
+    for of_cpu, of_gpu in zip(*found, strict=True):
+        assert torch.corrcoef(torch.stack([of_cpu, of_gpu]))[0, 1] > 0.9

@@ -72,7 +72,9 @@ def relevance(replay: Replay, row: int, target: Callable[[torch.Tensor], torch.T
     for layer in reversed(range(trace.n_layers)):
         above, mixed = _one_layer(replay, layer, above)
         if mixed is not None:
-            out += out @ mixed.cpu()
+            out += (out.to(mixed) @ mixed).cpu()
+    if not out.isfinite().all():
+        raise InterpError(f"The gradients of {trace.vlm.name} overflow in {trace.states.dtype}. Load it in a wider dtype.")
     return out
 
 

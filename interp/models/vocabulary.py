@@ -72,8 +72,8 @@ class Vocabulary:
         if first_piece:
             return {pieces[0]: ids[0]}
         raise InterpError(
-            f"{word!r} is {len(ids)} tokens for this model ({', '.join(map(repr, pieces[:8]))}{', …' if len(ids) > 8 else ''}), and a lens reads "
-            f"one token at a time. Try a shorter or more common word, or look for its first piece, {pieces[0]!r}."
+            f"{word!r} is {len(ids)} tokens for this model ({', '.join(map(repr, pieces[:8]))}{', …' if len(ids) > 8 else ''}), and "
+            f"words are read one token at a time. Try a shorter or more common word, or look for its first piece, {pieces[0]!r}."
         )
 
 

@@ -1,5 +1,7 @@
 """Relevancy: equal to the full matrices of the paper, computed by one autograd pass through eager attention."""
 
+import copy
+
 import pytest
 import torch
 
@@ -61,6 +63,11 @@ def test_without_a_gradient_it_is_the_row_itself(vlm, trace):
     with vlm.lock:
         found = relevance(Replay.of(trace), 5, lambda state: (state * 0).sum())
     assert torch.equal(found, torch.eye(trace.length)[5])
+
+
+def test_a_gradient_that_overflows_is_refused(vlm, trace):
+    with vlm.lock, pytest.raises(InterpError, match="wider dtype"):
+        relevance(Replay.of(trace), 5, lambda state: (state * torch.inf).sum())
 
 
 def test_two_tokens_and_one_head_by_hand():
@@ -141,16 +148,22 @@ def test_features_added_between_layers_change_nothing_but_the_states(name):
     torch.testing.assert_close(found.values[: short.length], whole[found.row], **CLOSE)
 
 
-def test_it_works_through_4_bit_weights_and_leaves_nothing_behind(load, picture):
+def test_through_4_bit_weights_it_is_that_of_the_same_weights_in_full(load, picture):
     vlm = load("crop", "4bit")
-    assert vlm.model.is_loaded_in_4bit
-    trace = vlm.trace(picture, PROMPT, max_new_tokens=3)
+    trace = vlm.trace(picture, PROMPT, answer="dog and cat")
     before = interp.logit_lens(trace).ids
-    found = relevancy(trace, 1)
-    assert found.values.isfinite().all()
-    assert found.on_image().max() > 1e-3
+    model = copy.deepcopy(load("crop").model)
+    for name, layer in vlm.model.named_modules():
+        if type(layer).__name__ == "Linear4bit":
+            with torch.no_grad():
+                model.get_submodule(name).weight.copy_(
+                    layer(torch.eye(layer.in_features)).T - (0 if layer.bias is None else layer.bias[:, None])
+                )
+    full = interp.Vlm(model, vlm.processor).trace(picture, PROMPT, answer="dog and cat")
+    found, expected = relevancy(trace, 2), relevancy(full, 2)
+    assert torch.corrcoef(torch.stack([found.on_image(), expected.on_image()]))[0, 1] > 0.98
     assert all(parameter.grad is None for parameter in vlm.model.parameters())
-    again = vlm.trace(picture, PROMPT, max_new_tokens=3)
+    again = vlm.trace(picture, PROMPT, answer="dog and cat")
     assert torch.equal(interp.logit_lens(again).ids, before)
 
 

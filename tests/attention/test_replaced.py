@@ -78,6 +78,20 @@ def test_another_picture_at_the_image_tokens_is_that_picture(trace, replay):
     torch.testing.assert_close(found[0, 0], logits[tokens[0] - 1, trace.tokens[tokens[0]].id], **CLOSE)
 
 
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_5", "gemma3", "paligemma", "onevision", "molmo2"])
+def test_a_run_from_the_first_change_on_equals_one_of_all_positions(name):
+    vlm = families.vlm(name)
+    trace = vlm.trace(tiny.noise(90, 60), PROMPT, max_new_tokens=3)
+    with vlm.lock:
+        replay = Replay.of(trace)
+    image, last, blank = trace.positions("image"), trace.length - 1, Blank.mean(replay)
+    sets = [image[-2:], image[-1:], []]
+    whole = replaced_states(replay, sets, blank, [0, last])  # row 0 is before any change
+    torch.testing.assert_close(replaced_states(replay, sets, blank, [last])[:, 0], whole[:, 1], **CLOSE)
+    torch.testing.assert_close(whole[2], trace.residual(vlm.n_layers - 1)[[0, last]], **CLOSE)
+    assert not whole[0].allclose(whole[1], atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_5", "gemma3", "molmo2"])
 def test_with_every_image_token_replaced_no_picture_is_seen(name):
     """In particular not through the features that Qwen3-VL adds to the first layers."""
