@@ -15,6 +15,9 @@ from .attention.activation_map import activation_map
 from .attention.faithfulness import Faithfulness, faithfulness, overlap, pointing_game
 from .attention.maps import PatchMap
 from .attention.relevancy import relevancy
+from .attention.rollout import rollout
+from .attention.rows import Attention, attention
+from .attention.sinks import Sinks, find_sinks
 from .errors import InterpError
 from .lens.logit_lens import Lens, logit_lens
 from .models.loading import load
@@ -34,6 +37,7 @@ from .vision.grids import PatchGrid, Region
 __all__ = [
     "EMBED",
     "PRESETS",
+    "Attention",
     "Contrast",
     "Edit",
     "Encoding",
@@ -48,6 +52,7 @@ __all__ = [
     "Preset",
     "Region",
     "Sae",
+    "Sinks",
     "SteeringResult",
     "Sweep",
     "Token",
@@ -55,15 +60,18 @@ __all__ = [
     "TraceCache",
     "Vlm",
     "activation_map",
+    "attention",
     "contrast_vector",
     "encode",
     "faithfulness",
+    "find_sinks",
     "load",
     "load_sae",
     "logit_lens",
     "overlap",
     "pointing_game",
     "relevancy",
+    "rollout",
     "steer",
     "steer_sweep",
     "steered_trace",

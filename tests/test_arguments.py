@@ -99,6 +99,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
     picture = {"image": ("picture", "array"), "answer": ("answer", "prompt")}
     answer = {"answer": ("answer", "token")}
     patch_map = interp.PatchMap(trace, trace.answer_start, "rising", torch.arange(float(trace.length)), "Nothing.")
+    rows, reduced = interp.attention(trace), {"over": "mean", "sinks": False, "weighted": True}
     mask = torch.eye(4, dtype=torch.bool)
     other = next(word for word in ("dog", "cat") if trace.tokens[trace.answer_start + 1].text.strip() != word)
     examples = [(image, PROMPT), (tiny.noise(60, 60, 1), PROMPT)]
@@ -119,6 +120,13 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
                              lambda x: x.to_dict(), where),
         "relevancy": Call(interp.relevancy, {"trace": trace, "token": 1, "baseline": other}, lambda x: x.values.tolist(),
                           {"baseline": ("baseline", "word")}),
+        "attention": Call(interp.attention, {"trace": trace, "tokens": [0, 1], "layers": [0, 1]}, lambda x: x.weights.tolist()),
+        "Attention.share": Call(rows.share, {"kind": "image"}, lambda x: x.tolist()),
+        "Attention.map": Call(rows.map, {"token": 1, "layer": 1, "head": 0, "grid": 0, **reduced}, lambda x: x.tolist()),
+        "Attention.patch_map": Call(rows.patch_map, {"token": 1, "layer": 1, "head": 0, **reduced}, lambda x: x.values.tolist()),
+        "Attention.readers": Call(rows.readers, {"positions": [3, 4]}, lambda x: x.tolist()),
+        "find_sinks": Call(interp.find_sinks, {"trace": trace}),
+        "rollout": Call(interp.rollout, {"trace": trace, "token": 1, "start_layer": 1, "over": "mean", "sinks": False}, lambda x: x.values.tolist()),
         "activation_map": Call(interp.activation_map, {"trace": trace, "token": 1}, lambda x: x.values.tolist()),
         "faithfulness": Call(interp.faithfulness, {"patch_map": patch_map, "steps": 2}, lambda x: x.to_dict()),
         "pointing_game": Call(interp.pointing_game, {"patch_map": patch_map, "mask": mask, "grid": 0}),
