@@ -13,6 +13,7 @@ autoencoder finds in it, and `steer` answers with such directions turned up or d
 
 from .attention.activation_map import activation_map
 from .attention.faithfulness import Faithfulness, faithfulness, overlap, pointing_game
+from .attention.knockout import Knockout, knockout, knockout_map
 from .attention.maps import PatchMap
 from .attention.relevancy import relevancy
 from .attention.rollout import rollout
@@ -46,6 +47,7 @@ __all__ = [
     "Features",
     "Inputs",
     "InterpError",
+    "Knockout",
     "Lens",
     "PatchGrid",
     "PatchMap",
@@ -65,6 +67,8 @@ __all__ = [
     "encode",
     "faithfulness",
     "find_sinks",
+    "knockout",
+    "knockout_map",
     "load",
     "load_sae",
     "logit_lens",

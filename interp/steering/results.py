@@ -9,6 +9,14 @@ from .edits import Edit
 from .generation import Answer
 
 
+def difference(plain: Answer, steered: Answer) -> list[dict[str, str]]:
+    """Token by token: pieces {"op": "equal" | "replace" | "delete" | "insert", "plain": text, "steered": text} in order."""
+    matcher = difflib.SequenceMatcher(a=plain.ids, b=steered.ids, autojunk=False)
+    return [
+        {"op": op, "plain": "".join(plain.tokens[a:b]), "steered": "".join(steered.tokens[c:d])} for op, a, b, c, d in matcher.get_opcodes()
+    ]
+
+
 @dataclass(frozen=True)
 class SteeringResult:
     """A plain and a steered answer to one picture and prompt."""
@@ -42,12 +50,7 @@ class SteeringResult:
     @property
     def diff(self) -> list[dict[str, str]]:
         """Token by token: pieces {"op": "equal" | "replace" | "delete" | "insert", "plain": text, "steered": text} in order."""
-        plain, steered = self.plain_answer, self.steered_answer
-        matcher = difflib.SequenceMatcher(a=plain.ids, b=steered.ids, autojunk=False)
-        return [
-            {"op": op, "plain": "".join(plain.tokens[a:b]), "steered": "".join(steered.tokens[c:d])}
-            for op, a, b, c, d in matcher.get_opcodes()
-        ]
+        return difference(self.plain_answer, self.steered_answer)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain JSON types."""
