@@ -13,6 +13,7 @@ autoencoder finds in it, and `steer` answers with such directions turned up or d
 
 from .attention.activation_map import activation_map
 from .attention.faithfulness import Faithfulness, faithfulness, overlap, pointing_game
+from .attention.flow import Flow, information_flow
 from .attention.knockout import Knockout, knockout, knockout_map
 from .attention.maps import PatchMap
 from .attention.relevancy import relevancy
@@ -45,6 +46,7 @@ __all__ = [
     "Faithfulness",
     "Feature",
     "Features",
+    "Flow",
     "Inputs",
     "InterpError",
     "Knockout",
@@ -67,6 +69,7 @@ __all__ = [
     "encode",
     "faithfulness",
     "find_sinks",
+    "information_flow",
     "knockout",
     "knockout_map",
     "load",

@@ -131,6 +131,8 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "knockout": Call(interp.knockout, {"trace": trace, "sources": "image", "targets": "last", "layers": [0, 2], "token": 1, "heads": [1], "answer": True},
                          lambda x: x.to_dict(), {name: (name[:-1], "where", "patch", "box", "grid", "position") for name in ("sources", "targets")}),
         "knockout_map": Call(interp.knockout_map, {"trace": trace, "token": 1, "layers": [0, 2]}, lambda x: x.values.tolist()),
+        "information_flow": Call(interp.information_flow, {"trace": trace, "token": 1, "window": 2, "object": {"box": [0, 0, 1, 1]}},
+                                 lambda x: x.to_dict(), {"object": ("object",)}),
         "faithfulness": Call(interp.faithfulness, {"patch_map": patch_map, "steps": 2}, lambda x: x.to_dict()),
         "pointing_game": Call(interp.pointing_game, {"patch_map": patch_map, "mask": mask, "grid": 0}),
         "overlap": Call(interp.overlap, {"patch_map": patch_map, "mask": mask, "grid": 0}),
