@@ -1,12 +1,17 @@
-"""Writing text files."""
+"""Writing text files and tables."""
 
+import csv
+import io
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from .errors import InterpError
 from .validation import file_path, shown
+
+_FORMULA = ("=", "+", "-", "@")
 
 
 def write_text(path: object, make: Callable[[], str]) -> None:
@@ -29,3 +34,12 @@ def write_whole(path: Path, text: str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
+    """A table as comma-separated values. Text that a spreadsheet would read as a formula gets a leading apostrophe."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for row in rows:
+        writer.writerow([f"'{cell}" if isinstance(cell, str) and cell.lstrip().startswith(_FORMULA) else cell for cell in row])
+    return out.getvalue()

@@ -70,10 +70,16 @@ class Unembed:
 
     def some_logits(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Logits of a few ids: float32 [N, ids]."""
-        normed, ids = self._normed(states), ids.to(self.device)
-        bias = getattr(self._head, "bias", None)
-        logits = nn.functional.linear(normed, self._head.weight[ids], None if bias is None else bias[ids])
-        return self.finish(logits.float())
+        return self._some_logits(self._normed(states), ids)
+
+    def wide_logits(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """As `some_logits`, multiplied in float32: for differences of logits, which in 16 bit lose their last digits."""
+        return self._some_logits(self._normed(states).float(), ids)
+
+    def _some_logits(self, normed: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        ids, bias = ids.to(self.device), getattr(self._head, "bias", None)
+        weight, bias = (None if part is None else part[ids].to(normed.dtype) for part in (self._head.weight, bias))
+        return self.finish(nn.functional.linear(normed, weight, bias).float())  # type: ignore[arg-type]
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Logits of the whole vocabulary for a few states [N, d], through which gradients can flow: float32 [N, vocabulary]."""

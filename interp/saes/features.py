@@ -4,9 +4,7 @@ Activations are averaged after the SAE's own ReLU, TopK or JumpReLU. BOS and att
 selected by position.
 """
 
-import csv
 import functools
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from ..errors import InterpError
-from ..files import write_text
+from ..files import csv_lines, write_text
 from ..lens.directions import Words, is_word, listed, promoted_words
 from ..tracing.select import grid_of, select, sinks
 from ..tracing.trace import Trace
@@ -29,7 +27,6 @@ RankBy = Literal["mean", "max", "frequency"]
 RANKINGS: tuple[RankBy, ...] = ("mean", "max", "frequency")
 _DENSE_REFERENCE, _DENSE_HERE = 0.5, 0.9  # share of tokens above which a feature says little about any of them
 _COLUMNS = ("feature", "label", "label_source", "label_score", "score", "mean", "max", "frequency", "density", "dense", "link")
-_FORMULA = ("=", "+", "-", "@")
 _NAMED_BY = 3  # promoted words
 
 
@@ -129,13 +126,10 @@ class Features:
 
     def to_csv(self) -> str:
         """The table, without maps. Cells that a spreadsheet would read as a formula get a leading apostrophe."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([*_COLUMNS, "top_tokens", "bottom_tokens"])
-        for feature in self.features:
-            row = [getattr(feature, column) for column in _COLUMNS] + [listed(feature.top_tokens), listed(feature.bottom_tokens)]
-            writer.writerow([f"'{cell}" if isinstance(cell, str) and cell.lstrip().startswith(_FORMULA) else cell for cell in row])
-        return out.getvalue()
+        rows = (
+            [*(getattr(each, column) for column in _COLUMNS), listed(each.top_tokens), listed(each.bottom_tokens)] for each in self.features
+        )
+        return csv_lines([[*_COLUMNS, "top_tokens", "bottom_tokens"], *rows])
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write `to_dict()` to a file."""
