@@ -20,6 +20,7 @@ from .attention.relevancy import relevancy
 from .attention.rollout import rollout
 from .attention.rows import Attention, attention
 from .attention.sinks import Sinks, find_sinks
+from .attribution.attribute import AttributedFeature, Attribution, attribute
 from .errors import InterpError
 from .lens.logit_lens import Lens, logit_lens
 from .models.loading import load
@@ -40,6 +41,8 @@ __all__ = [
     "EMBED",
     "PRESETS",
     "Attention",
+    "AttributedFeature",
+    "Attribution",
     "Contrast",
     "Edit",
     "Encoding",
@@ -65,6 +68,7 @@ __all__ = [
     "Vlm",
     "activation_map",
     "attention",
+    "attribute",
     "contrast_vector",
     "encode",
     "faithfulness",

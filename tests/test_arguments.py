@@ -17,6 +17,7 @@ from PIL import Image
 
 import interp
 from interp import InterpError
+from interp.attribution.scores import Scores
 from interp.models.vocabulary import Vocabulary
 from interp.saes.labels.labels import Label, Labels
 from interp.saes.sae import SparseActs
@@ -31,13 +32,15 @@ EXEMPT = {
     "Vlm.read_on": "likewise",
     "Vlm.on_layer": "how recording and steering put their hooks on a layer",
     "Sae.kept": "a step of steering on rows that `Sae.read` checks",
+    "Scores.at": "a step of `attribute`, which finds the positions",
+    "Scores.summed": "likewise",
     "PatchGrid.of": "how a family's geometry builds its grid",
     "Trace.store_image_as": "how the cache and `Trace.load` keep a picture they have just opened",
 }
 CALLED = {"on_text", "on_progress", "run"}
 LONGEST = 1500  # characters of a message; some list all presets or SAEs
 CONSTRUCTORS = (interp.Edit, interp.Vlm, interp.TraceCache)  # the other classes are results
-BESIDE = (Vocabulary, Labels, SparseActs)  # what public attributes lead to
+BESIDE = (Vocabulary, Labels, SparseActs, Scores)  # what public attributes lead to
 
 
 def public() -> set[str]:
@@ -90,6 +93,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
     image = tiny.noise(60, 60)
     encoding = interp.encode(trace, sae)
     found = encoding.top(3)
+    attributed = interp.attribute(trace, sae, 1, top=2)
     edit = interp.Edit(sae=sae, feature=3, strength=0.2)
     result = interp.steer(vlm, trace.image, trace.prompt, [edit], max_new_tokens=2)
     inputs = vlm.prepare(image, PROMPT)
@@ -118,6 +122,11 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "encode": Call(interp.encode, {"trace": trace, "sae": sae}, lambda x: x.acts.values.tolist()),
         "top_features": Call(interp.top_features, {"trace": trace, "sae": sae, "k": 2, "where": "all", "rank_by": "max"},
                              lambda x: x.to_dict(), where),
+        "attribute": Call(interp.attribute, {"trace": trace, "sae": sae, "token": 1, "baseline": other, "top": 2, "where": "all", "norms": "fixed"},
+                          lambda x: x.to_dict(), where | {"baseline": ("baseline", "word")}),
+        "AttributedFeature.map": Call(attributed.features[0].map, {"grid": 0}, lambda x: x.tolist()),
+        "Scores.of": Call(attributed.scores.of, {"feature": 3}, lambda x: x.tolist()),
+        "Scores.map": Call(attributed.scores.map, {"feature": 3, "grid": 0}, lambda x: x.tolist()),
         "relevancy": Call(interp.relevancy, {"trace": trace, "token": 1, "baseline": other}, lambda x: x.values.tolist(),
                           {"baseline": ("baseline", "word")}),
         "attention": Call(interp.attention, {"trace": trace, "tokens": [0, 1], "layers": [0, 1]}, lambda x: x.weights.tolist()),
