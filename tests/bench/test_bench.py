@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 import interp
-from tests.bench import full_size, gpu_bench, naive, peers_bench, peers_errors
+from tests.bench import attention_bench, full_size, gpu_bench, naive, peers_bench, peers_errors
 from tests.bench.__main__ import main
 from tests.bench.full_size import SHAPES
 from tests.bench.sae_bench import random_sae, random_states
@@ -148,6 +148,14 @@ def test_costs_are_set_side_by_side(capsys):
     assert all(len(row) == len(peers_errors.COLUMNS) for row in rows)
     kinds = ("measured", "arithmetic", "published", "no figure")
     assert all(any(kind in row[1] for kind in kinds) for row in rows if row[0] not in {"what", "---"})
+
+
+def test_attention_rows_are_those_of_eager_attention_and_their_cost_is_told(capsys):
+    attention_bench.rows(width=32, layers=2, heads=2, runs=1)
+    attention_bench.trace(width=32, layers=2, heads=2, runs=1)
+    out = capsys.readouterr().out
+    for what in ("rows / plain forward", "eager, all weights: peak", "x the rows'", "after / before"):
+        assert what in out
 
 
 def test_an_unknown_part_is_refused(monkeypatch, capsys):

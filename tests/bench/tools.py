@@ -93,7 +93,7 @@ def random_tokenizer(words: int) -> PreTrainedTokenizerFast:
 
 
 def random_llava(
-    width: int, layers: int, *, grid: int = 24, vocabulary: int = 32_064, words: int = 32_002, intermediate: int = 64
+    width: int, layers: int, *, grid: int = 24, vocabulary: int = 32_064, words: int = 32_002, intermediate: int = 64, heads: int = 8
 ) -> interp.Vlm:
     """A LLaVA-1.5 in shape (24 x 24 patches, 32 064 output rows of which 32 002 are words), random, with thin blocks unless told otherwise."""
     tokenizer = random_tokenizer(words)
@@ -117,7 +117,7 @@ def random_llava(
                 hidden_size=width,
                 intermediate_size=intermediate,
                 num_hidden_layers=layers,
-                num_attention_heads=8,
+                num_attention_heads=heads,
                 max_position_embeddings=4096,
             ),
             image_token_index=tokenizer.image_token_id,
