@@ -21,6 +21,8 @@ from .attention.rollout import rollout
 from .attention.rows import Attention, attention
 from .attention.sinks import Sinks, find_sinks
 from .attribution.attribute import AttributedFeature, Attribution, attribute
+from .attribution.filters import filters, read_filters
+from .attribution.score_file import read_scores, write_scores
 from .errors import InterpError
 from .lens.logit_lens import Lens, logit_lens
 from .models.loading import load
@@ -72,6 +74,7 @@ __all__ = [
     "contrast_vector",
     "encode",
     "faithfulness",
+    "filters",
     "find_sinks",
     "information_flow",
     "knockout",
@@ -81,10 +84,13 @@ __all__ = [
     "logit_lens",
     "overlap",
     "pointing_game",
+    "read_filters",
+    "read_scores",
     "relevancy",
     "rollout",
     "steer",
     "steer_sweep",
     "steered_trace",
     "top_features",
+    "write_scores",
 ]

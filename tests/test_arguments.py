@@ -94,6 +94,8 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
     encoding = interp.encode(trace, sae)
     found = encoding.top(3)
     attributed = interp.attribute(trace, sae, 1, top=2)
+    interp.filters(attributed, folder / "filters.json", k=2)
+    interp.write_scores(attributed, folder / "good.scores")
     edit = interp.Edit(sae=sae, feature=3, strength=0.2)
     result = interp.steer(vlm, trace.image, trace.prompt, [edit], max_new_tokens=2)
     inputs = vlm.prepare(image, PROMPT)
@@ -125,6 +127,10 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "attribute": Call(interp.attribute, {"trace": trace, "sae": sae, "token": 1, "baseline": other, "top": 2, "where": "all", "norms": "fixed"},
                           lambda x: x.to_dict(), where | {"baseline": ("baseline", "word")}),
         "AttributedFeature.map": Call(attributed.features[0].map, {"grid": 0}, lambda x: x.tolist()),
+        "filters": Call(interp.filters, {"attribution": attributed, "path": folder / "chosen.json", "pool": "max", "k": 2}),
+        "read_filters": Call(interp.read_filters, {"path": folder / "filters.json"}),
+        "write_scores": Call(interp.write_scores, {"attribution": attributed, "path": folder / "scores"}),
+        "read_scores": Call(interp.read_scores, {"path": folder / "good.scores", "sae": sae}, lambda x: x.scores.tolist()),
         "Scores.of": Call(attributed.scores.of, {"feature": 3}, lambda x: x.tolist()),
         "Scores.map": Call(attributed.scores.map, {"feature": 3, "grid": 0}, lambda x: x.tolist()),
         "relevancy": Call(interp.relevancy, {"trace": trace, "token": 1, "baseline": other}, lambda x: x.values.tolist(),
