@@ -11,6 +11,7 @@ A picture and a prompt become a `Trace` (one generation, every layer kept); a `L
 autoencoder finds in it, and `steer` answers with such directions turned up or down.
 """
 
+from .attention.ablate import Ablation, ablate
 from .attention.activation_map import activation_map
 from .attention.faithfulness import Faithfulness, faithfulness, overlap, pointing_game
 from .attention.flow import Flow, information_flow
@@ -42,6 +43,7 @@ from .vision.grids import PatchGrid, Region
 __all__ = [
     "EMBED",
     "PRESETS",
+    "Ablation",
     "Attention",
     "AttributedFeature",
     "Attribution",
@@ -68,6 +70,7 @@ __all__ = [
     "Trace",
     "TraceCache",
     "Vlm",
+    "ablate",
     "activation_map",
     "attention",
     "attribute",

@@ -148,6 +148,8 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "knockout_map": Call(interp.knockout_map, {"trace": trace, "token": 1, "layers": [0, 2]}, lambda x: x.values.tolist()),
         "information_flow": Call(interp.information_flow, {"trace": trace, "token": 1, "window": 2, "object": {"box": [0, 0, 1, 1]}},
                                  lambda x: x.to_dict(), {"object": ("object",)}),
+        "ablate": Call(interp.ablate, {"trace": trace, "patches": {"patches": [[1, 1]]}, "by": "mean"}, lambda x: x.to_dict(),
+                       {"patches": ("patches",), "by": ("by ", "by:")}),
         "faithfulness": Call(interp.faithfulness, {"patch_map": patch_map, "steps": 2}, lambda x: x.to_dict()),
         "pointing_game": Call(interp.pointing_game, {"patch_map": patch_map, "mask": mask, "grid": 0}),
         "overlap": Call(interp.overlap, {"patch_map": patch_map, "mask": mask, "grid": 0}),

@@ -64,10 +64,12 @@ class Changed:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Figures of variants: float32 [variants, tokens] on the CPU. What they are: see `Changed`."""
+    """Figures of variants, as in `Changed`: float32 [variants, tokens] on the CPU."""
 
     log_odds: torch.Tensor
     kl: torch.Tensor
+    top: torch.Tensor
+    """The most probable id: int64 [variants, tokens] on the CPU."""
 
     @property
     def log_probability(self) -> torch.Tensor:
@@ -86,17 +88,16 @@ def scores(trace: Trace, states: torch.Tensor, tokens: Sequence[int]) -> Scores:
         for rows in torch.arange(len(every)).split(_ROWS):
             which = rows % len(tokens)
             parts.append(_scores(vlm.unembed.logits(own[which]), vlm.unembed.logits(every[rows]), said[which]))
-    log_odds, kl = (torch.cat(part).view(-1, len(tokens)) for part in zip(*parts, strict=True))
-    return Scores(log_odds, kl)
+    return Scores(*(torch.cat(part).view(-1, len(tokens)) for part in zip(*parts, strict=True)))
 
 
-def _scores(plain: torch.Tensor, logits: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _scores(plain: torch.Tensor, logits: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Log p / (1 - p) of the ids, and the divergence from `plain`."""
     before, after = plain.log_softmax(-1), logits.log_softmax(-1)
     kl = (before.exp() * (before - after)).sum(-1).clamp(min=0)
     ids = ids.to(logits.device)[:, None]
     others = logits.scatter(-1, ids, -torch.inf).logsumexp(-1)  # 1 - p would be 0 for a word that is certain
-    return (logits.gather(-1, ids)[:, 0] - others).cpu(), kl.cpu()
+    return (logits.gather(-1, ids)[:, 0] - others).cpu(), kl.cpu(), logits.argmax(-1).cpu()
 
 
 def both(figures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
