@@ -41,7 +41,21 @@ def _layers(name: str, value: Any) -> str:
     return validation.one_of(name, value, ("auto", "all"))
 
 
-def _unless_empty(default: str) -> Check:
+def _optional(check: Check) -> Check:
+    """None (or "", as an empty field arrives) for all, or what `check` takes."""
+    return lambda name, value: None if value is None or value == "" else check(name, value)
+
+
+def _one_of(*names: str) -> Check:
+    return lambda name, value: validation.one_of(name, value, names)
+
+
+def _as_it_is(_name: str, value: Any) -> Any:
+    """Any value, checked later against the trace."""
+    return value
+
+
+def _unless_empty(default: str | None) -> Check:
     """Any value, checked later against the trace; an empty one means the default."""
     return lambda _name, value: default if value is None or value == "" else value
 
@@ -93,6 +107,37 @@ class Ranking(_Request):
     where: Annotated[Any, _unless_empty("image")] = "image"
     rank_by: Annotated[Any, _unless_empty("mean")] = "mean"
     top_k: Annotated[int, _whole(1, MAX_FEATURES)] = 10
+
+
+METHODS = ("attention", "value_weighted", "rollout", "relevancy", "activation_map")
+"""The ways to make a map for a word of the answer."""
+MAX_LAYERS = 1000  # and heads of a layer; the model's own number is checked later
+
+
+@dataclass(frozen=True)
+class MapRequest(_Request):
+    """A map over the picture for one token of the answer."""
+
+    token: Annotated[Any, _unless_empty("")] = ""
+    """Its number in the answer, or a word that is one token of it; empty for the first content word."""
+    method: Annotated[str, _one_of(*METHODS)] = "attention"
+    layer: Annotated[int | None, _optional(_whole(0, MAX_LAYERS))] = None
+    """With the methods "attention" and "value_weighted": None for all."""
+    head: Annotated[int | None, _optional(_whole(0, MAX_LAYERS))] = None
+    over: Annotated[str, _one_of("mean", "max")] = "mean"
+    """How heads and layers are put together."""
+    sinks: Annotated[bool, validation.flag] = False
+    """Whether attention sinks count."""
+
+
+@dataclass(frozen=True)
+class KnockoutRequest(TraceRequest):
+    """An answer whose `targets` cannot read the `sources` in some layers; see `interp.knockout`."""
+
+    sources: Annotated[Any, _as_it_is] = None
+    targets: Annotated[Any, _unless_empty("last")] = "last"
+    layers: Annotated[Any, _unless_empty(None)] = None
+    """None for all."""
 
 
 @dataclass(frozen=True)

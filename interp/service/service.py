@@ -6,8 +6,11 @@ Its methods take the dataclasses of `requests` and raise InterpError.
 import functools
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import torch
 
 from ..errors import InterpError
 from ..lens.logit_lens import Lens, affordable_layers, logit_lens
@@ -25,6 +28,7 @@ from .requests import LensRequest, Ranking, TraceRequest
 from .sae_shelf import SaeShelf
 from .zerogpu import on_gpu, seconds
 
+_DERIVED = 256  # maps and other small results
 _REMEMBERED = 8  # lenses and encodings; results that the page can refer to: twice this
 # For lenses, for encodings and twice for results, each with its traces. Most traces are also in the trace cache, so the total is an upper bound.
 # The results have room for the traces of a plain and a steered run of an 8B model, 0.8 GB each.
@@ -32,6 +36,14 @@ _MAX_BYTES = 1 << 30
 _TFLOP = {"cpu": 1.5, "cuda": 50.0}  # for a lens within a short wait: about ten seconds on two cores, a few on a small GPU
 _QUIET = 1.0  # seconds without work before slow preparations start
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class _Derived:
+    """What was computed from a trace. It keeps the trace alive, so that its id stays unique."""
+
+    trace: Trace
+    result: Any
 
 
 class Service:
@@ -63,6 +75,7 @@ class Service:
         self._results: Recent[object] = Recent(2 * _REMEMBERED, 2 * _MAX_BYTES, self._parts)
         self._encodings: Recent[Encoding] = Recent(_REMEMBERED, _MAX_BYTES, self._parts)
         self._lenses: Recent[Lens] = Recent(_REMEMBERED, _MAX_BYTES, self._parts)
+        self._derived: Recent[_Derived] = Recent(_DERIVED, _MAX_BYTES, self._parts)
         self._last_work: float | None = None
 
     @property
@@ -87,7 +100,7 @@ class Service:
     def _forget(self, name: str) -> None:
         """Drop everything that belongs to the loaded model and not to the next one, which has this name."""
         self.traces = TraceCache()
-        for kept in (self._results, self._encodings, self._lenses):
+        for kept in (self._results, self._encodings, self._lenses, self._derived):
             kept.clear()
         self.saes.drop_others(name)
 
@@ -126,6 +139,20 @@ class Service:
         self._last_work = time.monotonic()
         return found
 
+    def derived(self, trace: Trace, key: Hashable, make: Callable[[], Result]) -> Result:
+        """What `make` computes from a trace, cached under the trace and `key`."""
+        derived = self._derived.get((id(trace), key))
+        if derived is None:
+            derived = _Derived(trace, make())
+            self._derived.put((id(trace), key), derived)
+        self._last_work = time.monotonic()
+        result: Result = derived.result
+        return result
+
+    def affordable(self, vlm: Vlm, tflop: float) -> bool:
+        """Whether this many TFLOP are a short wait for this model, where it runs."""
+        return tflop <= _TFLOP[vlm.model.device.type]
+
     def prepare_saes(self) -> None:
         """Import sae_lens and load the model's first SAE as soon as the first visitor has been served. Blocks: run it in a thread.
 
@@ -142,6 +169,8 @@ class Service:
             return result, result.trace
         if isinstance(result, Features):
             return result, *self._parts(result.encoding)
+        if isinstance(result, _Derived):
+            return result.trace, *(value for value in vars(result.result).values() if isinstance(value, torch.Tensor))
         if isinstance(result, Encoding):
             return result, result.trace, *(() if self.saes.keeps(result.sae) else (result.sae,))
         return ()

@@ -19,6 +19,61 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 }
 # A short answer or a single special token is too few for a meaningful median, so all text is one group.
 _GROUPS: tuple[tuple[Kind, ...], ...] = (("image",), ("separator",), ("prompt", "answer", "special"))
+_EMPTY = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "this",
+        "that",
+        "these",
+        "those",
+        "there",
+        "here",
+        "it",
+        "its",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "has",
+        "have",
+        "had",
+        "and",
+        "or",
+        "but",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "from",
+        "by",
+        "with",
+        "as",
+        "into",
+        "image",
+        "picture",
+        "photo",
+        "photograph",
+        "scene",
+        "shows",
+        "showing",
+        "features",
+        "featuring",
+        "depicts",
+        "depicting",
+        "displays",
+        "contains",
+        "captures",
+        "appears",
+        "see",
+        "can",
+    ]
+)
 _LISTED = 32  # answer tokens in an error
 _SINK = 5  # times the median norm of its group
 _WAYS = ({"patches"}, {"patches", "grid"}, {"box"}, {"box", "grid"}, {"positions"})
@@ -85,6 +140,19 @@ def answer_token(trace: Trace, token: Any) -> int:
     if found:
         raise InterpError(f"{shown(token)} is several tokens of the answer: {', '.join(map(str, found))}. Choose one by its number.")
     raise InterpError(f"{shown(token)} is not a single token of the answer. Choose a token by its number: {listed}.")
+
+
+def content_word(trace: Trace) -> int:
+    """Number in the answer of its first content word, for views that open on one; of its first word or token where there is none.
+
+    A content word is written in letters, begins a word, and is none of the common English function words and openings ("The image shows a ...").
+    """
+    tokens = [token.text for token in trace.tokens[trace.answer_start :]]
+    words = [i for i, text in enumerate(tokens) if text.strip().isalpha()]
+    begun = [
+        i for i in words if len(tokens[i].strip()) > 1 and (i == 0 or tokens[i][0].isspace()) and tokens[i].strip().casefold() not in _EMPTY
+    ]
+    return next(iter(begun or words), 0)
 
 
 def sinks(trace: Trace | Prompt, states: torch.Tensor) -> tuple[int, ...]:

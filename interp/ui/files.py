@@ -7,9 +7,11 @@ from typing import Any
 
 from gradio.utils import get_upload_folder
 
+from ..attention.rows import Attention
 from ..lens.logit_lens import Lens
 from ..saes.features import Features
 from ..steering.results import SteeringResult
+from ..web.payloads.attention import AttentionPayload
 from ..web.payloads.lens import lens_payload
 from ..web.standalone import standalone_html
 
@@ -37,6 +39,16 @@ def write_features_csv(found: Features) -> str:
 def write_steering_json(steered: SteeringResult) -> str:
     """All data of a steered answer."""
     return _write("steering", steered.model_name, "json", _json(steered.to_dict()))
+
+
+def write_attention_html(payload: AttentionPayload) -> str:
+    """The standalone view of an answer's attention."""
+    return _write("attention", payload["model"], "html", standalone_html(payload))
+
+
+def write_attention_json(found: Attention) -> str:
+    """The attention of all tokens of an answer."""
+    return _write("attention", found.trace.model_name, "json", _json(found.to_dict()))
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..service.attention_service import AttentionService
 from ..service.questions import Questions
 from ..service.service import Service
 from ..service.steer_service import SteerService
@@ -14,6 +15,7 @@ from .components.messages import message
 from .opening import Opening
 from .refusals import CheckedBlocks
 from .tabs import lens_tab
+from .tabs.attention_tab import AttentionTab
 from .tabs.features_tab import FeaturesTab
 from .tabs.lens_tab import LensTab
 from .tabs.steer_tab import SteerTab
@@ -22,17 +24,19 @@ TITLE = "LLaVA Microscope"
 CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
 #about p { margin: 0; opacity: .8; }
-#message:not(:has(.message)), #sae-message:not(:has(.message)), #steer-message:not(:has(.message)) { display: none; }
+#message:not(:has(.message)), #sae-message:not(:has(.message)), #why-message:not(:has(.message)), #steer-message:not(:has(.message)) { display: none; }
 .message { padding: .5rem .75rem; border-radius: 8px; border: 1px solid var(--border-color-primary); font-size: .9rem; overflow-wrap: anywhere; }
 .message.error { border-color: #dc2626; color: #b91c1c; background: #fef2f2; }
 .dark .message.error { color: #fecaca; background: #450a0a; }
+/* As wide as the column, however many tabs there are: those without room go into gradio's menu, instead of widening the page. */
+#tabs { width: 0; min-width: 100%; }
 .off-screen { position: absolute !important; left: -9999px; height: 1px; overflow: hidden; }
 """
 
 
 def build(service: Service) -> gr.Blocks:
     """Build the whole app, without launching it."""
-    steering, questions = SteerService(service), Questions(service)
+    steering, questions, explaining = SteerService(service), Questions(service), AttentionService(service)
 
     def left_page(request: gr.Request) -> None:
         steering.stop(request.session_hash)
@@ -41,12 +45,13 @@ def build(service: Service) -> gr.Blocks:
     with CheckedBlocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         _header(service.notice)
         # Outside gr.Tabs, which would count them as tabs.
-        run_key, selected = gr.State(), gr.State(lens_tab.TAB)
+        run_key, selected, explained = gr.State(), gr.State(lens_tab.TAB), gr.State()
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 controls = left.lay_out(service)
-            with gr.Column(scale=5, min_width=340), gr.Tabs() as tabs:
+            with gr.Column(scale=5, min_width=340), gr.Tabs(elem_id="tabs") as tabs:
                 lens = LensTab(service, questions, controls, run_key)
+                why = AttentionTab(explaining, controls, run_key, selected, explained)
                 features = FeaturesTab(service, questions, controls, run_key, selected)
                 steer = SteerTab(service, steering, questions, controls, run_key, selected, features.sae)
         opening = Opening(service, steering, controls, lens, steer, tabs, selected)
@@ -56,18 +61,20 @@ def build(service: Service) -> gr.Blocks:
         chosen = [examples.load_input_event for examples in (*controls.examples, steer.examples)]
         runs += [event.success(lens.run, lens.inputs, lens.outputs, **shown) for event in chosen]
         runs.append(demo.load(opening.open, None, opening.outputs, **quietly))
-        for listener, inputs, outputs in ((features.after_run, features.inputs, features.outputs), *steer.after_run):
+        after_run = [(tab.after_run, tab.inputs, tab.outputs) for tab in (why, features)]
+        for listener, inputs, outputs in (*after_run, *steer.after_run):
             runs = [run.then(listener, inputs, outputs, **quietly) for run in runs]
         tabs.select(_open_tab, None, selected, api_visibility="private", show_progress="hidden", queue=False)
         demo.unload(left_page)
-        add_endpoints(service, steering)
+        add_endpoints(service, steering, explaining)
     return demo
 
 
 def _header(notice: str) -> None:
     gr.Markdown(
         f"# {TITLE}\nWhat does each patch of a picture mean to a vision-language model, layer by layer? "
-        "Which learned features does it activate, and how does the answer change when you turn one up or down?"
+        "Which patches did a word of the answer look at and need? Which learned features are active, and how does the answer change when you turn one up or "
+        "down?"
     )
     if notice:
         gr.HTML(message(notice, error=True), elem_id="notice")

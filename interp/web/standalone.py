@@ -1,4 +1,4 @@
-"""The lens view as one HTML file that needs no server.
+"""A view as one HTML file that needs no server.
 
 Text from a model, a prompt or a token never becomes markup: it travels as JSON and enters the page by `textContent`.
 """
@@ -13,14 +13,16 @@ import jinja2
 
 from ..errors import InterpError
 from .bundle import STATIC, bundle, static
-from .payloads.lens import SCHEMA
+from .payloads import attention, lens
 
+_VIEWS = {lens.SCHEMA: ("lens", "Logit lens"), attention.SCHEMA: ("attention", "Why this word")}
+"""Schema → the view's folder in static/, and the title of its page."""
 _PAGES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(STATIC), autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
 )
 
 
-def checked(payload: Any, schema: str = SCHEMA, view: str = "lens") -> Any:
+def checked(payload: Any, schema: str = lens.SCHEMA, view: str = "lens") -> Any:
     """The payload. One of another schema is refused here rather than in the reader's browser."""
     found = payload.get("schema") if isinstance(payload, Mapping) else type(payload).__name__
     if found != schema:
@@ -29,15 +31,18 @@ def checked(payload: Any, schema: str = SCHEMA, view: str = "lens") -> Any:
 
 
 def standalone_html(payload: Mapping[str, Any]) -> str:
-    """One HTML file that shows `payload` from disk: no server, no network, nothing to install.
+    """One HTML file that shows a lens or attention payload from disk: no server, no network, nothing to install.
 
     The payload travels as gzip in base64, so a `</script>` in it has no effect.
     """
-    packed = gzip.compress(json.dumps(checked(payload), allow_nan=False, separators=(",", ":")).encode(), mtime=0)
+    schema = payload.get("schema") if isinstance(payload, Mapping) else None
+    folder, title = _VIEWS.get(schema or "", _VIEWS[lens.SCHEMA])
+    made = checked(payload, schema if schema in _VIEWS else lens.SCHEMA, folder)
+    packed = gzip.compress(json.dumps(made, allow_nan=False, separators=(",", ":")).encode(), mtime=0)
     return _PAGES.get_template("standalone.html").render(
-        title=f"Logit lens: {payload['model']}",
+        title=f"{title}: {payload['model']}",
         payload=base64.b64encode(packed).decode("ascii"),
-        css=static("shared/view.css") + static("lens/view.css"),
-        markup=static("lens/view.html"),
-        script=bundle("lens/standalone.js"),
+        css=static("shared/view.css") + static(f"{folder}/view.css"),
+        markup=static(f"{folder}/view.html"),
+        script=bundle(f"{folder}/standalone.js"),
     )

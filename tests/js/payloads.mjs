@@ -149,3 +149,53 @@ export function steer(fields = {}) {
     ...fields,
   };
 }
+
+// Two layers (2 and 4) of two heads, an answer of two tokens, six patches. For token 0, layer 2 looks at patch 1 and layer 4's heads at patches 0 and 2.
+export function attention(fields = {}) {
+  const at = [
+    [
+      [1, 1],
+      [1, 1],
+    ],
+    [
+      [0, 1],
+      [2, 1],
+    ],
+  ]; // [layer][head][token]: the patch with all attention
+  const cells = at.flat(2);
+  const bytes = cells.flatMap((patch) => Array.from({ length: 6 }, (_, k) => (k === patch ? 255 : 0)));
+  const scale = cells.map((_, i) => (i % 2 ? 0.5 : 1)); // token 1 gives half to the picture
+  const image = [0.25, 0.5, 0.25, 0.5, 1, 0.5, 1, 0.5]; // [layer][head][token]
+  const others = Array.from({ length: 3 }, () => image.map((share) => (1 - share) / 3)).flat();
+  const curve = [0.5, 0.5, 1, 0.5]; // [layer][token], as if means over heads
+  return {
+    schema: "llava-microscope/attention-view/1",
+    run: null,
+    ...scene(),
+    tokens: { text: ["<s>", "", "", "", "", "", "", " image", " dog", "."], kind: "xiiiiiipaa" },
+    start: 8,
+    token: 0,
+    layers: [2, 4],
+    heads: 2,
+    keys: b64(Uint16Array.from([1, 2, 3, 4, 5, 6])),
+    row_layers: 2,
+    row_heads: 2,
+    rows: b64(Uint8Array.from(bytes)),
+    row_scale: b64(Float32Array.from(scale)),
+    norms: b64(Uint8Array.from({ length: 24 }, () => 255)),
+    norm_scale: b64(Float32Array.from([1, 1, 1, 3])),
+    shares: b64(Uint8Array.from([...image, ...others].map((share) => Math.round(255 * Math.sqrt(share))))),
+    curves: b64(Float32Array.from([...curve, ...curve, ...curve, ...curve])),
+    sinks: { tower: [], decoder: [0] },
+    methods: [
+      { key: "attention", name: "Attention", about: "", note: "", heads: true },
+      { key: "value_weighted", name: "Value-weighted", about: "", note: "", heads: true },
+      { key: "relevancy", name: "Relevancy", about: "", note: "", heads: false },
+    ],
+    maps: [],
+    window: 1,
+    quick: false,
+    limits: "",
+    ...fields,
+  };
+}

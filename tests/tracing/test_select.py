@@ -6,7 +6,7 @@ import torch
 
 import interp
 from interp import InterpError, PatchGrid
-from interp.tracing.select import KINDS, grid_of, select, sinks
+from interp.tracing.select import KINDS, content_word, grid_of, select, sinks
 from interp.validation import shown
 from tests.conftest import PROMPT
 
@@ -231,3 +231,20 @@ def test_a_trace_of_the_embedded_model(emoji_vlm, picture):
     left_out = sinks(trace, trace.residual(interp.PRESETS["emoji-llava"].default_layer))
     assert len(left_out) < 0.1 * len(trace.tokens)
     assert select(trace, "image")[1] == trace.grids[0].positions.flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "first"),
+    [
+        ([" a", " dog", " and", "</s>"], 1),
+        (["The", " image", " shows", " a", " micro", "scope", "."], 4),
+        ([" 3", " a", "."], 1),  # no content word: the first word
+        (["7", ".", "</s>"], 0),
+        (["Y", "es", "."], 0),
+        (["\u72d7", "\u548c"], 0),
+    ],
+    ids=str,
+)
+def test_the_first_content_word_of_an_answer(trace, tokens, first):
+    answer = tuple(dataclasses.replace(trace.tokens[-1], text=text, kind="answer") for text in tokens)
+    assert content_word(dataclasses.replace(trace, tokens=trace.tokens[: trace.answer_start] + answer)) == first

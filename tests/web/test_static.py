@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from interp.ui.components.attention_view import AttentionView
 from interp.ui.components.edits_view import EditsView
 from interp.ui.components.feature_view import FeatureView
 from interp.ui.components.lens_view import LensView
@@ -13,7 +14,7 @@ from interp.ui.components.steer_view import SteerView
 from interp.web import bundle as bundling
 from interp.web.bundle import STATIC, bundle, modules
 
-VIEWS = {"lens": LensView, "features": FeatureView, "edits": EditsView, "steer": SteerView}
+VIEWS = {"lens": LensView, "attention": AttentionView, "features": FeatureView, "edits": EditsView, "steer": SteerView}
 # Elements that a view finds by a name put together when it runs, not as part.name.
 BY_NAME = {"steer": {"plain", "steered", "plainChips", "steeredChips"}}
 
@@ -26,7 +27,9 @@ def test_a_component_carries_the_bundle_of_its_view_in_its_head(view):
 
 
 def test_every_module_is_part_of_some_view():
-    used = {name for view in VIEWS for name in modules(f"{view}/view.js")} | set(modules("lens/standalone.js"))
+    used = {name for view in VIEWS for name in modules(f"{view}/view.js")} | {
+        name for view in ("lens", "attention") for name in modules(f"{view}/standalone.js")
+    }
     assert used == {str(path.relative_to(STATIC)) for path in STATIC.rglob("*.js")}
 
 
@@ -62,7 +65,9 @@ def test_every_part_that_the_scripts_use_is_in_the_markup_and_the_other_way_roun
     assert unused <= BY_NAME.get(view, set()) <= parts
 
 
-@pytest.mark.parametrize(("view", "words"), [("lens", set()), ("features", set()), ("edits", {"input", "run"}), ("steer", {"select"})])
+@pytest.mark.parametrize(
+    ("view", "words"), [("lens", set()), ("attention", {"select"}), ("features", set()), ("edits", {"input", "run"}), ("steer", {"select"})]
+)
 def test_in_js_on_load_the_quoted_words_are_the_events_and_what_is_watched(view, words):
     # gradio takes every quoted word there for the name of an event
     assert set(re.findall(r"['\"`](\w*)['\"`]", VIEWS[view]().get_config()["js_on_load"])) == {"value"} | words

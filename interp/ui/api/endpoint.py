@@ -20,16 +20,27 @@ def publish(
     inputs: Sequence[Component],
     outputs: Component | Sequence[Component],
     description: str,
+    *,
+    optional: str = "",
 ) -> None:
-    """Add `/name` to the current gr.Blocks. `answer` gets the inputs by label and may raise InterpError."""
+    """Add `/name` to the current gr.Blocks. `answer` gets the inputs by label and may raise InterpError.
+
+    Inputs without a value are required, unless they are `optional` or come after it: left out, these are None.
+    """
     names = [str(component.label) for component in inputs]
 
     @reported
     def call(*values: Any) -> Any:
         return answer(dict(zip(names, values, strict=True)))
 
-    # Clients read the parameter names from it.
-    call.__signature__ = inspect.Signature([inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names])  # type: ignore[attr-defined]
+    # Clients read the names of the parameters from it, and which may be left out.
+    required = names.index(optional) if optional else len(names)
+    defaults = [inspect.Parameter.empty] * required + [None] * (len(names) - required)
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
+        for name, default in zip(names, defaults, strict=True)
+    ]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     gr.Button(visible=False).click(
         call, list(inputs), outputs, api_name=name, api_description=description, concurrency_id="model", concurrency_limit=1
     )

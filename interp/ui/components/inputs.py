@@ -141,6 +141,29 @@ class Where(Json):
         return _WHERE
 
 
+class Word(Json):
+    """A token of the answer: its number, or a word."""
+
+    is_template = True
+
+    def api_info(self) -> dict[str, Any]:
+        """The type for API clients."""
+        return {
+            "anyOf": [{"type": "string"}, {"type": "integer"}],
+            "description": "a word of the answer, or the number of its token, from 0",
+        }
+
+
+class Layers(Json):
+    """Layers by number, or None for all."""
+
+    is_template = True
+
+    def api_info(self) -> dict[str, Any]:
+        """The type for API clients."""
+        return {"type": "array", "items": {"type": "integer"}, "description": "numbers of layers"}
+
+
 class Edits(Json):
     """A list of edits."""
 

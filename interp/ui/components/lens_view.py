@@ -6,7 +6,8 @@ from .view import View
 # Runs once per component, after the scripts in its head. `find_word` is one of the creator's server functions or absent.
 _ON_LOAD = """
 const findWord = server && server.find_word ? (word, payload) => server.find_word(payload.run ?? null, word) : null;
-const view = Microscope.mountLens(element, { findWord, features: Microscope.openFeatures, hasFeatures: Microscope.featuresTab });
+const { openFeatures, featuresTab, openWhy, whyTab } = Microscope;
+const view = Microscope.mountLens(element, { findWord, features: openFeatures, hasFeatures: featuresTab, why: openWhy, hasWhy: whyTab });
 """
 
 
@@ -17,7 +18,8 @@ class LensView(View):
     {"spellings": [str], "values": base64 of uint8 [layers, T]} or {"error": str}; raising `InterpError` is the same as the latter.
     Without it the view searches the words it holds, and says so.
 
-    On a page that has a tab of SAE features, a button hands the place that is read over to it: a DOM event "llava:patch" on the document.
+    On a page that has a tab of SAE features, a button hands the place that is read over to it: a DOM event "llava:patch" on the document. Where the
+    place predicts a word of the answer, another button hands the word over to the tab that explains it: "llava:word".
     """
 
     KIND, SCHEMA, LABEL = "lens", SCHEMA, "Logit lens"

@@ -165,8 +165,8 @@ def steer_payload(
         "prompt": result.prompt,
         "settings": _settings(settings),
         "notes": list(result.notes),
-        "plain": _answer(result.plain_answer),
-        "steered": _answer(result.steered_answer),
+        "plain": answer_text(result.plain_answer),
+        "steered": answer_text(result.steered_answer),
         "diff": text_diff(result),
         "tokens": list(result.plain_answer.tokens),
         "kl": _finite("KL", result.kl),
@@ -262,17 +262,23 @@ def _settings(settings: Mapping[str, Any]) -> Settings:
     return {"max_new_tokens": settings["max_new_tokens"], "temperature": settings["temperature"], "seed": settings["seed"]}
 
 
-def _answer(answer: Answer) -> AnswerText:
+def answer_text(answer: Answer) -> AnswerText:
+    """An answer that is complete."""
     return {"text": answer.text, "finished": answer.finished}
 
 
 def text_diff(result: SteeringResult) -> list[DiffPiece]:
-    """`SteeringResult.diff` as readers see it: the plain sides add up to the plain answer, the steered sides to the steered one.
+    """`SteeringResult.diff` as readers see it: see `answer_diff`."""
+    return answer_diff(result.diff, result.plain_answer, result.steered_answer)
+
+
+def answer_diff(diff: Sequence[Mapping[str, str]], plain: Answer, steered: Answer) -> list[DiffPiece]:
+    """A diff of two answers as readers see it: the plain sides add up to the plain answer, the steered sides to the other one.
 
     Token by token if the tokens spell the text; if not (special tokens, characters of several tokens), word by word.
     """
-    pieces = [dict(piece) for piece in result.diff]
-    for side, answer in (("plain", result.plain_answer), ("steered", result.steered_answer)):
+    pieces = [dict(piece) for piece in diff]
+    for side, answer in (("plain", plain), ("steered", steered)):
         filled = [piece for piece in pieces if piece[side]]
         if answer.finished and filled:
             filled[-1][side] = filled[-1][side].removesuffix(answer.tokens[-1])
@@ -281,7 +287,7 @@ def text_diff(result: SteeringResult) -> list[DiffPiece]:
             filled[0][side] = filled[0][side].lstrip()
             filled[-1][side] = filled[-1][side].rstrip()
         if "".join(piece[side] for piece in pieces) != answer.text:
-            return _word_diff(result.plain, result.steered)
+            return _word_diff(plain.text, steered.text)
     return [
         {"op": _operation(piece), "plain": piece["plain"], "steered": piece["steered"]}
         for piece in pieces

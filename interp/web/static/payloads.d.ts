@@ -299,3 +299,84 @@ export interface SteerPayload {
   edits: EditOutcome[] | null;
   sweep: SweepPayload | null;
 }
+
+/** One way to make a map. `note`: what it does not show; "" if each map brings its own. `heads`: whether layer and head can be chosen. */
+export interface Method {
+  key: string;
+  name: string;
+  about: string;
+  note: string;
+  heads: boolean;
+}
+
+/** Areas under a map's insertion and deletion curves, and under those of a random map. */
+export interface Score {
+  insertion: number;
+  deletion: number;
+  random_insertion: number;
+  random_deletion: number;
+}
+
+/** Which map: of the token with this number in the answer. `layer` and `head`: None for all; `over`: "mean" or "max" of them. */
+export interface MapSpec {
+  method: string;
+  token: number;
+  layer: number | null;
+  head: number | null;
+  over: string;
+  sinks: boolean;
+}
+
+/** A map. `values`: float32 [K]; `note`: what it does not show. */
+export interface MapValues {
+  values: string;
+  note: string;
+}
+
+/** A map computed before the payload was made, and its score if there is one. */
+export interface MapItem {
+  spec: MapSpec;
+  map: MapValues;
+  score: Score | null;
+}
+
+/** Positions of registers of the vision tower and of attention sinks of the decoder. */
+export interface SinkMarks {
+  tower: number[];
+  decoder: number[];
+}
+
+/** The view's data. L layers with attention, H heads, Q tokens of the answer, K image tokens. `start`: position of the first token of the answer; `token`: number of the one to open with; `keys`: uint16 [K], positions of the image tokens. `rows`: uint8 [row_layers, row_heads, Q, K], attention in steps of 1/255 of `row_scale`, float32 [row_layers, row_heads, Q]. Where all rows would be too large, `row_heads` is 1 and the rows are means over heads, and if need be `row_layers` too. `norms`: uint8 [L, H, K], the length of what each key adds, in steps of 1/255 of `norm_scale`, float32 [L, H]; "" where rows are means. `shares`: uint8 [4, L, H, Q], the square roots of the shares of attention on image, prompt, answer and sinks in steps of 1/255; `curves`: float32 [4, L, Q], their means over heads. `quick`: whether testing a map takes seconds at most. */
+export interface AttentionPayload {
+  model: string;
+  prompt: string;
+  answer: string;
+  finished: boolean;
+  notes: string[];
+  image: Picture;
+  seen: number[];
+  grids: Grid[];
+  regions: Region[];
+  tokens: Tokens;
+  schema: string;
+  run: string | null;
+  start: number;
+  token: number;
+  layers: number[];
+  heads: number;
+  keys: string;
+  row_layers: number;
+  row_heads: number;
+  rows: string;
+  row_scale: string;
+  norms: string;
+  norm_scale: string;
+  shares: string;
+  curves: string;
+  sinks: SinkMarks;
+  methods: Method[];
+  maps: MapItem[];
+  window: number;
+  quick: boolean;
+  limits: string;
+}

@@ -1,9 +1,10 @@
 // Mounts the view: one state, the controls that change it, and one render that brings every part up to date.
-// A host calls mount(element, {findWord, features}) and set(payload).
-// `features(row, payload)` shows the features of a position; `hasFeatures()` says whether the page can. Both may be absent.
+// A host calls mount(element, {findWord, features, why}) and set(payload).
+// `features(row, payload)` shows the features of a position, `why(token, payload)` explains a token of the answer; `hasFeatures()` and `hasWhy()` say
+// whether the page can. All may be absent.
 
 import { el, radios, saveFile } from "../shared/elements.js";
-import { featuresTab, openFeatures, page } from "../shared/page.js";
+import { featuresTab, openFeatures, openWhy, page, whyTab } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
 import { PictureShell } from "../shared/shell.js";
 import { LensData, percent } from "./data.js";
@@ -149,6 +150,7 @@ class View extends PictureShell {
     on(part.pngView, "click", () => this.download("view"));
     on(part.pngMask, "click", () => this.download("mask"));
     on(part.features, "click", () => this.options.features(state.readRow, data.payload));
+    on(part.explain, "click", () => this.options.why(state.readRow + 1 - data.kinds.indexOf("a"), data.payload));
     on(part.stage, "pointermove", (event) => {
       if (event.pointerType !== "touch") this.point(this.rowAt(event), null);
     });
@@ -301,8 +303,9 @@ class View extends PictureShell {
     if (this.changed("readout", readRow, shownLayer, state.locked)) {
       drawReadout(part, data, readRow, shownLayer, state.locked === readRow ? "locked" : "");
       // Checked each time: the page may gain the tab after the view.
-      const { features, hasFeatures } = this.options;
+      const { features, hasFeatures, why, hasWhy } = this.options;
       part.features.hidden = !features || Boolean(hasFeatures && !hasFeatures());
+      part.explain.hidden = !why || data.kinds[state.readRow + 1] !== "a" || Boolean(hasWhy && !hasWhy());
     }
     if (this.changed("find", readRow, shownLayer, grid, found)) this.find.follow(state);
     this.table.follow(state, state.patch);
@@ -319,4 +322,4 @@ export function mount(element, options = {}) {
   return root.__view;
 }
 
-Object.assign(page, { mountLens: mount, featuresTab, openFeatures });
+Object.assign(page, { mountLens: mount, featuresTab, openFeatures, whyTab, openWhy });

@@ -1,10 +1,10 @@
 // What the views of one page share: each comes as a script of its own, so they meet in one global object and through DOM events.
 
 /**
- * @typedef {{ views: number, waitingPlace: any, waitingEdit: any, [mount: string]: any }} Page
+ * @typedef {{ views: number, waitingPlace: any, waitingEdit: any, waitingWord: any, [mount: string]: any }} Page
  * @type {Page}
  */
-export const page = /** @type {any} */ (globalThis).Microscope ?? { views: 0, waitingPlace: null, waitingEdit: null };
+export const page = /** @type {any} */ (globalThis).Microscope ?? { views: 0, waitingPlace: null, waitingEdit: null, waitingWord: null };
 /** @type {any} */ (globalThis).Microscope = page;
 
 // Radio groups need names that are unique in the page, whichever views are on it.
@@ -25,6 +25,7 @@ function tab(id, text) {
 }
 
 export const featuresTab = () => tab("sae-tab", "SAE features");
+export const whyTab = () => tab("why-tab", "Why this word?");
 export const steerTab = () => tab("steer-tab", "Steer");
 
 /**
@@ -37,6 +38,17 @@ export function openFeatures(row, { image, prompt, answer }) {
   const detail = { position: row, of: { image: image.src, prompt, answer } };
   if (document.dispatchEvent(new CustomEvent("llava:patch", { detail, cancelable: true }))) page.waitingPlace = detail;
   featuresTab()?.click();
+}
+
+/**
+ * Explain a token of the answer, given by its number there; it waits here in the same way, or until its run is shown.
+ * @param {number} token
+ * @param {{ image: { src: string }, prompt: string, answer: string }} payload
+ */
+export function openWhy(token, { image, prompt, answer }) {
+  const detail = { token, of: { image: image.src, prompt, answer } };
+  if (document.dispatchEvent(new CustomEvent("llava:word", { detail, cancelable: true }))) page.waitingWord = detail;
+  whyTab()?.click();
 }
 
 /**

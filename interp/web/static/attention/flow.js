@@ -1,0 +1,110 @@
+// Information flow: what becomes of the word when, in a window of layers, one kind of token cannot read another. Computed when asked for.
+/** @import { AttentionData } from "./data.js" */
+import { radios } from "../shared/elements.js";
+import { plural } from "../shared/text.js";
+import { drawKey, drawLines, layerUnder } from "./chart.js";
+import * as say from "./text.js";
+
+const COLOURS = ["#0b84d8", "#e07b00", "#1a9e6b", "#c2408f", "#8a63d2", "#8b8f98", "#b3541e", "#4d7c0f"];
+/** @type {[string, string][]} */
+const MEASURES = [
+  ["change", "Probability"],
+  ["log_odds", "Log-odds"],
+];
+
+export class Flow {
+  // ask(window) -> {answer} | {error} | null, or null where there is no server; host: {ask, token()}
+  constructor(part, host, serial, signal) {
+    this.part = part;
+    this.host = host;
+    this.measure = "change";
+    this.now = null;
+    this.found = null;
+    const on = (node, type, fn) => node.addEventListener(type, fn, { signal });
+    radios(part.flowMeasure, `attention-flow-${serial}`, MEASURES, this.measure, (key) => {
+      this.measure = key;
+      this.draw();
+    });
+    on(part.flowWindow, "input", () => this.slide());
+    on(part.flowGo, "click", () => this.go());
+    on(part.flowCurve, "pointermove", (event) => this.mark(layerUnder(part.flowCurve, event, this.found?.centres.length ?? 1)));
+    on(part.flowCurve, "pointerleave", () => this.mark(null));
+  }
+
+  /** @param {AttentionData} data */
+  begin(data, asks) {
+    const { part } = this;
+    this.data = data;
+    this.asks = asks;
+    part.flowBox.hidden = !asks;
+    Object.assign(part.flowWindow, { max: data.L, value: data.payload.window });
+    this.show(null);
+    this.slide();
+  }
+
+  slide() {
+    this.part.flowWindowOut.textContent = plural(+this.part.flowWindow.value, "layer");
+  }
+
+  // The curves of another word are not those of this one.
+  show(found, word = "") {
+    this.found = found;
+    this.word = word;
+    this.part.flowResult.hidden = !found;
+    this.part.flowNote.textContent = "";
+    if (found) this.draw();
+  }
+
+  async go() {
+    const { part, host } = this;
+    part.flowGo.disabled = true;
+    this.say("Running the model with one kind of reading blocked at a time …");
+    const out = await host.ask(+part.flowWindow.value);
+    part.flowGo.disabled = false;
+    if (!out) return;
+    if (out.error) return this.say(out.error, true);
+    this.show(out.answer, host.word());
+  }
+
+  say(text, bad = false) {
+    this.part.flowNote.textContent = text;
+    this.part.flowNote.classList.toggle("view-bad", bad);
+  }
+
+  mark(now) {
+    if (this.now === now || !this.found) return;
+    this.now = now;
+    this.draw();
+  }
+
+  draw() {
+    const { part, found, measure, now, word } = this;
+    if (!found) return;
+    const values = found.blocks.map((block) => block[measure]);
+    const low = Math.min(0, ...values.flat()),
+      high = Math.max(0, ...values.flat());
+    const unit = measure === "change" ? " %" : "";
+    const digits = measure === "change" ? 0 : 1;
+    const series = found.blocks.map((block, i) => ({ name: block.name, values: values[i], colour: COLOURS[i % COLOURS.length] }));
+    const ticks = [...new Set([low, 0, high])].map((v) => [v, `${say.signed(v, digits)}${unit}`]);
+    const room = (high - low) * 0.04 || 1;
+    const labels = found.centres.map(String);
+    drawLines(part.flowCurve, {
+      series,
+      labels,
+      low: low - room,
+      high: high + room,
+      ticks,
+      now,
+      label: `Change of ${measure === "change" ? "the probability" : "the log-odds"} of ${word} over the layers, for ${plural(series.length, "kind")} of reading`,
+    });
+    drawKey(
+      part.flowKey,
+      series,
+      now === null ? null : values.map((row) => `${say.signed(row[now], measure === "change" ? 1 : 2)}${unit}`),
+    );
+    part.flowSaid.textContent = `“${word.trim()}”: ${measure === "change" ? "change of its probability" : "change of its log-odds"} when ${
+      found.window === 1 ? "one layer" : `${found.window} layers`
+    } around this one cannot read that way. ${plural(found.forwards, "batch", "batches")} of forward passes.`;
+  }
+}

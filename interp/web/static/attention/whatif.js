@@ -1,0 +1,92 @@
+// "What if it could not see these patches?": the answer without them, beside the plain one.
+/** @import { AttentionData } from "./data.js" */
+import { markedSide } from "../shared/diff.js";
+import { el, radios, tokenElement } from "../shared/elements.js";
+import { look, plural, share } from "../shared/text.js";
+
+/** @type {[string, string][]} */
+const WAYS = [
+  ["knockout", "cannot be read"],
+  ["mean", "mean of the picture"],
+  ["zero", "zero"],
+];
+const BRIGHT = 0.5; // of the map's maximum
+
+export class WhatIf {
+  // host: {ask(how), picking(on), bright(share), clear(), token()}
+  constructor(part, host, serial, signal) {
+    this.part = part;
+    this.host = host;
+    this.how = "knockout";
+    const on = (node, fn) => node.addEventListener("click", fn, { signal });
+    radios(part.how, `attention-how-${serial}`, WAYS, this.how, (key) => {
+      this.how = key;
+    });
+    on(part.pick, () => host.picking(part.pick.getAttribute("aria-pressed") !== "true"));
+    on(part.bright, () => host.bright(BRIGHT));
+    on(part.none, () => host.clear());
+    on(part.tryIt, () => this.go());
+  }
+
+  /** @param {AttentionData} data */
+  begin(data, asks) {
+    this.data = data;
+    this.part.whatBox.hidden = !asks || !data.grids[0].positions.length;
+    this.show(null);
+  }
+
+  // How many patches are chosen, and whether drawing on the picture chooses more.
+  follow(count, picking) {
+    const { part } = this;
+    part.pick.setAttribute("aria-pressed", String(picking));
+    part.none.disabled = part.tryIt.disabled = !count;
+    part.whatCount.textContent = count
+      ? `${plural(count, "patch", "patches")} crossed out on the picture.`
+      : picking
+        ? "Click patches on the picture, or draw over several. Arrow keys, Enter and Shift work too."
+        : "No patch chosen yet.";
+  }
+
+  async go() {
+    const { part, host } = this;
+    part.tryIt.disabled = true;
+    this.say("Answering without these patches …");
+    const out = await host.ask(this.how);
+    part.tryIt.disabled = false;
+    if (!out) return;
+    if (out.error) return this.say(out.error, true);
+    this.say("");
+    this.show(out.answer);
+  }
+
+  say(text, bad = false) {
+    this.part.whatNote.textContent = text;
+    this.part.whatNote.classList.toggle("view-bad", bad);
+  }
+
+  show(found) {
+    const { part, data } = this;
+    part.whatResult.hidden = !found;
+    this.say("");
+    if (!found) return;
+    for (const [node, side, answer] of [
+      [part.before, "plain", found.plain],
+      [part.after, "steered", found.changed],
+    ]) {
+      node.replaceChildren(...(answer.text ? markedSide(found.diff, side) : [el("span", "view-dim", "(empty answer)")]));
+    }
+    const same = found.plain.text === found.changed.text;
+    part.whatAbout.textContent = `${found.about}${same ? " The answer stays the same; the probabilities say whether anything changed." : ""}`;
+    part.odds.replaceChildren(
+      ...found.before.map((before, i) => {
+        const item = el("li", found.after[i] < before / 2 ? "attention-fell" : "");
+        item.append(
+          tokenElement(look(data.words[i])),
+          el("span", "", `${share(before)} → ${share(found.after[i])}`),
+          el("small", "view-dim", `KL ${found.kl[i] < 0.0005 ? "0" : found.kl[i].toFixed(found.kl[i] < 9.995 ? 2 : 1)}`),
+        );
+        return item;
+      }),
+    );
+  }
+}
