@@ -10,7 +10,7 @@ import torch
 
 from ..devices import retry_on_oom
 from ..models.attend import Heads
-from ..tracing.replay import Replay
+from ..tracing.replay import Replay, linear_layers
 from ..tracing.select import answer_token
 from ..tracing.trace import Trace
 from ..validation import flag, index, instance, one_of
@@ -32,9 +32,11 @@ def rollout(trace: Trace, token: Any, start_layer: int = 0, *, over: Over = "mea
     """
     position = answer_token(instance("trace", trace, Trace, "a Trace, as Vlm.trace returns"), token)
     flows = rollout_matrix(trace, start_layer, over=over, sinks=sinks)
-    return PatchMap(
-        trace, position, f"rollout, {over} over heads" + (f", from layer {start_layer}" if start_layer else ""), flows[position - 1], _NOTE
-    )
+    method = f"rollout, {over} over heads" + (f", from layer {start_layer}" if start_layer else "") + ("" if sinks else ", without sinks")
+    note, linear = _NOTE, linear_layers(trace.vlm)
+    if linear:
+        note += f" {len(linear)} of {trace.n_layers} layers mix positions by other means than attention and are left out."
+    return PatchMap(trace, position, method, flows[position - 1].clone(), note)
 
 
 def rollout_matrix(trace: Trace, start_layer: int = 0, *, over: Over = "mean", sinks: bool = True) -> torch.Tensor:

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from ..devices import retry_on_oom
 from ..errors import InterpError
 from ..models.attend import Heads
-from ..tracing.replay import Replay
+from ..tracing.replay import Replay, linear_layers
 from ..tracing.select import answer_token
 from ..tracing.trace import Kind, Trace
 from ..validation import as_whole, flag, index, instance, one_of, sequence, shown, whole_numbers
 from .maps import PatchMap
 from .sinks import Sinks, find_sinks
+from .values import value_norms
 
 Over = Literal["mean", "max"]
 Share = Literal["image", "prompt", "answer", "sinks"]
@@ -42,7 +42,7 @@ class Attention:
     weights: torch.Tensor
     """[layers, heads, queries, T]: softmax of the scaled, masked scores; each row sums to 1."""
     value_norms: torch.Tensor | None
-    """Norm of each position's value times the head's slice of the output projection: [layers, heads, T]. None if the model gates the output."""
+    """Norm of each position's value times the head's slice of the output projection: [layers, heads, T]. None where `value_norms` has none."""
     sinks: Sinks
 
     @property
@@ -111,8 +111,8 @@ class Attention:
         if flag("weighted", weighted):
             if self.value_norms is None:
                 raise InterpError(
-                    f"{self.trace.model_name} gates the output of its attention after the values are summed, so the norm of a value says little. "
-                    "Choose another method."
+                    f"The attention of {self.trace.model_name} gates its output after the values are summed, or projects it as no other model "
+                    "does, so its weights cannot be weighed by its values. Leave out weighted=True."
                 )
             chosen = chosen * self.value_norms[layers][:, heads]
         values = chosen.mean((0, 1)) if over == "mean" else chosen.amax((0, 1))
@@ -121,7 +121,7 @@ class Attention:
             values[list(self.sinks.all)] = 0
         where = ", ".join(f"{name} {value}" for name, value in (("layer", layer), ("head", head)) if value is not None)
         rest = " and ".join(name for name, value in (("layers", layer), ("heads", head)) if value is None)
-        parts = ["value-weighted attention" if weighted else "attention", where, f"{over} over {rest}" if rest else ""]
+        parts = ["value-weighted attention" if weighted else "attention", where, f"{over} over {rest}" if rest else "", "" if sinks else "without sinks"]
         return PatchMap(self.trace, position, ", ".join(part for part in parts if part), values, _WEIGHTED if weighted else _NOTE)
 
     def readers(self, positions: Sequence[int]) -> torch.Tensor:
@@ -171,11 +171,7 @@ def attention(trace: Trace, tokens: Sequence[Any] | None = None, layers: Sequenc
     every = range(len(trace.tokens) - start)
     asked = every if tokens is None else sequence("tokens", tokens, "tokens of the answer, as numbers or words")
     positions = tuple(dict.fromkeys(answer_token(trace, token) for token in asked))
-    there_are = f"{trace.model_name} has layers 0 to {trace.n_layers - 1}"
-    chosen = None
-    if layers is not None:
-        listed = sequence("layers", layers, "layer numbers, at least one")
-        chosen = tuple(dict.fromkeys(index("Layer", layer, 0, trace.n_layers - 1, there_are) for layer in listed))
+    chosen = _layers(trace, layers)
 
     def run(_less: int) -> Attention:
         return _Rows(trace, positions, chosen).run()
@@ -184,64 +180,51 @@ def attention(trace: Trace, tokens: Sequence[Any] | None = None, layers: Sequenc
         return retry_on_oom(run, _LOWER)
 
 
-class _Rows:
-    """Collects the wanted rows while the model runs."""
+def _layers(trace: Trace, layers: Sequence[int] | None) -> tuple[int, ...]:
+    """The layers asked for. Raises InterpError unless they exist and have attention."""
+    linear = linear_layers(trace.vlm)
+    attending = [layer for layer in range(trace.n_layers) if layer not in linear]
+    if layers is None:
+        return tuple(attending)
+    there_are = f"{trace.model_name} has layers 0 to {trace.n_layers - 1}"
+    listed = sequence("layers", layers, "layer numbers, at least one")
+    chosen = tuple(dict.fromkeys(index("Layer", layer, 0, trace.n_layers - 1, there_are) for layer in listed))
+    if without := [layer for layer in chosen if layer in linear]:
+        raise InterpError(f"Layer {without[0]} of {trace.model_name} has no attention; choose from {', '.join(map(str, attending))}.")
+    return chosen
 
-    def __init__(self, trace: Trace, tokens: tuple[int, ...], layers: tuple[int, ...] | None) -> None:
+
+class _Rows:
+    """Collects the wanted rows while the model runs: each is written once, to its place, and nothing waits for a GPU before the end."""
+
+    def __init__(self, trace: Trace, tokens: tuple[int, ...], layers: tuple[int, ...]) -> None:
         self._trace, self._tokens, self._layers = trace, tokens, layers
-        self._weights: dict[int, torch.Tensor] = {}
+        self._weights: torch.Tensor | None = None
         self._norms: dict[int, torch.Tensor | None] = {}
 
     def run(self) -> Attention:
-        replay = Replay.of(self._trace, read=self._read)
-        if self._layers is not None and (without := sorted(set(self._layers) & set(replay.without_attention))):
-            raise InterpError(
-                f"Layer {without[0]} of {self._trace.model_name} has no attention; choose from {', '.join(map(str, sorted(self._weights)))}."
-            )
-        layers = tuple(sorted(self._weights)) if self._layers is None else self._layers
-        norms = [self._norms.get(layer) for layer in layers]
+        Replay.of(self._trace, read=self._read)
+        assert self._weights is not None
+        norms = [self._norms[layer] for layer in self._layers]
         return Attention(
             trace=self._trace,
-            layers=layers,
+            layers=self._layers,
             tokens=self._tokens,
-            weights=torch.stack([self._weights[layer] for layer in layers]),
-            value_norms=None if any(each is None for each in norms) else torch.stack([each for each in norms if each is not None]),
+            weights=self._weights.cpu(),
+            value_norms=None if any(each is None for each in norms) else torch.stack([each.cpu() for each in norms if each is not None]),
             sinks=find_sinks(self._trace),
         )
 
     def _read(self, heads: Heads) -> None:
-        if self._layers is not None and heads.layer not in self._layers:
+        if heads.layer not in self._layers:
             return
+        axis, device = self._layers.index(heads.layer), heads.query.device
         length, first, last = self._trace.length, heads.first, heads.key.shape[2]
-        if heads.layer not in self._weights:
-            self._weights[heads.layer] = torch.zeros(heads.query.shape[1], len(self._tokens), length)
-        here = [(q, token - 1) for q, token in enumerate(self._tokens) if first <= token - 1 < last]
+        if self._weights is None:
+            self._weights = torch.zeros(len(self._layers), heads.query.shape[1], len(self._tokens), length, device=device)
+        here = [(q, token - 1 - first) for q, token in enumerate(self._tokens) if first < token <= last]
         if here:
-            at, rows = ([pair[i] for pair in here] for i in range(2))
-            found = heads.weights(torch.tensor(rows, device=heads.query.device) - first)[0]
-            self._weights[heads.layer][:, at, :last] = found.cpu()
+            at, rows = (torch.tensor(numbers, device=device) for numbers in zip(*here, strict=True))
+            self._weights[axis, :, at.to(self._weights.device), :last] = heads.weights(rows)[0].to(self._weights.device)
         if last == length:
             self._norms[heads.layer] = value_norms(heads)
-
-
-def value_norms(heads: Heads) -> torch.Tensor | None:
-    """|V_h[k] W_O,h| of every head and position: float32 [heads, K] on the CPU; None if the module gates its output.
-
-    Through the Gram matrix of each head's slice of W_O, so no [K, d] product is formed for each head.
-    """
-    count, width = heads.query.shape[1], heads.value.shape[-1]
-    module: Any = heads.module
-    if module.q_proj.out_features > count * width and heads.query.shape[-1] == width:  # its second half is the gate
-        return None
-    weight = _weight_of(module.o_proj, count * width, heads.value).view(-1, count, width).transpose(0, 1)  # [heads, d, width]
-    gram = weight.transpose(1, 2) @ weight
-    value = heads.value[0].float().repeat_interleave(count // heads.value.shape[1], dim=0)
-    return ((value @ gram) * value).sum(-1).clamp(min=0).sqrt().cpu()
-
-
-def _weight_of(linear: Any, inputs: int, like: torch.Tensor) -> torch.Tensor:
-    """The matrix [outputs, inputs] that a linear layer applies, in float32. Packed or adapted weights are read by applying the layer."""
-    if type(linear) is nn.Linear:
-        return linear.weight.float()
-    identity = torch.eye(inputs, dtype=like.dtype, device=like.device)
-    return (linear(identity) - linear(torch.zeros_like(identity[:1]))).float().T

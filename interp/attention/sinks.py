@@ -10,6 +10,7 @@ from ..validation import instance
 _PHI = 20.0
 _FIRST_LAYER = 2  # massive activations appear behind the first blocks
 _DIMENSIONS = 2
+_PART = 16  # of a state is read first
 _DEVIATIONS, _TIMES_MEDIAN = 2.0, 2.0
 
 
@@ -54,11 +55,17 @@ def _decoder(trace: Trace) -> tuple[int, ...]:
     layers = range(_FIRST_LAYER, trace.n_layers)
     if layers:
         dimensions = trace.residual(trace.n_layers // 2)[0].float().abs().topk(min(_DIMENSIONS, trace.states.shape[-1])).indices
-        high = torch.stack([_phi(trace.residual(layer - 1), dimensions) > _PHI for layer in layers]).float().mean(0)
-        found |= set((high >= 0.5).nonzero().flatten().tolist())
+        massive = torch.stack([_massive(trace.residual(layer - 1), dimensions) for layer in layers]).float().mean(0)
+        found |= set((massive >= 0.5).nonzero().flatten().tolist())
     return tuple(sorted(found))
 
 
-def _phi(states: torch.Tensor, dimensions: torch.Tensor) -> torch.Tensor:
-    states = states.float()
-    return (states[:, dimensions].abs().amax(-1)) / states.square().mean(-1).add(1e-6).sqrt()
+def _massive(states: torch.Tensor, dimensions: torch.Tensor) -> torch.Tensor:
+    """Whether |x_d / rms(x)| exceeds its limit in one of `dimensions`: bool [T]."""
+    width = states.shape[-1]
+    peak = states[:, dimensions].float().abs().amax(-1)
+    least = states[:, : width // _PART].float().square().sum(-1) / width  # no mean square is below this, so few rows are read whole
+    out = peak > _PHI * least.sqrt()
+    rows = out.nonzero().flatten()
+    out[rows] = peak[rows] > _PHI * (states[rows].float().square().mean(-1) + 1e-6).sqrt()
+    return out

@@ -1,4 +1,4 @@
-"""Gradients through 4-bit weights on a CPU.
+"""The weights of 4-bit layers, and gradients through them on a CPU.
 
 bitsandbytes packs its weights anew for processors with bfloat16 instructions as soon as they are used without a gradient, and its kernel for
 those weights has none: torch warns, and what comes back is wrong.
@@ -51,8 +51,14 @@ class _Linear(torch.autograd.Function):
 
 
 def unpacked(layer: Any) -> torch.Tensor:
-    """The weights of a packed 4-bit layer: bfloat16 [out, in]."""
-    state, packed = layer.weight.quant_state, layer.weight.data.view(torch.uint8)
+    """The weights of a 4-bit layer: [out, in], bfloat16 if they are packed for a processor."""
+    state = layer.weight.quant_state
+    if not _is_packed(layer):
+        from bitsandbytes.functional import dequantize_4bit  # noqa: PLC0415 - slow to import, and only such layers need it
+
+        plain: torch.Tensor = dequantize_4bit(layer.weight.data, state)
+        return plain
+    packed = layer.weight.data.view(torch.uint8)
     rows, columns = state.shape
     codes = packed.reshape(-1, _TOGETHER)
     codes = torch.cat([codes & 0xF, codes >> 4], dim=-1)  # of (block of rows, pair of columns): row by row, both columns

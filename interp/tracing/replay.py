@@ -62,7 +62,7 @@ class Replay:
             raise InterpError(
                 f"{vlm.name} now reads this trace's prompt as other tokens than when the trace was made. Make the trace again with this model."
             )
-        linear = _linear_layers(vlm)
+        linear = linear_layers(vlm)
         cache = (
             DynamicCache(config=vlm.decoder.config) if linear else DynamicCache()
         )  # without a config: whole keys under sliding windows too
@@ -234,7 +234,7 @@ def _device(vlm: "Vlm", layer: int) -> torch.device:
     return next(vlm.blocks[layer].parameters()).device
 
 
-def _linear_layers(vlm: "Vlm") -> set[int]:
+def linear_layers(vlm: "Vlm") -> set[int]:
     """Layers whose block has no attention over keys."""
     kinds = getattr(vlm.decoder.config, "layer_types", None) or []
     return {layer for layer, kind in enumerate(kinds) if kind == "linear_attention"}

@@ -47,6 +47,12 @@ def test_closed_forms():
     torch.testing.assert_close(step(attended.clone(), one, []), (attended + one) / 2)
 
 
+def test_uniform_attention_of_three_tokens_over_two_layers():
+    uniform = torch.tensor([[1.0, 0, 0], [1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3]])
+    found = step(uniform.clone(), step(uniform.clone(), torch.eye(3), []), [])
+    torch.testing.assert_close(found, torch.tensor([[1, 0, 0], [7 / 16, 9 / 16, 0], [13 / 36, 7 / 36, 4 / 9]]))
+
+
 def test_layers_are_composed_from_the_first_to_the_last():
     first, second = torch.eye(3), torch.eye(3)
     first[1] = torch.tensor([1.0, 0, 0])  # token 1 reads 0 in the first layer,
@@ -61,6 +67,7 @@ def test_layers_without_attention_count_as_the_identity():
     found = rollout_matrix(trace)
     torch.testing.assert_close(found.sum(-1), torch.ones(trace.length))
     torch.testing.assert_close(found, rollout_matrix(trace, 2), atol=1e-4, rtol=1e-4)
+    assert "2 of 3 layers mix positions by other means than attention and are left out" in interp.rollout(trace, 0).note
 
 
 def test_a_layer_that_does_not_exist_is_refused(trace):

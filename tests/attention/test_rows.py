@@ -114,7 +114,7 @@ def test_value_norms_through_packed_weights_are_those_of_the_unpacked_ones(load)
 def test_a_gated_output_has_no_value_norms():
     found = interp.attention(families.vlm("qwen3_5").trace(PICTURE, PROMPT, max_new_tokens=2))
     assert found.value_norms is None
-    with pytest.raises(interp.InterpError, match="gates the output"):
+    with pytest.raises(interp.InterpError, match="gates its output"):
         found.patch_map(0, weighted=True)
 
 
@@ -125,6 +125,14 @@ def test_readers_say_how_much_each_token_reads_some_positions(trace):
 
 def test_a_plain_trace_is_the_same_after_rows_were_read(vlm, trace):
     interp.attention(trace)
+    assert vlm.decoder.config._attn_implementation == "sdpa"
+    assert vlm.trace(PICTURE, PROMPT, max_new_tokens=4).states.equal(trace.states)
+
+
+def test_a_read_that_fails_leaves_nothing_behind(vlm, trace, monkeypatch):
+    monkeypatch.setattr("interp.attention.rows.value_norms", lambda _heads: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        interp.attention(trace)
     assert vlm.decoder.config._attn_implementation == "sdpa"
     assert vlm.trace(PICTURE, PROMPT, max_new_tokens=4).states.equal(trace.states)
 

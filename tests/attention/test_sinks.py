@@ -7,8 +7,10 @@ import torch
 from PIL import Image
 
 import interp
+from interp.attention.sinks import _massive
 from interp.tracing.trace import EMBED
 from tests import tiny
+from tests.bench.tools import ROOT
 
 PICTURE = Image.linear_gradient("L").resize((90, 60)).convert("RGB")
 
@@ -53,8 +55,22 @@ def test_a_massive_activation_in_the_dimensions_of_the_first_token_is_found(trac
     assert interp.find_sinks(changed(wide, l1=massive, l0=massive)).decoder == (0, 9)
 
 
+def test_a_part_of_each_state_decides_as_the_whole_does():
+    states = torch.randn(200, 4096, generator=torch.Generator().manual_seed(0)) * torch.logspace(-2, 2, 200)[:, None]
+    states[:, 40] += torch.linspace(0, 60, 200) * states.square().mean(-1).sqrt()
+    states[50] = 0
+    states[150, :256] = 0  # nothing in the part that is read first
+    phi = states[:, [40, 7]].abs().amax(-1) / (states.square().mean(-1) + 1e-6).sqrt()
+    found = _massive(states, torch.tensor([40, 7]))
+    assert found.equal(phi > 20)
+    assert 0 < found.sum() < 200
+
+
 def test_things_on_a_plain_background_are_no_registers():
     vlm = interp.load("emoji-llava")
     picture = Image.new("RGB", (96, 96), "lightblue")
     picture.paste((200, 40, 40), (20, 20, 60, 60))
-    assert interp.find_sinks(vlm.trace(picture, "Describe the image.")).tower == ()
+    examples = sorted((ROOT / "assets" / "examples").glob("*.webp"))
+    assert examples
+    for each in (picture, *examples):
+        assert interp.find_sinks(vlm.trace(each, "Describe the image.", max_new_tokens=1)).tower == (), each
