@@ -121,7 +121,12 @@ class Attention:
             values[list(self.sinks.all)] = 0
         where = ", ".join(f"{name} {value}" for name, value in (("layer", layer), ("head", head)) if value is not None)
         rest = " and ".join(name for name, value in (("layers", layer), ("heads", head)) if value is None)
-        parts = ["value-weighted attention" if weighted else "attention", where, f"{over} over {rest}" if rest else "", "" if sinks else "without sinks"]
+        parts = [
+            "value-weighted attention" if weighted else "attention",
+            where,
+            f"{over} over {rest}" if rest else "",
+            "" if sinks else "without sinks",
+        ]
         return PatchMap(self.trace, position, ", ".join(part for part in parts if part), values, _WEIGHTED if weighted else _NOTE)
 
     def readers(self, positions: Sequence[int]) -> torch.Tensor:

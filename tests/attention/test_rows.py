@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 import interp
+from interp.models.attend import Heads
 from tests import families, tiny
 
 PICTURE = Image.linear_gradient("L").resize((90, 60)).convert("RGB")
@@ -130,7 +131,7 @@ def test_a_plain_trace_is_the_same_after_rows_were_read(vlm, trace):
 
 
 def test_a_read_that_fails_leaves_nothing_behind(vlm, trace, monkeypatch):
-    monkeypatch.setattr("interp.attention.rows.value_norms", lambda _heads: 1 / 0)
+    monkeypatch.setattr(Heads, "weights", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         interp.attention(trace)
     assert vlm.decoder.config._attn_implementation == "sdpa"
