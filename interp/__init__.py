@@ -21,8 +21,10 @@ from .attention.relevancy import relevancy
 from .attention.rollout import rollout
 from .attention.rows import Attention, attention
 from .attention.sinks import Sinks, find_sinks
+from .attribution.ablate import FeatureAblation, ablate_features
 from .attribution.attribute import AttributedFeature, Attribution, attribute
 from .attribution.filters import filters, read_filters
+from .attribution.integrated import Integrated, integrated
 from .attribution.score_file import read_scores, write_scores
 from .errors import InterpError
 from .lens.logit_lens import Lens, logit_lens
@@ -52,9 +54,11 @@ __all__ = [
     "Encoding",
     "Faithfulness",
     "Feature",
+    "FeatureAblation",
     "Features",
     "Flow",
     "Inputs",
+    "Integrated",
     "InterpError",
     "Knockout",
     "Lens",
@@ -71,6 +75,7 @@ __all__ = [
     "TraceCache",
     "Vlm",
     "ablate",
+    "ablate_features",
     "activation_map",
     "attention",
     "attribute",
@@ -80,6 +85,7 @@ __all__ = [
     "filters",
     "find_sinks",
     "information_flow",
+    "integrated",
     "knockout",
     "knockout_map",
     "load",
