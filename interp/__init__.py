@@ -13,6 +13,7 @@ autoencoder finds in it, and `steer` answers with such directions turned up or d
 
 from .attention.ablate import Ablation, ablate
 from .attention.activation_map import activation_map
+from .attention.evidence import Evidence, smallest_evidence
 from .attention.faithfulness import Faithfulness, faithfulness, overlap, pointing_game
 from .attention.flow import Flow, information_flow
 from .attention.knockout import Knockout, knockout, knockout_map
@@ -52,6 +53,7 @@ __all__ = [
     "Contrast",
     "Edit",
     "Encoding",
+    "Evidence",
     "Faithfulness",
     "Feature",
     "FeatureAblation",
@@ -97,6 +99,7 @@ __all__ = [
     "read_scores",
     "relevancy",
     "rollout",
+    "smallest_evidence",
     "steer",
     "steer_sweep",
     "steered_trace",

@@ -154,6 +154,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
                                  lambda x: x.to_dict(), {"object": ("object",)}),
         "ablate": Call(interp.ablate, {"trace": trace, "patches": {"patches": [[1, 1]]}, "by": "mean"}, lambda x: x.to_dict(),
                        {"patches": ("patches",), "by": ("by ", "by:")}),
+        "smallest_evidence": Call(interp.smallest_evidence, {"trace": trace, "token": 1}, lambda x: x.to_dict()),
         "faithfulness": Call(interp.faithfulness, {"patch_map": patch_map, "steps": 2}, lambda x: x.to_dict()),
         "pointing_game": Call(interp.pointing_game, {"patch_map": patch_map, "mask": mask, "grid": 0}),
         "overlap": Call(interp.overlap, {"patch_map": patch_map, "mask": mask, "grid": 0}),
