@@ -1,4 +1,4 @@
-"""Attention: the rows that emit 20 tokens, against the same forward pass without them, and against eager attention that returns all weights."""
+"""What an answer used: attention rows of 20 tokens against the same forward pass without them, and attribution of all features of an SAE."""
 
 import functools
 from collections.abc import Callable
@@ -9,6 +9,8 @@ import torch
 import interp
 from interp.tracing.replay import Replay
 
+from . import attribution_bench
+from .sae_bench import FEATURES
 from .tools import in_turns, peak_extra_mib, random_llava, report, verdict
 
 PROMPT = "Describe the image."
@@ -102,4 +104,10 @@ def trace(width: int = WIDTH, layers: int = LAYERS, heads: int = HEADS, runs: in
     report(f"plain trace, d={width}, {layers} layers", {**after, **first}, 1.05)
 
 
-PARTS = {"rows": rows, "tiny": tiny, "trace": trace}
+def attribution(width: int = WIDTH, layers: int = LAYERS, heads: int = HEADS, features: int = FEATURES, runs: int = 3) -> None:
+    """(d) Scores of all features against one forward pass, one backward pass and one encode; beside it, a loop over features."""
+    found = traced(width, layers, heads)
+    attribution_bench.measure(found, attribution_bench.sae_for(found, features), runs)
+
+
+PARTS = {"rows": rows, "tiny": tiny, "trace": trace, "attribution": attribution}

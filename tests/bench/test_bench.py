@@ -158,6 +158,14 @@ def test_attention_rows_are_those_of_eager_attention_and_their_cost_is_told(caps
         assert what in out
 
 
+def test_attribution_agrees_with_the_loop_and_its_cost_is_told(capsys):
+    attention_bench.attribution(width=64, layers=3, heads=2, features=512, runs=1)
+    out = capsys.readouterr().out
+    for what in ("attribution / forward, backward, encode", "extrapolated from 16", "with the exact effects of 50 features"):
+        assert what in out
+    assert float(out.split("correlate with ")[1].split()[0]) > 0.9
+
+
 def test_an_unknown_part_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", "gpu", "lense"])
     with pytest.raises(SystemExit):
