@@ -103,6 +103,13 @@ def instance(name: str, value: object, kind: type[T], hint: str) -> T:
     return value
 
 
+def mapping(what: str, value: object) -> Mapping[str, Any]:
+    """A mapping, as a JSON object arrives. `what` begins the error message."""
+    if not isinstance(value, Mapping):
+        raise InterpError(f"{what} is {shown(value)}; it must be an object.")
+    return value
+
+
 def function(name: str, value: Callable[..., Any] | None) -> None:
     """Refuse what is neither None nor callable."""
     if value is not None and not callable(value):

@@ -1,7 +1,7 @@
 """Explaining a word of the answer, for the page and the API: attention, maps by several methods, and their scores."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 
 from ..attention.activation_map import activation_map
 from ..attention.faithfulness import Faithfulness, faithfulness
+from ..attention.knockout import knockout_map
 from ..attention.maps import PatchMap
 from ..attention.relevancy import relevancy
 from ..attention.rollout import rollout
@@ -17,7 +18,7 @@ from ..errors import InterpError
 from ..lens.logit_lens import Lens
 from ..tracing.select import answer_token, content_word
 from ..tracing.trace import Trace
-from ..validation import shown
+from ..validation import mapping
 from ..web.payloads.attention import (
     AttentionPayload,
     MapItem,
@@ -37,7 +38,7 @@ HEADS = ("attention", "value_weighted")
 _STEPS = 16  # of insertion and deletion curves
 _ROWS = 32  # of a batch: how long a map may take on ZeroGPU
 _RANDOM = 3  # random maps beside which a map is scored
-_SLOW = {"relevancy": relevancy, "activation_map": activation_map}
+_SLOW = {"relevancy": relevancy, "activation_map": activation_map, "knockout": knockout_map}
 _ABOUT = {
     "attention": ("Attention", "How the row that says this word shares its attention out."),
     "value_weighted": (
@@ -49,6 +50,10 @@ _ABOUT = {
     "activation_map": (
         "Activation map",
         "Patches that would say this word themselves, less what earlier words explain (TAM, Li et al. 2025).",
+    ),
+    "knockout": (
+        "Knockout",
+        "How far the word's log-probability falls when no other token can read this one patch: a run for every patch.",
     ),
 }
 
@@ -190,10 +195,4 @@ def _methods(found: Attention) -> list[Method]:
 
 
 def _request(spec: Any) -> MapRequest:
-    return MapRequest.of(_mapping(spec))
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InterpError(f"The request is {shown(value)}; it must be an object.")
-    return value
+    return MapRequest.of(mapping("The request", spec))

@@ -109,7 +109,7 @@ class Ranking(_Request):
     top_k: Annotated[int, _whole(1, MAX_FEATURES)] = 10
 
 
-METHODS = ("attention", "value_weighted", "rollout", "relevancy", "activation_map")
+METHODS = ("attention", "value_weighted", "rollout", "relevancy", "activation_map", "knockout")
 """The ways to make a map for a word of the answer."""
 MAX_LAYERS = 1000  # and heads of a layer; the model's own number is checked later
 

@@ -8,6 +8,7 @@ from ..service.attention_service import AttentionService
 from ..service.questions import Questions
 from ..service.service import Service
 from ..service.steer_service import SteerService
+from ..service.whatif_service import WhatIfService
 from . import controls as left
 from .api.endpoints import add_endpoints
 from .components.inputs import QUEUE
@@ -36,7 +37,8 @@ CSS = """
 
 def build(service: Service) -> gr.Blocks:
     """Build the whole app, without launching it."""
-    steering, questions, explaining = SteerService(service), Questions(service), AttentionService(service)
+    steering, questions = SteerService(service), Questions(service)
+    explaining, changing = AttentionService(service), WhatIfService(service)
 
     def left_page(request: gr.Request) -> None:
         steering.stop(request.session_hash)
@@ -51,7 +53,7 @@ def build(service: Service) -> gr.Blocks:
                 controls = left.lay_out(service)
             with gr.Column(scale=5, min_width=340), gr.Tabs(elem_id="tabs") as tabs:
                 lens = LensTab(service, questions, controls, run_key)
-                why = AttentionTab(explaining, controls, run_key, selected, explained)
+                why = AttentionTab(explaining, changing, controls, run_key, selected, explained)
                 features = FeaturesTab(service, questions, controls, run_key, selected)
                 steer = SteerTab(service, steering, questions, controls, run_key, selected, features.sae)
         opening = Opening(service, steering, controls, lens, steer, tabs, selected)
@@ -66,7 +68,7 @@ def build(service: Service) -> gr.Blocks:
             runs = [run.then(listener, inputs, outputs, **quietly) for run in runs]
         tabs.select(_open_tab, None, selected, api_visibility="private", show_progress="hidden", queue=False)
         demo.unload(left_page)
-        add_endpoints(service, steering, explaining)
+        add_endpoints(service, steering, explaining, changing)
     return demo
 
 

@@ -52,7 +52,7 @@ def test_a_number_is_as_good_as_a_word_and_the_first_content_word_is_the_default
     named, _ = ask(client, token="dog", layer=3, head=1)
     assert ask(client, token=1, layer=3, head=1)[0] == named
     assert ask(client, token=None, layer=3.0, head=1)[0] == named
-    assert named["method"] == "attention, layer 3, head 1"
+    assert named["method"] == "attention, layer 3, head 1, without sinks"
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,51 @@ def test_a_number_is_as_good_as_a_word_and_the_first_content_word_is_the_default
 def test_wrong_input_is_named(client, changes, message):
     with pytest.raises(Exception, match=message) as refused:
         ask(client, **changes)
+    assert "Traceback" not in str(refused.value)
+
+
+def cut(client, **changes):
+    return client.predict(**({"image": handle_file(EXAMPLE), "sources": {"box": [1, 0, 4, 3]}} | changes), api_name="/knockout")
+
+
+def test_the_knockout_is_documented(client):
+    endpoint = client.view_api(return_format="dict")["named_endpoints"]["/knockout"]
+    parameters = {p["parameter_name"]: p for p in endpoint["parameters"]}
+    assert list(parameters) == ["image", "prompt", "model", "sources", "targets", "layers", "max_new_tokens"]
+    assert [name for name, p in parameters.items() if not p["parameter_has_default"]] == ["image", "sources"]
+    assert parameters["targets"]["parameter_default"] == "last"
+    assert parameters["layers"]["python_type"]["type"].startswith("list[int]")
+
+
+def test_without_the_dog_s_patches_the_answer_names_no_dog(client):
+    found = cut(client, targets="all")
+    assert found["schema"] == "llava-microscope/knockout/1"
+    assert "dog" in found["plain"]
+    assert "dog" not in found["answer"]
+    plain, knocked = found["tokens"][1]["probability"]
+    assert knocked < 0.1 < plain
+    assert len(found["source_positions"]) == 16
+    assert cut(client, targets="all", layers=[7])["layers"] == [7]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": None}, "No picture"),
+        ({"sources": None}, "sources is empty; it must name what cannot be read"),
+        ({"sources": {"patches": []}}, "list of \\[row, column\\] pairs"),
+        ({"sources": {"patches": [[8, 0]]}}, "row 8, column 0 does not exist"),
+        ({"sources": "everything"}, "sources: where is 'everything'"),
+        ({"sources": "all"}, "everything that row 74 .* can read in layer 0"),
+        ({"targets": {"positions": [0]}}, "can read any of the sources"),
+        ({"layers": [8]}, "Layer 8 does not exist"),
+        ({"layers": []}, "layers"),
+        ({"layers": "first"}, "layers"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+    ],
+    ids=str,
+)
+def test_wrong_input_of_the_knockout_is_named(client, changes, message):
+    with pytest.raises(Exception, match=message) as refused:
+        cut(client, **changes)
     assert "Traceback" not in str(refused.value)

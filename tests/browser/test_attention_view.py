@@ -10,7 +10,7 @@ import json
 import pytest
 
 from interp.web.standalone import standalone_html
-from tests.web.attention_payload import floats, payload, score, spec
+from tests.web.attention_payload import floats, flow, payload, score, spec, what_if
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 MAP = [i / 64 for i in range(64)]
@@ -249,6 +249,76 @@ def test_where_only_means_were_sent_a_head_is_fetched(why):
     why.page.keyboard.press("Enter")
     why.says("note", "One head.")
     assert why.asked()[0] == ["wordMap", "r", spec(layer=0, head=0, sinks=False)]
+
+
+def test_patches_are_crossed_out_by_drawing_and_the_answer_without_them_is_asked_for(why):
+    why.set(payload(run="r"), whatIf=what_if())
+    assert why.part("tryIt").is_disabled()
+    why.part("pick").click()
+    start, end = why.patch(9), why.patch(11)
+    why.page.mouse.move(*start)
+    why.page.mouse.down()
+    why.page.mouse.move(*end)
+    why.page.mouse.up()
+    why.says("whatCount", "3 patches crossed out")
+    why.part("tryIt").click()
+    why.says("after", "a cat and a pizza.")
+    [(name, run, asked)] = why.asked()
+    assert (name, run, asked["how"]) == ("whatIf", "r", "knockout")
+    assert sorted(asked["positions"]) == [13, 14, 15]  # the first patch stands at 4
+    assert why.part("before").locator("del").inner_text() == "dog"
+    assert why.part("after").locator("ins").inner_text() == "cat"
+    fell = why.part("odds").locator(".attention-fell")
+    assert " ".join(fell.inner_text().split()) == "␣dog 90 % → 0.10 % KL 5.20"
+
+
+def test_patches_by_keys_and_what_the_map_says_matters(why):
+    why.set(payload(), whatIf=what_if())
+    why.part("pick").click()
+    why.page.keyboard.press("Enter")
+    why.page.keyboard.press("Shift+ArrowRight")
+    why.says("live", "row 1, column 2: crossed out; 2 in all")
+    why.page.keyboard.press("Escape")
+    why.until("picking", False)
+    why.part("none").click()
+    why.says("whatCount", "No patch chosen yet.")
+    why.part("bright").click()
+    why.says("whatCount", "patches crossed out")
+    count = why.page.evaluate("""() => {
+      const { map, top, chosen } = document.querySelector('.attention').__attention;
+      return [[...map].filter((v) => v >= top / 2).length, chosen.size];
+    }""")
+    assert count[0] == count[1] > 3
+
+
+def test_an_answer_that_stays_is_said_to_stay_and_an_error_is_shown(why):
+    same = what_if(changed=what_if()["plain"], diff=[{"op": "equal", "plain": "a dog and a pizza.", "steered": "a dog and a pizza."}])
+    why.set(payload(), whatIf=same)
+    why.part("bright").click()
+    why.part("how").locator("label", has_text="zero").click()
+    why.part("tryIt").click()
+    why.says("whatAbout", "The answer stays the same")
+    assert why.asked()[0][2]["how"] == "zero"
+    why.set(payload(), whatIf={"error": "Choose fewer patches."})
+    why.part("bright").click()
+    why.part("tryIt").click()
+    why.says("whatNote", "Choose fewer patches.")
+
+
+def test_information_flow_is_traced_on_request_and_belongs_to_one_word(why):
+    why.set(payload(run="r"), wordFlow=flow())
+    why.part("flowWindow").fill("3")
+    assert why.text("flowWindowOut") == "3 layers"
+    why.part("flowGo").click()
+    why.says("flowSaid", "“dog”: change of its probability when 2 layers around this one cannot read that way.")
+    assert why.asked() == [["wordFlow", "r", {"token": 1, "window": 3, "positions": []}]]
+    assert [why.part("flowKey").locator("span").nth(i).inner_text() for i in range(3)] == ["image→prompt", "image→last", "prompt→last"]
+    why.part("flowMeasure").locator("label", has_text="Log-odds").click()
+    why.says("flowSaid", "change of its log-odds")
+    why.part("flowCurve").hover(position={"x": 43, "y": 40})
+    why.says("flowKey", "image→prompt \N{MINUS SIGN}3.00")
+    why.word(4).click()
+    why.part("flowResult").wait_for(state="hidden")
 
 
 def test_a_word_handed_over_by_another_view(why):

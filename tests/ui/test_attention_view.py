@@ -9,7 +9,7 @@ import torch
 import interp
 from interp import InterpError
 from interp.ui.components.attention_view import AttentionView
-from interp.web.payloads.attention import SCHEMA, SHARES, attention_payload, default_window
+from interp.web.payloads.attention import SCHEMA, SHARES, attention_payload
 from interp.web.standalone import standalone_html
 from tests.ui.test_lens_view import unpack
 from tests.web.attention_payload import payload
@@ -60,10 +60,6 @@ def test_shares_and_their_curves(attention):
     for kind, name in enumerate(SHARES):
         assert torch.allclose(shares[kind], attention.share(name), atol=0.005)
         assert torch.allclose(curves[kind], attention.share(name).mean(1), atol=1e-6)
-
-
-def test_windows_grow_with_the_model():
-    assert [default_window(layers) for layers in (1, 4, 8, 24, 32, 80)] == [1, 1, 2, 6, 8, 9]
 
 
 def test_the_standalone_file_carries_the_payload_and_asks_for_nothing():

@@ -5,8 +5,10 @@ from __future__ import annotations
 from interp.web.payloads.attention import AttentionPayload, MapSpec, Score
 from interp.web.payloads.edits import EditItem, EditsPayload
 from interp.web.payloads.features import FeatureItem, FeaturePayload
+from interp.web.payloads.flow import FlowBlock, FlowCurves
 from interp.web.payloads.lens import LensPayload
 from interp.web.payloads.steer import SteerPayload, SweepPayload, SweepPoint
+from interp.web.payloads.whatif import WhatIf
 from tests.web import attention_payload, edits_payload, feature_payload, lens_payload, steer_payload
 from tests.web.typescript import FILE, declarations
 
@@ -27,6 +29,9 @@ def test_the_payloads_made_up_for_tests_have_the_same_fields_as_real_ones():
     assert not differing(attention_payload.payload(), AttentionPayload)
     assert not differing(attention_payload.spec(), MapSpec)
     assert not differing(attention_payload.score(), Score)
+    assert not differing(attention_payload.what_if(), WhatIf)
+    assert not differing(attention_payload.flow(), FlowCurves)
+    assert not differing(attention_payload.flow()["blocks"][0], FlowBlock)
     assert not differing(edits_payload.payload(), EditsPayload)
     assert not differing(edits_payload.chip(), EditItem)
     assert not differing(steer_payload.payload(), SteerPayload)

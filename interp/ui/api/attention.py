@@ -39,7 +39,7 @@ def attention(explaining: AttentionService) -> None:
         "model (a name from /models), token (a word of the answer, or the number of its token, from 0; empty for the first content word), "
         f'method ({", ".join(METHODS)}), layer and head (with the methods "attention" and "value_weighted"; empty for all), '
         f"max_new_tokens (1 to {MAX_NEW_TOKENS}). Returns a summary (answer, tokens, token, method, note: what the map does not show, map: rows of "
-        "patches for each grid, shares: of the attention on image, prompt, answer and sinks in each layer, insertion and deletion: areas under the "
+        "patches for each grid, 0 at attention sinks, shares: of the attention on image, prompt, answer and sinks in each layer, insertion and deletion: areas under the "
         "curves of the word's probability as patches are revealed and removed in the map's order, random_insertion and random_deletion: those of random "
         "maps, sinks: positions of registers of the vision tower and of attention sinks of the decoder, readers: how much each token of the answer "
         "reads the map's brightest patch), and a JSON file with the attention maps and the shares of every head for all tokens of the answer.",

@@ -5,19 +5,22 @@ import gradio as gr
 from ...service.attention_service import AttentionService
 from ...service.service import Service
 from ...service.steer_service import SteerService
+from ...service.whatif_service import WhatIfService
 from .attention import attention
 from .features import sae_features
+from .knockout import knockout
 from .lens import logit_lens
 from .models import models
 from .steer import steer, steer_sweep
 
 
-def add_endpoints(service: Service, steering: SteerService, explaining: AttentionService) -> None:
+def add_endpoints(service: Service, steering: SteerService, explaining: AttentionService, changing: WhatIfService) -> None:
     """Add every endpoint to the current gr.Blocks."""
     with gr.Group(visible=False):
         models(service)
         logit_lens(service)
         attention(explaining)
+        knockout(changing)
         sae_features(service)
         steer(steering)
         steer_sweep(steering)

@@ -9,6 +9,7 @@ from ...errors import InterpError
 from ...lens.logit_lens import Lens
 from ...service.attention_service import AttentionService
 from ...service.requests import MapRequest
+from ...service.whatif_service import WhatIfService
 from ..components.attention_view import AttentionView
 from ..components.downloads import download_buttons, switched
 from ..components.inputs import QUEUE
@@ -24,11 +25,19 @@ _READING = message("Reading the attention …")
 class AttentionTab:
     """The tab. `run_key` is the key of the last run's lens, `selected` the open tab, `shown` a state for the key of the run that is shown here."""
 
-    def __init__(self, explaining: AttentionService, controls: Controls, run_key: gr.State, selected: gr.State, shown: gr.State) -> None:
+    def __init__(
+        self,
+        explaining: AttentionService,
+        changing: WhatIfService,
+        controls: Controls,
+        run_key: gr.State,
+        selected: gr.State,
+        shown: gr.State,
+    ) -> None:
         self._explaining, self._controls, self._run_key, self._selected, self._shown = explaining, controls, run_key, selected, shown
         with gr.Tab(TAB, id="why", elem_id="why-tab") as tab:
             self._message = gr.HTML("", elem_id="why-message")
-            functions = [explaining.word_map, explaining.test_map]
+            functions = [explaining.word_map, explaining.test_map, changing.what_if, changing.word_flow]
             self._view = AttentionView(server_functions=functions)
             files = [
                 ("Download as HTML", "why-html", lambda lens: write_attention_html(explaining.kept_payload(lens.trace))),

@@ -149,15 +149,10 @@ def attention_payload(
         "sinks": {"tower": list(attention.sinks.tower), "decoder": list(attention.sinks.decoder)},
         "methods": list(methods),
         "maps": list(maps),
-        "window": default_window(len(attention.layers)),
+        "window": max(1, round(trace.n_layers / 5)),  # as `information_flow` has it
         "quick": quick,
         "limits": LIMITS,
     }
-
-
-def default_window(layers: int) -> int:
-    """How many layers are blocked at once: 9 of 32 or 40, as in published studies, and fewer in small models."""
-    return max(1, min(9, round(layers / 4)))
 
 
 def map_values(values: torch.Tensor, note: str) -> MapValues:

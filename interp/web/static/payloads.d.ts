@@ -380,3 +380,29 @@ export interface AttentionPayload {
   quick: boolean;
   limits: string;
 }
+
+/** The answer without some patches beside the plain one; for each token of the plain answer, its probability in both runs, and the KL in nats. */
+export interface WhatIf {
+  plain: AnswerText;
+  changed: AnswerText;
+  diff: DiffPiece[];
+  before: number[];
+  after: number[];
+  kl: number[];
+  about: string;
+}
+
+/** One block of attention: what blocking it in each window changes, in per cent of the word's probability, and in log-odds. */
+export interface FlowBlock {
+  name: string;
+  change: number[];
+  log_odds: number[];
+}
+
+/** `centres`: the middle layer of each window; `window`: how many layers are blocked at once. */
+export interface FlowCurves {
+  window: number;
+  centres: number[];
+  blocks: FlowBlock[];
+  forwards: number;
+}

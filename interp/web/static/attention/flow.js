@@ -37,7 +37,7 @@ export class Flow {
     this.data = data;
     this.asks = asks;
     part.flowBox.hidden = !asks;
-    Object.assign(part.flowWindow, { max: data.L, value: data.payload.window });
+    Object.assign(part.flowWindow, { max: data.layers[data.L - 1] + 1, value: data.payload.window });
     this.show(null);
     this.slide();
   }
