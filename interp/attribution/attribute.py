@@ -119,6 +119,13 @@ class Attribution:
     """What this does not show."""
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the scores and of the listed features' maps, without the encoding."""
+        found = self.scores
+        maps = [tensor for each in self.features for tensor in (each.scores, each.about.activations)]
+        return sum(tensor.nbytes for tensor in (found.features, found.positions, found.values, found.error, found.bias, *maps))
+
+    @property
     def trace(self) -> Trace:
         """The trace it explains."""
         return self.encoding.trace

@@ -14,6 +14,7 @@ from ..vision.images import OpenedImage, open_image
 MAX_NEW_TOKENS = 256
 MAX_TOP_K = 50
 MAX_FEATURES = 200
+MAX_ATTRIBUTED = 100  # each is taken away in a run of its own
 MAX_TEXT = 20_000  # characters of a prompt or a name; a model's own context is shorter
 Check = Callable[[str, Any], Any]
 """`check(name, value)` returns the value as it is used, or raises InterpError."""
@@ -27,6 +28,10 @@ def _picture(_name: str, value: Any) -> OpenedImage:
 
 def _text(name: str, value: Any) -> str:
     return validation.text(name, value, MAX_TEXT)
+
+
+def _text_or_none(name: str, value: Any) -> str:
+    return "" if value is None else _text(name, value)
 
 
 def _whole(low: int, high: int) -> Check:
@@ -138,6 +143,19 @@ class KnockoutRequest(TraceRequest):
     targets: Annotated[Any, _unless_empty("last")] = "last"
     layers: Annotated[Any, _unless_empty(None)] = None
     """None for all."""
+
+
+@dataclass(frozen=True)
+class AttributionRequest(_Request):
+    """Which word of an answer to attribute to the features of which SAE."""
+
+    sae: Annotated[str, _text] = ""
+    """Empty for the model's first."""
+    token: Annotated[Any, _unless_empty("")] = ""
+    """Its number in the answer, or a word that is one token of it; empty for the first content word."""
+    baseline: Annotated[str, _text_or_none] = ""
+    """The word it is compared with; empty for the likeliest other one there."""
+    top_k: Annotated[int, _whole(1, MAX_ATTRIBUTED)] = 20
 
 
 @dataclass(frozen=True)

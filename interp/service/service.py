@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from ..attribution.attribute import Attribution
 from ..errors import InterpError
 from ..lens.logit_lens import Lens, affordable_layers, logit_lens
 from ..models.loading import OnProgress, Quantize
@@ -167,10 +168,12 @@ class Service:
         """What a result keeps in memory. The SAE in use is not counted: it stays anyway. A steered answer is only text and a few numbers."""
         if isinstance(result, Lens):
             return result, result.trace
-        if isinstance(result, Features):
+        if isinstance(result, Features | Attribution):
             return result, *self._parts(result.encoding)
         if isinstance(result, _Derived):
-            return result.trace, *(value for value in vars(result.result).values() if isinstance(value, torch.Tensor))
+            return result.trace, *(part for value in vars(result.result).values() for part in self._parts(value))
+        if isinstance(result, torch.Tensor):
+            return (result,)
         if isinstance(result, Encoding):
             return result, result.trace, *(() if self.saes.keeps(result.sae) else (result.sae,))
         return ()

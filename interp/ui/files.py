@@ -8,10 +8,13 @@ from typing import Any
 from gradio.utils import get_upload_folder
 
 from ..attention.rows import Attention
+from ..attribution.attribute import Attribution
+from ..attribution.filters import filters
 from ..lens.logit_lens import Lens
 from ..saes.features import Features
 from ..steering.results import SteeringResult
 from ..web.payloads.attention import AttentionPayload
+from ..web.payloads.attribution import AttributionPayload
 from ..web.payloads.lens import lens_payload
 from ..web.standalone import standalone_html
 
@@ -51,13 +54,41 @@ def write_attention_json(found: Attention) -> str:
     return _write("attention", found.trace.model_name, "json", _json(found.to_dict()))
 
 
+def write_attribution_html(payload: AttributionPayload) -> str:
+    """The standalone view of attributed words."""
+    return _write("attribution", payload["model"], "html", standalone_html(payload))
+
+
+def write_attribution_json(found: Attribution) -> str:
+    """All data of one word's attribution."""
+    return _write("attribution", found.trace.model_name, "json", _json(found.to_dict()))
+
+
+def write_attribution_csv(found: Attribution) -> str:
+    """The table of one word's features."""
+    return _write("attribution", found.trace.model_name, "csv", found.to_csv())
+
+
+def write_filters(found: Attribution) -> str:
+    """The listed features that raised the word from the picture, as multimodal-sae's filters.json."""
+    file = _file("filters", found.trace.model_name, "json")
+    filters(found, file, k=len(found.features))
+    return str(file)
+
+
 def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _write(what: str, model: str, kind: str, text: str) -> str:
+    file = _file(what, model, kind)
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def _file(what: str, model: str, kind: str) -> Path:
+    """A path for a new file."""
     name = "".join(c if c.isalnum() or c in "-." else "-" for c in model)[-60:]
     file = Path(get_upload_folder()) / secrets.token_hex(8) / f"{what}-{name}.{kind}"
     file.parent.mkdir(parents=True)
-    file.write_text(text, encoding="utf-8")
-    return str(file)
+    return file

@@ -5,6 +5,7 @@ from typing import Any
 import gradio as gr
 
 from ..service.attention_service import AttentionService
+from ..service.attribution_service import AttributionService
 from ..service.questions import Questions
 from ..service.service import Service
 from ..service.steer_service import SteerService
@@ -17,6 +18,7 @@ from .opening import Opening
 from .refusals import CheckedBlocks
 from .tabs import lens_tab
 from .tabs.attention_tab import AttentionTab
+from .tabs.attribution_tab import AttributionTab
 from .tabs.features_tab import FeaturesTab
 from .tabs.lens_tab import LensTab
 from .tabs.steer_tab import SteerTab
@@ -25,7 +27,8 @@ TITLE = "LLaVA Microscope"
 CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
 #about p { margin: 0; opacity: .8; }
-#message:not(:has(.message)), #sae-message:not(:has(.message)), #why-message:not(:has(.message)), #steer-message:not(:has(.message)) { display: none; }
+#message:not(:has(.message)), #sae-message:not(:has(.message)), #why-message:not(:has(.message)),
+#attribution-message:not(:has(.message)), #steer-message:not(:has(.message)) { display: none; }
 .message { padding: .5rem .75rem; border-radius: 8px; border: 1px solid var(--border-color-primary); font-size: .9rem; overflow-wrap: anywhere; }
 .message.error { border-color: #dc2626; color: #b91c1c; background: #fef2f2; }
 .dark .message.error { color: #fecaca; background: #450a0a; }
@@ -39,6 +42,7 @@ def build(service: Service) -> gr.Blocks:
     """Build the whole app, without launching it."""
     steering, questions = SteerService(service), Questions(service)
     explaining, changing = AttentionService(service), WhatIfService(service)
+    attributing = AttributionService(service)
 
     def left_page(request: gr.Request) -> None:
         steering.stop(request.session_hash)
@@ -47,7 +51,7 @@ def build(service: Service) -> gr.Blocks:
     with CheckedBlocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         _header(service.notice)
         # Outside gr.Tabs, which would count them as tabs.
-        run_key, selected, explained = gr.State(), gr.State(lens_tab.TAB), gr.State()
+        run_key, selected, explained, attributed = gr.State(), gr.State(lens_tab.TAB), gr.State(), gr.State()
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 controls = left.lay_out(service)
@@ -55,6 +59,7 @@ def build(service: Service) -> gr.Blocks:
                 lens = LensTab(service, questions, controls, run_key)
                 why = AttentionTab(explaining, changing, controls, run_key, selected, explained)
                 features = FeaturesTab(service, questions, controls, run_key, selected)
+                attribution = AttributionTab(attributing, controls, run_key, selected, features.sae, attributed)
                 steer = SteerTab(service, steering, questions, controls, run_key, selected, features.sae)
         opening = Opening(service, steering, controls, lens, steer, tabs, selected)
         quietly: dict[str, Any] = {"show_progress": "hidden", **QUEUE}
@@ -63,12 +68,12 @@ def build(service: Service) -> gr.Blocks:
         chosen = [examples.load_input_event for examples in (*controls.examples, steer.examples)]
         runs += [event.success(lens.run, lens.inputs, lens.outputs, **shown) for event in chosen]
         runs.append(demo.load(opening.open, None, opening.outputs, **quietly))
-        after_run = [(tab.after_run, tab.inputs, tab.outputs) for tab in (why, features)]
+        after_run = [(tab.after_run, tab.inputs, tab.outputs) for tab in (why, features, attribution)]
         for listener, inputs, outputs in (*after_run, *steer.after_run):
             runs = [run.then(listener, inputs, outputs, **quietly) for run in runs]
         tabs.select(_open_tab, None, selected, api_visibility="private", show_progress="hidden", queue=False)
         demo.unload(left_page)
-        add_endpoints(service, steering, explaining, changing)
+        add_endpoints(service, steering, explaining, changing, attributing)
     return demo
 
 

@@ -38,7 +38,16 @@ def post(url, data):
 
 def test_only_the_documented_endpoints_are_public(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/models", "/logit_lens", "/attention", "/knockout", "/sae_features", "/steer", "/steer_sweep"}
+    assert set(endpoints) == {
+        "/models",
+        "/logit_lens",
+        "/attention",
+        "/knockout",
+        "/sae_features",
+        "/attribution",
+        "/steer",
+        "/steer_sweep",
+    }
     parameters = {p["parameter_name"]: p for p in endpoints["/logit_lens"]["parameters"]}
     assert list(parameters) == ["image", "prompt", "model", "top_k", "max_new_tokens", "layers"]
     assert [p for p in parameters.values() if not p["parameter_has_default"]] == [parameters["image"]]

@@ -199,3 +199,53 @@ export function attention(fields = {}) {
     ...fields,
   };
 }
+
+const signedRows = (at) => ({
+  rows: b64(Uint16Array.from(Object.keys(at).map(Number))),
+  values: b64(Float32Array.from(Object.values(at))),
+});
+
+// What a feature did: its score at each row.
+export function attributed(number, at, fields = {}) {
+  const score = Object.values(at).reduce((sum, v) => sum + v, 0);
+  return { feature: number, label: "", source: "", dense: "", link: null, max: 1, score, exact: score, ...signedRows(at), ...fields };
+}
+
+// " dog" against " cat", as the features in the list moved it; `missed` is the score of what the SAE misses at each row.
+export function attributedWord(list, missed = {}, fields = {}) {
+  return {
+    spec: { token: 0, baseline: "", top: 20 },
+    other: " cat",
+    others: [{ text: " cat", probability: 0.1 }],
+    margin: 2,
+    features: list,
+    active: list.length + 3,
+    all_features: { score: 5, exact: 4 },
+    all_missed: { score: 0.5, exact: 0.4 },
+    total: { score: 5.5, exact: 4.2 },
+    missed: signedRows(missed),
+    pearson: 0.9,
+    overlap: 1,
+    note: "",
+    ...fields,
+  };
+}
+
+export function attribution(words, fields = {}) {
+  return {
+    ...scene(),
+    schema: "llava-microscope/attribution-view/1",
+    run: "r1",
+    sae: { name: "sae", layer: 5, features: 64, notes: [], labels: "" },
+    left_out: [0],
+    start: 9,
+    words,
+    limits: "",
+    ...fields,
+  };
+}
+
+export function featureWords(number, scores, fields = {}) {
+  const words = scores.map((score, token) => ({ token, other: " cat", score, ...signedRows({ 2: score }) }));
+  return { feature: number, label: "dog", source: "", dense: "", link: null, max: 1, words, ...fields };
+}

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from interp.web.payloads.attention import AttentionPayload, MapSpec, Score
+from interp.web.payloads.attribution import (
+    AttributedItem,
+    AttributionPayload,
+    FeatureWords,
+    WithoutFeatures,
+    WordAttribution,
+    WordScore,
+)
 from interp.web.payloads.edits import EditItem, EditsPayload
 from interp.web.payloads.features import FeatureItem, FeaturePayload
 from interp.web.payloads.flow import FlowBlock, FlowCurves
 from interp.web.payloads.lens import LensPayload
 from interp.web.payloads.steer import SteerPayload, SweepPayload, SweepPoint
 from interp.web.payloads.whatif import WhatIf
-from tests.web import attention_payload, edits_payload, feature_payload, lens_payload, steer_payload
+from tests.web import attention_payload, attribution_payload, edits_payload, feature_payload, lens_payload, steer_payload
 from tests.web.typescript import FILE, declarations
 
 
@@ -26,6 +34,13 @@ def test_the_payloads_made_up_for_tests_have_the_same_fields_as_real_ones():
     assert differing(lens_payload.payload(), LensPayload) <= optional
     assert differing(feature_payload.payload(), FeaturePayload) <= optional
     assert not differing(feature_payload.payload()["features"][0], FeatureItem)
+    made = attribution_payload.payload()
+    assert differing(made, AttributionPayload) <= optional
+    assert not differing(made["words"][0], WordAttribution)
+    assert not differing(made["words"][0]["features"][0], AttributedItem)
+    assert not differing(attribution_payload.feature_words(made), FeatureWords)
+    assert not differing(attribution_payload.feature_words(made)["words"][0], WordScore)
+    assert not differing(attribution_payload.without(), WithoutFeatures)
     assert not differing(attention_payload.payload(), AttentionPayload)
     assert not differing(attention_payload.spec(), MapSpec)
     assert not differing(attention_payload.score(), Score)

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from interp.ui.components.attention_view import AttentionView
+from interp.ui.components.attribution_view import AttributionView
 from interp.ui.components.edits_view import EditsView
 from interp.ui.components.feature_view import FeatureView
 from interp.ui.components.lens_view import LensView
@@ -14,7 +15,14 @@ from interp.ui.components.steer_view import SteerView
 from interp.web import bundle as bundling
 from interp.web.bundle import STATIC, bundle, modules
 
-VIEWS = {"lens": LensView, "attention": AttentionView, "features": FeatureView, "edits": EditsView, "steer": SteerView}
+VIEWS = {
+    "lens": LensView,
+    "attention": AttentionView,
+    "features": FeatureView,
+    "attribution": AttributionView,
+    "edits": EditsView,
+    "steer": SteerView,
+}
 # Elements that a view finds by a name put together when it runs, not as part.name.
 BY_NAME = {"steer": {"plain", "steered", "plainChips", "steeredChips"}}
 
@@ -28,7 +36,7 @@ def test_a_component_carries_the_bundle_of_its_view_in_its_head(view):
 
 def test_every_module_is_part_of_some_view():
     used = {name for view in VIEWS for name in modules(f"{view}/view.js")} | {
-        name for view in ("lens", "attention") for name in modules(f"{view}/standalone.js")
+        name for view in ("lens", "attention", "attribution") for name in modules(f"{view}/standalone.js")
     }
     assert used == {str(path.relative_to(STATIC)) for path in STATIC.rglob("*.js")}
 
@@ -66,7 +74,15 @@ def test_every_part_that_the_scripts_use_is_in_the_markup_and_the_other_way_roun
 
 
 @pytest.mark.parametrize(
-    ("view", "words"), [("lens", set()), ("attention", {"select"}), ("features", set()), ("edits", {"input", "run"}), ("steer", {"select"})]
+    ("view", "words"),
+    [
+        ("lens", set()),
+        ("attention", {"select"}),
+        ("features", set()),
+        ("attribution", {"select"}),
+        ("edits", {"input", "run"}),
+        ("steer", {"select"}),
+    ],
 )
 def test_in_js_on_load_the_quoted_words_are_the_events_and_what_is_watched(view, words):
     # gradio takes every quoted word there for the name of an event

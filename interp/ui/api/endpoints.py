@@ -3,10 +3,12 @@
 import gradio as gr
 
 from ...service.attention_service import AttentionService
+from ...service.attribution_service import AttributionService
 from ...service.service import Service
 from ...service.steer_service import SteerService
 from ...service.whatif_service import WhatIfService
 from .attention import attention
+from .attribution import attribution
 from .features import sae_features
 from .knockout import knockout
 from .lens import logit_lens
@@ -14,7 +16,9 @@ from .models import models
 from .steer import steer, steer_sweep
 
 
-def add_endpoints(service: Service, steering: SteerService, explaining: AttentionService, changing: WhatIfService) -> None:
+def add_endpoints(
+    service: Service, steering: SteerService, explaining: AttentionService, changing: WhatIfService, attributing: AttributionService
+) -> None:
     """Add every endpoint to the current gr.Blocks."""
     with gr.Group(visible=False):
         models(service)
@@ -22,5 +26,6 @@ def add_endpoints(service: Service, steering: SteerService, explaining: Attentio
         attention(explaining)
         knockout(changing)
         sae_features(service)
+        attribution(attributing)
         steer(steering)
         steer_sweep(steering)

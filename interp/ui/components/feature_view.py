@@ -8,8 +8,9 @@ _ON_LOAD = """
 const featuresAt = server && server.features_at ? (where, run) => server.features_at(run, where) : null;
 const findFeatures = server && server.find_features ? (text, run) => server.find_features(run, text) : null;
 const featureDetails = server && server.feature_details ? (feature, run) => server.feature_details(run, feature) : null;
-const { openSteer, steerTab } = Microscope;
-const view = Microscope.mountFeatures(element, { featuresAt, findFeatures, featureDetails, steer: openSteer, hasSteer: steerTab });
+const { openSteer, steerTab, openAttribution, attributionTab } = Microscope;
+const handOver = { steer: openSteer, hasSteer: steerTab, words: openAttribution, hasWords: attributionTab };
+const view = Microscope.mountFeatures(element, { featuresAt, findFeatures, featureDetails, ...handOver });
 """
 
 
@@ -27,7 +28,8 @@ class FeatureView(View):
     A DOM event "llava:patch" on the document, with {position: row of T} as its detail, locks that place and lists its features. With
     {of: {image, prompt, answer}} beside it, a place of another picture than the one shown waits for the next payload.
 
-    On a page that has a tab "Steer", a button hands the selected feature over to it: a DOM event "llava:steer" on the document.
+    On a page that has a tab "Steer", a button hands the selected feature over to it: a DOM event "llava:steer" on the document. On one that has a tab
+    "Attribution", another does: "llava:feature".
     """
 
     KIND, SCHEMA, LABEL = "feature", SCHEMA, "SAE features"

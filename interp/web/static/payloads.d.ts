@@ -381,6 +381,113 @@ export interface AttentionPayload {
   limits: string;
 }
 
+/** Which comparison. `token`: number in the answer; `baseline`: the other word, "" for the likeliest one; `top`: how many features to list. */
+export interface WordSpec {
+  token: number;
+  baseline: string;
+  top: number;
+}
+
+/** A word the model could have said there instead. */
+export interface OtherWord {
+  text: string;
+  probability: number;
+}
+
+/** What something did for the word, in logits: to first order, and as measured by taking it away. */
+export interface EffectItem {
+  score: number;
+  exact: number;
+}
+
+/** A score at some positions. `rows`: uint16; `values`: float32. */
+export interface SignedRows {
+  rows: string;
+  values: string;
+}
+
+/** One feature. `max`: its highest activation on the picture, 0 for none; `exact` is None where it was not measured. */
+export interface AttributedItem {
+  rows: string;
+  values: string;
+  feature: number;
+  label: string;
+  source: string;
+  dense: string;
+  link: string | null;
+  max: number;
+  score: number;
+  exact: number | null;
+}
+
+/** What the features did for one word. `other`: the word it is compared with; `others`: the likeliest ones there, the word itself left out. `margin`: the word's logit less that of the other; `missed`: the scores of what the SAE misses; `active`: the number of features active at the positions it could read. */
+export interface WordAttribution {
+  spec: WordSpec;
+  other: string;
+  others: OtherWord[];
+  margin: number;
+  features: AttributedItem[];
+  active: number;
+  all_features: EffectItem;
+  all_missed: EffectItem;
+  total: EffectItem;
+  missed: SignedRows;
+  pearson: number | null;
+  overlap: number | null;
+  note: string;
+}
+
+/** What a feature did for one token of the answer, against the likeliest other one there. */
+export interface WordScore {
+  rows: string;
+  values: string;
+  token: number;
+  other: string;
+  score: number;
+}
+
+/** What a feature did for every token of the answer, in order. */
+export interface FeatureWords {
+  feature: number;
+  label: string;
+  source: string;
+  dense: string;
+  link: string | null;
+  max: number;
+  words: WordScore[];
+}
+
+/** The answer without some features beside the plain one. `before` and `after`: probability of the word in both runs, after the same words. */
+export interface WithoutFeatures {
+  features: number[];
+  plain: AnswerText;
+  changed: AnswerText;
+  diff: DiffPiece[];
+  before: number;
+  after: number;
+}
+
+/** The view's data. `start`: position of the first token of the answer; `words`: those attributed so far, the one to open with first. */
+export interface AttributionPayload {
+  model: string;
+  prompt: string;
+  answer: string;
+  finished: boolean;
+  notes: string[];
+  image: Picture;
+  seen: number[];
+  grids: Grid[];
+  regions: Region[];
+  tokens: Tokens;
+  schema: string;
+  run: string | null;
+  sae: Dictionary;
+  left_out: number[];
+  start: number;
+  words: WordAttribution[];
+  limits: string;
+}
+
 /** The answer without some patches beside the plain one; for each token of the plain answer, its probability in both runs, and the KL in nats. */
 export interface WhatIf {
   plain: AnswerText;

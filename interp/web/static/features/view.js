@@ -1,12 +1,13 @@
 // Mounts the feature view: one state, the controls that change it, and one render that brings every part up to date. A host calls
 // mount(element, options) and set(payload). Options, each optional: featuresAt(where, run), findFeatures(text, run) and featureDetails(number, run)
-// answer questions; steer({run, sae, layer, feature, label, max, active}) hands a feature over, if hasSteer() says that there is a tab for it.
+// answer questions; steer({run, sae, layer, feature, label, max, active}) and words({sae, feature}, payload) hand a feature over, if hasSteer() and
+// hasWords() say that there is a tab for it.
 
 import { Asker } from "../shared/asker.js";
 import { captioned } from "../shared/caption.js";
 import { OUTLINES } from "../shared/colours.js";
 import { el, radios, saveFile } from "../shared/elements.js";
-import { openSteer, page, steerTab } from "../shared/page.js";
+import { attributionTab, openAttribution, openSteer, page, steerTab } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
 import { PictureShell } from "../shared/shell.js";
 import { amount, look, plural } from "../shared/text.js";
@@ -165,6 +166,7 @@ class View extends PictureShell {
       if (feature !== undefined) this.pin(+feature);
     });
     on(part.steer, "click", () => this.steer());
+    on(part.words, "click", () => this.options.words({ sae: data.payload.sae.name, feature: state.feature }, data.payload));
     on(this.root, "keydown", (event) => {
       if (event.key === "Escape" && state.where) this.back();
     });
@@ -309,14 +311,6 @@ class View extends PictureShell {
     saveFile(await captioned(this.picture, state, lines, this.accent()), name);
   }
 
-  // In one column the picture is above the table: without this a tap would change something out of sight.
-  reveal() {
-    const { top, bottom } = this.part.frame.getBoundingClientRect();
-    if (bottom > 40 && top < innerHeight - 40) return;
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    this.part.title.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
-  }
-
   accent() {
     return getComputedStyle(this.root).getPropertyValue("--accent").trim() || "#0b6bcb";
   }
@@ -396,8 +390,9 @@ class View extends PictureShell {
     if (this.changed("card", state.feature)) {
       Card.card(part, entry);
       // Checked each time: the page may gain the tab after the view.
-      const { steer, hasSteer } = this.options;
+      const { steer, hasSteer, words, hasWords } = this.options;
       part.steer.hidden = !steer || Boolean(hasSteer && !hasSteer());
+      part.words.hidden = !words || Boolean(hasWords && !hasWords());
     }
     if (entry && this.changed("strip", state.feature, state.locked)) this.strip.mark(entry, state.locked);
     if (this.changed("here", state.readRow, rows, maps)) {
@@ -416,4 +411,4 @@ export function mount(element, options = {}) {
   return root.__view;
 }
 
-Object.assign(page, { mountFeatures: mount, openSteer, steerTab });
+Object.assign(page, { mountFeatures: mount, openSteer, steerTab, openAttribution, attributionTab });

@@ -1,10 +1,12 @@
 // What the views of one page share: each comes as a script of its own, so they meet in one global object and through DOM events.
 
+const NOTHING = { views: 0, waitingPlace: null, waitingEdit: null, waitingWord: null, waitingFeature: null };
+
 /**
- * @typedef {{ views: number, waitingPlace: any, waitingEdit: any, waitingWord: any, [mount: string]: any }} Page
+ * @typedef {{ views: number, waitingPlace: any, waitingEdit: any, waitingWord: any, waitingFeature: any, [mount: string]: any }} Page
  * @type {Page}
  */
-export const page = /** @type {any} */ (globalThis).Microscope ?? { views: 0, waitingPlace: null, waitingEdit: null, waitingWord: null };
+export const page = /** @type {any} */ (globalThis).Microscope ?? { ...NOTHING };
 /** @type {any} */ (globalThis).Microscope = page;
 
 // Radio groups need names that are unique in the page, whichever views are on it.
@@ -26,6 +28,7 @@ function tab(id, text) {
 
 export const featuresTab = () => tab("sae-tab", "SAE features");
 export const whyTab = () => tab("why-tab", "Why this word?");
+export const attributionTab = () => tab("attribution-tab", "Attribution");
 export const steerTab = () => tab("steer-tab", "Steer");
 
 /**
@@ -49,6 +52,17 @@ export function openWhy(token, { image, prompt, answer }) {
   const detail = { token, of: { image: image.src, prompt, answer } };
   if (document.dispatchEvent(new CustomEvent("llava:word", { detail, cancelable: true }))) page.waitingWord = detail;
   whyTab()?.click();
+}
+
+/**
+ * Show in which words of the answer a feature mattered; it waits here in the same way, or until its picture and SAE are shown there.
+ * @param {{ sae: string, feature: number }} feature
+ * @param {{ image: { src: string }, prompt: string, answer: string }} payload
+ */
+export function openAttribution(feature, { image, prompt, answer }) {
+  const detail = { ...feature, of: { image: image.src, prompt, answer } };
+  if (document.dispatchEvent(new CustomEvent("llava:feature", { detail, cancelable: true }))) page.waitingFeature = detail;
+  attributionTab()?.click();
 }
 
 /**

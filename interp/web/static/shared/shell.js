@@ -105,6 +105,15 @@ export class PictureShell extends Shell {
     this.data = this.picture = null;
   }
 
+  /** In one column the picture is above what is chosen from: without this a tap there would change something out of sight. */
+  reveal() {
+    const { frame, title } = this.part;
+    const { top, bottom } = frame.getBoundingClientRect();
+    if (bottom > 40 && top < innerHeight - 40) return;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    title.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+  }
+
   destroy() {
     this.run?.abort();
     super.destroy();
