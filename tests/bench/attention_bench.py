@@ -1,4 +1,4 @@
-"""What an answer used: attention rows of 20 tokens against the same forward pass without them, and attribution of all features of an SAE."""
+"""What an answer used: attention rows of 20 tokens against the same forward pass without them, attribution of all features, information flow."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 import interp
 from interp.tracing.replay import Replay
 
-from . import attribution_bench
+from . import attribution_bench, flow_bench
 from .sae_bench import FEATURES
 from .tools import in_turns, peak_extra_mib, random_llava, report, verdict
 
@@ -110,4 +110,14 @@ def attribution(width: int = WIDTH, layers: int = LAYERS, heads: int = HEADS, fe
     attribution_bench.measure(found, attribution_bench.sae_for(found, features), runs)
 
 
-PARTS = {"rows": rows, "tiny": tiny, "trace": trace, "attribution": attribution}
+def flow(width: int = WIDTH, layers: int = 32, heads: int = HEADS, sample: int = 2) -> None:
+    """(e) Information flow of 32 windows x 6 paths against 192 single forward passes."""
+    flow_bench.measure(flow_bench.deep(width, layers, heads), picture(), PROMPT, ANSWER, sample)
+
+
+def tiny_flow() -> None:
+    """(f) The same in a narrow model of as many layers, where fixed costs weigh most."""
+    flow(192, 32, 6, sample=4)
+
+
+PARTS = {"rows": rows, "tiny": tiny, "trace": trace, "attribution": attribution, "flow": flow, "tiny flow": tiny_flow}

@@ -166,6 +166,13 @@ def test_attribution_agrees_with_the_loop_and_its_cost_is_told(capsys):
     assert float(out.split("correlate with ")[1].split()[0]) > 0.9
 
 
+def test_information_flow_is_that_of_single_forwards_and_its_cost_is_told(capsys):
+    attention_bench.flow(width=32, layers=5, heads=2)
+    out = capsys.readouterr().out
+    assert "6 paths x 5 windows" in out
+    assert "flow / 30 single forwards, estimated from 2 =" in out
+
+
 def test_an_unknown_part_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", "gpu", "lense"])
     with pytest.raises(SystemExit):
