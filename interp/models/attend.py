@@ -50,18 +50,17 @@ class Heads:
         """Position of the first query."""
         return self.key.shape[2] - self.query.shape[2]
 
-    def visible(self) -> torch.Tensor:
-        """`mask`, written out: bool [1 or B, 1, T, K]."""
+    def visible(self, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """`mask`, written out, of the queries numbered `rows`, or of all: bool [1 or B, 1, rows, K]."""
         if self.mask is not None:
-            return self.mask
-        queries, keys = self.query.shape[2], self.key.shape[2]
-        return torch.ones(queries, keys, dtype=torch.bool, device=self.query.device).tril(keys - queries)[None, None]
+            return self.mask if rows is None else self.mask[:, :, rows]
+        device, queries, keys = self.query.device, self.query.shape[2], self.key.shape[2]
+        rows = torch.arange(queries, device=device) if rows is None else rows % queries
+        return (torch.arange(keys, device=device) <= rows[:, None] + self.first)[None, None]
 
     def weights(self, rows: torch.Tensor | None = None) -> torch.Tensor:
         """softmax(scaling * query key^T + mask) of the queries numbered `rows`, or of all: float32 [B, H, rows, K]."""
-        query, mask = self.query, self.visible()
-        if rows is not None:
-            query, mask = query[:, :, rows], mask[:, :, rows]
+        query, mask = self.query if rows is None else self.query[:, :, rows], self.visible(rows)
         batch, heads, count, width = query.shape
         key = self.key.float()
         grouped = query.float().reshape(batch, key.shape[1], -1, width)  # the heads that share a key, side by side
