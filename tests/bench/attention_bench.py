@@ -73,7 +73,7 @@ def ways(trace: interp.Trace) -> dict[str, Callable[[], object]]:
     }
 
 
-def peak(function: Callable[[], object]) -> float:
+def peak_mib(function: Callable[[], object]) -> float:
     """MiB above what the process holds, of which nothing is free to be used again."""
     ctypes.CDLL(None).malloc_trim(0)
     return peak_extra_mib(function)
@@ -86,7 +86,7 @@ def rows(width: int = WIDTH, layers: int = LAYERS, heads: int = HEADS, runs: int
     torch.testing.assert_close(found, eager_forward(trace).float(), atol=1e-5, rtol=1e-3)
     what = f"d={width}, {layers} layers, {heads} heads, {trace.length} positions, {TOKENS} tokens"
     report(what, in_turns(functions, runs), 1.15)
-    peaks = {name: peak(function) for name, function in functions.items()}
+    peaks = {name: peak_mib(function) for name, function in functions.items()}
     for name, peak in peaks.items():
         print(f"{what}: {name}: peak {peak:.1f} MiB")
     size, extra = found.nbytes / 2**20, peaks["rows"] - peaks["replay without rows"]
