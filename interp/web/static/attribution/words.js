@@ -75,11 +75,11 @@ export class Words {
     const listed = raw.others.some(({ text }) => text === raw.other);
     const all = listed ? raw.others : [{ text: raw.other, probability: null }, ...raw.others];
     part.others.replaceChildren(
-      ...all.map(({ text, probability }, i) => {
+      ...all.map(({ text, probability }) => {
         const button = el("button");
         button.type = "button";
         // The likeliest is the default: asked for by no name.
-        button.dataset.word = listed && i === 0 ? "" : text;
+        button.dataset.word = text === raw.others[0]?.text ? "" : text;
         button.setAttribute("aria-pressed", String(text === raw.other));
         button.disabled = !asks && text !== raw.other;
         button.append(tokenElement(look(text)));
