@@ -268,8 +268,23 @@ def test_patches_are_crossed_out_by_drawing_and_the_answer_without_them_is_asked
     assert sorted(asked["positions"]) == [13, 14, 15]  # the first patch stands at 4
     assert why.part("before").locator("del").inner_text() == "dog"
     assert why.part("after").locator("ins").inner_text() == "cat"
+    assert why.part("whatResult").evaluate("node => node.inert") is False
     fell = why.part("odds").locator(".attention-fell")
-    assert " ".join(fell.inner_text().split()) == "␣dog 90 % → 0.10 % KL 5.20"
+    assert " ".join(fell.inner_text().split()) == "␣dog 90.0 % → 0.1 % KL 5.200"
+
+
+def test_an_answer_to_another_choice_is_dimmed(why):
+    why.set(payload(), whatIf=what_if())
+    why.part("bright").click()
+    why.part("tryIt").click()
+    why.says("after", "a cat and a pizza.")
+    dimmed = "() => document.querySelector('.attention [data-part=whatResult]').inert === true"
+    why.part("how").locator("label", has_text="zero").click()
+    why.page.wait_for_function(dimmed)
+    why.part("how").locator("label", has_text="cannot be read").click()
+    why.page.wait_for_function(dimmed.replace("true", "false"))
+    why.part("none").click()
+    why.page.wait_for_function(dimmed)
 
 
 def test_patches_by_keys_and_what_the_map_says_matters(why):

@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { percent } from "../../interp/web/static/lens/data.js";
 import { ramp } from "../../interp/web/static/shared/colours.js";
+import { chance, nats, power } from "../../interp/web/static/shared/figures.js";
 import { amount, look, plural, safeLink, share } from "../../interp/web/static/shared/text.js";
-import { chance, nats, power, size, value } from "../../interp/web/static/steer/text.js";
+import { size, value } from "../../interp/web/static/steer/text.js";
 
 test("blanks, punctuation and pieces of characters are shown as such", () => {
   const looks = [

@@ -5,12 +5,17 @@ import { plural } from "../shared/text.js";
 import { drawKey, drawLines, layerUnder } from "./chart.js";
 import * as say from "./text.js";
 
-const COLOURS = ["#0b84d8", "#e07b00", "#1a9e6b", "#c2408f", "#8a63d2", "#8b8f98", "#b3541e", "#4d7c0f"];
+// One colour for each way into a kind of token; what starts at the object or the rest of the picture has the colour of the picture, dashed.
+const COLOURS = { "image→prompt": "#0b84d8", "image→answer so far": "#1a9e6b", "image→last": "#e07b00", "prompt→answer so far": "#c2408f" };
+const OTHERS = ["#8a63d2", "#b3541e", "#8b8f98"];
+const DASHES = { object: "7 4", rest: "2 4" };
 /** @type {[string, string][]} */
 const MEASURES = [
   ["change", "Probability"],
   ["log_odds", "Log-odds"],
 ];
+
+const asImage = (name) => name.replace(/^(object|rest)→/, "image→");
 
 export class Flow {
   // ask(window) -> {answer} | {error} | null, or null where there is no server; host: {ask, token()}
@@ -85,7 +90,13 @@ export class Flow {
       high = Math.max(0, ...values.flat());
     const unit = measure === "change" ? " %" : "";
     const digits = measure === "change" ? 0 : 1;
-    const series = found.blocks.map((block, i) => ({ name: block.name, values: values[i], colour: COLOURS[i % COLOURS.length] }));
+    const others = found.blocks.filter(({ name }) => !COLOURS[asImage(name)]);
+    const series = found.blocks.map((block, i) => ({
+      name: block.name,
+      values: values[i],
+      colour: COLOURS[asImage(block.name)] ?? OTHERS[others.indexOf(block) % OTHERS.length],
+      dash: DASHES[block.name.split("→")[0]],
+    }));
     const ticks = [...new Set([low, 0, high])].map((v) => [v, `${say.signed(v, digits)}${unit}`]);
     const room = (high - low) * 0.04 || 1;
     const labels = found.centres.map(String);

@@ -48,6 +48,8 @@ class View extends PictureShell {
         picking: (on) => this.stage.pick(on),
         bright: (least) => this.stage.bright(least),
         clear: () => this.stage.cross([]),
+        chosen: () => this.state.chosen,
+        changed: () => this.render(),
       },
       this.serial,
       signal,
@@ -352,6 +354,7 @@ class View extends PictureShell {
       return;
     }
     if (sized) {
+      this.flow.draw();
       picture.fit(room, Math.max(260, innerHeight * 0.62), state, Math.min(3, devicePixelRatio || 1));
       this.redrawn = null;
     }
@@ -360,7 +363,7 @@ class View extends PictureShell {
     this.redrawn = key;
     picture.drawMarks({ ...state, hover: state.picking ? null : state.hover }, this.accent());
     this.readout.draw(data, state, this.looked(), { accent: this.accent(), ...this.ink() });
-    this.whatIf.follow(state.chosen.size, state.picking);
+    this.whatIf.follow(state.chosen, state.picking);
     part.stage.classList.toggle("attention-picking", state.picking);
     this.root.dataset.ready = "true";
   }

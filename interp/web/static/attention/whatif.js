@@ -2,7 +2,8 @@
 /** @import { AttentionData } from "./data.js" */
 import { markedSide } from "../shared/diff.js";
 import { el, radios, tokenElement } from "../shared/elements.js";
-import { look, plural, share } from "../shared/text.js";
+import { chance, nats } from "../shared/figures.js";
+import { look, plural } from "../shared/text.js";
 
 /** @type {[string, string][]} */
 const WAYS = [
@@ -12,15 +13,20 @@ const WAYS = [
 ];
 const BRIGHT = 0.5; // of the map's maximum
 
+// What an answer belongs to.
+const key = (chosen, how) => `${how} ${[...chosen].sort((a, b) => a - b)}`;
+
 export class WhatIf {
-  // host: {ask(how), picking(on), bright(share), clear(), token()}
+  // host: {ask(how), picking(on), bright(share), clear(), chosen(), changed()}
   constructor(part, host, serial, signal) {
     this.part = part;
     this.host = host;
     this.how = "knockout";
+    this.answered = null;
     const on = (node, fn) => node.addEventListener("click", fn, { signal });
-    radios(part.how, `attention-how-${serial}`, WAYS, this.how, (key) => {
-      this.how = key;
+    radios(part.how, `attention-how-${serial}`, WAYS, this.how, (way) => {
+      this.how = way;
+      host.changed();
     });
     on(part.pick, () => host.picking(part.pick.getAttribute("aria-pressed") !== "true"));
     on(part.bright, () => host.bright(BRIGHT));
@@ -35,9 +41,11 @@ export class WhatIf {
     this.show(null);
   }
 
-  // How many patches are chosen, and whether drawing on the picture chooses more.
-  follow(count, picking) {
+  // The patches that are chosen, and whether drawing on the picture chooses more. The answer to another choice stays, dimmed.
+  follow(chosen, picking) {
     const { part } = this;
+    const count = chosen.size;
+    part.whatResult.inert = this.answered !== null && this.answered !== key(chosen, this.how);
     part.pick.setAttribute("aria-pressed", String(picking));
     part.none.disabled = part.tryIt.disabled = !count;
     part.whatCount.textContent = count
@@ -49,14 +57,16 @@ export class WhatIf {
 
   async go() {
     const { part, host } = this;
+    const asked = key(host.chosen(), this.how);
     part.tryIt.disabled = true;
     this.say("Answering without these patches …");
     const out = await host.ask(this.how);
     part.tryIt.disabled = false;
     if (!out) return;
     if (out.error) return this.say(out.error, true);
-    this.say("");
     this.show(out.answer);
+    this.answered = asked;
+    host.changed();
   }
 
   say(text, bad = false) {
@@ -67,6 +77,7 @@ export class WhatIf {
   show(found) {
     const { part, data } = this;
     part.whatResult.hidden = !found;
+    this.answered = null;
     this.say("");
     if (!found) return;
     for (const [node, side, answer] of [
@@ -82,8 +93,8 @@ export class WhatIf {
         const item = el("li", found.after[i] < before / 2 ? "attention-fell" : "");
         item.append(
           tokenElement(look(data.words[i])),
-          el("span", "", `${share(before)} → ${share(found.after[i])}`),
-          el("small", "view-dim", `KL ${found.kl[i] < 0.0005 ? "0" : found.kl[i].toFixed(found.kl[i] < 9.995 ? 2 : 1)}`),
+          el("span", "", `${chance(before)} → ${chance(found.after[i])}`),
+          el("small", "view-dim", `KL ${nats(found.kl[i])}`),
         );
         return item;
       }),

@@ -4,6 +4,7 @@
 
 import { markDiff } from "../shared/diff.js";
 import { el, svg } from "../shared/elements.js";
+import { nats } from "../shared/figures.js";
 import { share } from "../shared/text.js";
 import { grow } from "./answers.js";
 import { fullScale } from "./data.js";
@@ -120,7 +121,7 @@ export class Sweep {
     else card.pick.removeAttribute("aria-current");
     this.hold(card);
     answer(card.text, point);
-    card.kl.textContent = point.kl !== null ? `KL ${say.nats(point.kl)}` : sweep.state === "running" ? "KL …" : "";
+    card.kl.textContent = point.kl !== null ? `KL ${nats(point.kl)}` : sweep.state === "running" ? "KL …" : "";
     card.bar.firstChild.style.width = `${(100 * (point.kl ?? 0)) / top}%`;
     card.size.textContent = point.relative === null ? "" : `|Δh| ${share(point.relative)} of |h|`;
   }
@@ -157,7 +158,7 @@ export class Sweep {
       svg("line", { x1: left, x2: W - right, y1: y(0), y2: y(0), class: "view-axis" }),
       svg("line", { x1: left, x2: W - right, y1: y(top), y2: y(top), class: "view-axis view-faint" }),
       svg("line", { x1: x(0), x2: x(0), y1: above, y2: y(0), class: "view-axis view-faint" }),
-      svg("text", { x: left - 6, y: y(top) + 4, "text-anchor": "end" }, say.nats(top)),
+      svg("text", { x: left - 6, y: y(top) + 4, "text-anchor": "end" }, nats(top)),
       svg("text", { x: left - 6, y: y(0) + 4, "text-anchor": "end" }, "KL 0"),
       ...spot.map((v) => svg("line", { x1: x(v), x2: x(v), y1: above, y2: y(0), class: "view-now" })),
     ];
@@ -178,7 +179,7 @@ export class Sweep {
     curve.setAttribute("viewBox", `0 0 ${W} ${H}`);
     curve.setAttribute(
       "aria-label",
-      `Mean KL over the ${unit}: ${sorted.map((p) => `${say.nats(p.kl)} at ${say.value(unit, p.value)}`).join(", ")}`,
+      `Mean KL over the ${unit}: ${sorted.map((p) => `${nats(p.kl)} at ${say.value(unit, p.value)}`).join(", ")}`,
     );
     curve.replaceChildren(...drawn);
   }

@@ -3,9 +3,9 @@
 /** @import { SteerData } from "./data.js" */
 import { Chips } from "../shared/chips.js";
 import { el, tokenElement } from "../shared/elements.js";
+import { chance, nats } from "../shared/figures.js";
 import { look, plural } from "../shared/text.js";
 import { fullScale } from "./data.js";
-import * as say from "./text.js";
 
 export class Tokens {
   constructor(part, host, signal) {
@@ -27,11 +27,11 @@ export class Tokens {
     this.chips.draw(tokens, {
       at: data.most,
       end: data.end,
-      name: (shown, i) => `${shown.text}: KL ${say.nats(kl[i])} nats`,
+      name: (shown, i) => `${shown.text}: KL ${nats(kl[i])} nats`,
       dress: (node, i) => {
         const bar = el("span", "steer-bar"),
           fill = el("i");
-        node.title = `${say.nats(kl[i])} nats${i === data.end ? ", the end of the answer" : ""}`;
+        node.title = `${nats(kl[i])} nats${i === data.end ? ", the end of the answer" : ""}`;
         fill.style.height = `${(100 * kl[i]) / top}%`;
         bar.append(fill);
         node.prepend(bar);
@@ -39,9 +39,9 @@ export class Tokens {
     });
     const most = el("span");
     most.append(
-      `Mean ${say.nats(data.mean)} nats over ${plural(kl.length, "token")}; largest ${say.nats(kl[data.most])} at `,
+      `Mean ${nats(data.mean)} nats over ${plural(kl.length, "token")}; largest ${nats(kl[data.most])} at `,
       tokenElement(look(tokens[data.most])),
-      `. A full bar is ${say.nats(top)} nats.`,
+      `. A full bar is ${nats(top)} nats.`,
     );
     part.klSaid.replaceChildren(most);
     this.show();
@@ -68,12 +68,12 @@ export class Tokens {
       read,
     } = this;
     const token = tokenElement(look(pair.tokens[read]));
-    part.here.replaceChildren(token, el("b", "", `KL ${say.nats(pair.kl[read])} nats`));
+    part.here.replaceChildren(token, el("b", "", `KL ${nats(pair.kl[read])} nats`));
     part.herePlace.textContent = `token ${read + 1} of ${pair.tokens.length}${read === end ? ", the end of the answer" : ""}`;
     part.there.replaceChildren(
       ...pair.words.map(({ word, plain, steered }) => {
         const item = el("li");
-        item.append(el("bdi", "", word), el("span", "", `${say.chance(plain[read])} → ${say.chance(steered[read])}`));
+        item.append(el("bdi", "", word), el("span", "", `${chance(plain[read])} → ${chance(steered[read])}`));
         return item;
       }),
     );

@@ -2,6 +2,7 @@
 // A host calls mount(element, {select(index, value)}) and set(payload).
 
 import { el } from "../shared/elements.js";
+import { nats } from "../shared/figures.js";
 import { page } from "../shared/page.js";
 import { Shell } from "../shared/shell.js";
 import { plural } from "../shared/text.js";
@@ -9,7 +10,6 @@ import { Answers } from "./answers.js";
 import { SteerData } from "./data.js";
 import { drawPush } from "./push.js";
 import { Sweep } from "./sweep.js";
-import * as say from "./text.js";
 import { Tokens } from "./tokens.js";
 import { Words } from "./words.js";
 
@@ -133,7 +133,7 @@ class View extends Shell {
     let text = texts[data.state];
     if (data.done && !data.changed) {
       const most = Math.max(...pair.kl);
-      text = `The edits changed no word. KL shows whether they changed anything at all: ${most > 0 ? `it is ${say.nats(most)} nats at most` : "it is 0 at every token"}.`;
+      text = `The edits changed no word. KL shows whether they changed anything at all: ${most > 0 ? `it is ${nats(most)} nats at most` : "it is 0 at every token"}.`;
     }
     if (part.verdict.textContent !== text) part.verdict.textContent = text;
   }

@@ -2,8 +2,8 @@
 // Calls host.point(i) and host.choose(i) for the token under the pointer.
 /** @import { SteerData } from "./data.js" */
 import { el, radios, svg, tokenElement } from "../shared/elements.js";
+import { chance, power } from "../shared/figures.js";
 import { look } from "../shared/text.js";
-import * as say from "./text.js";
 
 /** @type {[string, string][]} */
 const SCALES = [
@@ -29,7 +29,7 @@ const ticks = {
   log: [
     [1, "100 %"],
     [0.5, "0.01 %"],
-    [0, `${say.power(10 ** (FLOOR + 2))} %`],
+    [0, `${power(10 ** (FLOOR + 2))} %`],
   ],
 };
 
@@ -97,7 +97,7 @@ export class Words {
       height = heights[this.scale];
     const row = el("div", "steer-row"),
       head = el("div", "steer-head");
-    const change = (at) => `${say.chance(word.plain[at])} → ${say.chance(word.steered[at])}`;
+    const change = (at) => `${chance(word.plain[at])} → ${chance(word.steered[at])}`;
     const line = (at, why) => {
       const small = el("small", "view-dim"),
         out = el("p");
