@@ -68,8 +68,8 @@ class AttentionService:
         """The attention of every token of the answer, cached."""
         return self.service.derived(trace, "attention", lambda: on_gpu(attention, trace, allow=seconds()))
 
-    def payload(self, trace: Trace, *, run: str | None = None, token: int | None = None) -> AttentionPayload:
-        """The view's data. `token`: number of the one to open with, None for the first content word."""
+    def payload(self, trace: Trace, *, run: str | None = None, token: int | None = None, method: str = "") -> AttentionPayload:
+        """The view's data. `token`, `method`: what to open with; by default the first content word, and the method that the view shows."""
         found = self.attention(trace)
         # Four maps (its own and the random ones), each with two curves.
         params = sum(p.numel() for block in trace.vlm.blocks for p in block.parameters())
@@ -79,6 +79,7 @@ class AttentionService:
             content_word(trace) if token is None else token,
             _methods(found),
             run=run,
+            method=method,
             quick=self.service.affordable(trace.vlm, tflop),
         )
 

@@ -12,12 +12,13 @@ from ..web.payloads.edits import EditsPayload
 from . import share
 from .components.messages import message
 from .controls import EXAMPLES, PICTURES, PROMPTS, Controls, Updates, example
+from .tabs import attention_tab
 from .tabs.lens_tab import LensTab
 from .tabs.steer_tab import TAB, SteerTab
 
 
 class Opening:
-    """The listener of the page's load event. `selected` holds the name of the open tab."""
+    """The listener of the page's load event. `selected` holds the name of the open tab, `linked` the word that a link explains."""
 
     def __init__(
         self,
@@ -28,10 +29,11 @@ class Opening:
         steer: SteerTab,
         tabs: gr.Tabs,
         selected: gr.State,
+        linked: gr.State,
     ) -> None:
         self._service, self._steering, self._controls, self._lens, self._steer = service, steering, controls, lens, steer
-        self._tabs, self._selected = tabs, selected
-        self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected]
+        self._tabs, self._selected, self._linked = tabs, selected, linked
+        self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected, linked]
 
     def open(self, request: gr.Request) -> Iterator[Updates]:
         """The first lens, then the values from a link, or what is wrong with it."""
@@ -41,10 +43,10 @@ class Opening:
         if packed := request.query_params.get(share.PARAMETER):
             try:
                 state = share.unpack(packed)
-                asked, editor = share.settings(state), self._steering.linked_editor(state)
+                asked, editor, word = share.settings(state), self._steering.linked_editor(state), share.word(state)
                 image, said = _picture(state, settings["image"])
                 settings = {**asked, "image": image}
-                updates = self._set(settings, editor)
+                updates = self._set(settings, editor) if word is None else self._explain(settings, word)
             except InterpError as error:
                 said = message(str(error), error=True)
         model = settings["model"] or self._service.default_model
@@ -58,6 +60,10 @@ class Opening:
         values = {**settings, "edits": editor}
         fields = {component: values[name] for name, component in self._steer.linked.items()}
         return {**fields, self._tabs: gr.Tabs(selected="steer"), self._selected: TAB}
+
+    def _explain(self, settings: dict[str, Any], word: dict[str, Any]) -> Updates:
+        fields = {component: settings[name] for name, component in self._controls.of_a_trace.items()}
+        return {**fields, self._tabs: gr.Tabs(selected="why"), self._selected: attention_tab.TAB, self._linked: word}
 
 
 def _picture(state: dict[str, Any], otherwise: str) -> tuple[str, str]:

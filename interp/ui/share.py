@@ -17,7 +17,8 @@ from urllib.parse import urlencode
 from gradio.utils import get_upload_folder
 
 from ..errors import InterpError
-from ..service.requests import SETTINGS, SteerRequest, checked
+from ..service.requests import SETTINGS, MapRequest, SteerRequest, checked
+from ..validation import mapping
 from ..vision.images import open_image
 
 PARAMETER = "state"
@@ -55,6 +56,24 @@ def settings(state: Mapping[str, Any]) -> dict[str, Any]:
         return checked(SteerRequest, values)
     except InterpError as error:
         raise InterpError(f"This link is damaged: {error} The page opens as usual.") from error
+
+
+def word_state(prompt: str, model: str, max_new_tokens: int, word: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of the tab that explains a word: a run without edits. `word`: {"token", "method"}."""
+    without = {"temperature": 0, "seed": 0, "words": "", "sweep": False, "edits": [], "swept": 0}
+    return {"prompt": prompt, "model": model, "max_new_tokens": max_new_tokens, **without, "word": dict(word)}
+
+
+def word(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The word that a link explains, {"token", "method"}; None for a link to edits. Raises InterpError for invalid values."""
+    found = state.get("word")
+    if found is None:
+        return None
+    try:
+        asked = MapRequest.of(mapping("its word", found))
+    except InterpError as error:
+        raise InterpError(f"This link is damaged: {error} The page opens as usual.") from error
+    return {"token": asked.token, "method": asked.method}
 
 
 def picture(name: Any, examples: Path) -> str:

@@ -399,3 +399,18 @@ def test_the_tab_explains_the_run_on_the_page_and_the_lens_hands_words_over(app_
     page.get_by_role("button", name="Do this from Python").last.click()
     code.filter(has_text="method='activation_map'").wait_for()
     code.filter(has_text="token=4").wait_for()
+
+
+def test_a_link_opens_on_the_word_and_the_method(app_page, open_page):
+    page = app_page
+    page.get_by_role("tab", name="Why this word?").click()
+    page.wait_for_selector(".attention[data-ready]", timeout=60_000)
+    why = Why(page)
+    why.word(7).click()
+    why.part("method").locator("label", has_text="Relevancy").click()
+    page.locator(".tabitem:visible .cm-content").filter(has_text="token=7").wait_for(state="attached")
+    page.locator("#why-share").click()
+    link = page.locator("#why-link textarea, #why-link input")
+    page.wait_for_function("(node) => node.value.includes('state=')", arg=link.element_handle())
+    opened = Why(open_page("/?" + link.input_value().split("?")[1], ready=".attention[data-ready]"))
+    opened.says("title", "“blue”: relevancy")

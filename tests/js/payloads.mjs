@@ -175,6 +175,7 @@ export function attention(fields = {}) {
     tokens: { text: ["<s>", "", "", "", "", "", "", " image", " dog", "."], kind: "xiiiiiipaa" },
     start: 8,
     token: 0,
+    method: "",
     layers: [2, 4],
     heads: 2,
     keys: b64(Uint16Array.from([1, 2, 3, 4, 5, 6])),

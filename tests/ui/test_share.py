@@ -105,3 +105,17 @@ def test_a_damaged_link_is_named(text):
 def test_settings_of_another_kind_are_refused(changes):
     with pytest.raises(InterpError, match=next(iter(changes))):
         share.settings({**SETTINGS, **changes})
+
+
+def test_a_link_to_a_word_and_a_link_to_edits(tmp_path):
+    state = share.word_state("Describe.", "m", 8, {"token": 3, "method": "relevancy"})
+    opened = share.unpack(packed(share.link("http://here", None, state, EXAMPLES)))
+    assert share.settings(opened)["max_new_tokens"] == 8
+    assert share.word(opened) == {"token": 3, "method": "relevancy"}
+    assert share.word({"edits": []}) is None
+
+
+@pytest.mark.parametrize("word", [7, [], {"method": "magic"}, {"token": 1, "layer": -1}], ids=str)
+def test_a_damaged_word_in_a_link_is_named(word):
+    with pytest.raises(InterpError, match="This link is damaged"):
+        share.word({"word": word})

@@ -101,6 +101,7 @@ def payload(
         "tokens": {"text": text, "kind": kind},
         "start": start,
         "token": 1,
+        "method": "",
         "layers": list(range(layers)),
         "heads": heads,
         "keys": b64(struct_pack("H", keys)),

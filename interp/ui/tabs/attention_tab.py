@@ -1,6 +1,8 @@
 """The tab "Why this word?": what a word of the last run's answer looked at and needed."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -10,11 +12,14 @@ from ...lens.logit_lens import Lens
 from ...service.attention_service import AttentionService
 from ...service.requests import MapRequest
 from ...service.whatif_service import WhatIfService
+from ...tracing.trace import Trace
+from ...web.payloads.attention import AttentionPayload
+from .. import share
 from ..components.attention_view import AttentionView
 from ..components.downloads import download_buttons, switched
 from ..components.inputs import QUEUE
 from ..components.messages import FAILED, message
-from ..controls import Controls, Updates, Values
+from ..controls import EXAMPLES, Controls, Updates, Values
 from ..files import write_attention_html, write_attention_json
 from ..snippets import snippet
 
@@ -22,8 +27,20 @@ TAB = "Why this word?"
 _READING = message("Reading the attention …")
 
 
+@dataclass(frozen=True)
+class WordStates:
+    """The tab's states. They are made outside gr.Tabs, which would count them as tabs."""
+
+    shown: gr.State = field(default_factory=gr.State)
+    """The key of the run that is shown."""
+    chosen: gr.State = field(default_factory=gr.State)
+    """The `MapSpec` that is looked at."""
+    linked: gr.State = field(default_factory=gr.State)
+    """What a link opens with, until it is shown: {"token", "method"}."""
+
+
 class AttentionTab:
-    """The tab. `run_key` is the key of the last run's lens, `selected` the open tab, `shown` a state for the key of the run that is shown here."""
+    """The tab. `run_key` is the key of the last run's lens, `selected` the open tab."""
 
     def __init__(
         self,
@@ -32,9 +49,9 @@ class AttentionTab:
         controls: Controls,
         run_key: gr.State,
         selected: gr.State,
-        shown: gr.State,
+        states: WordStates,
     ) -> None:
-        self._explaining, self._controls, self._run_key, self._selected, self._shown = explaining, controls, run_key, selected, shown
+        self._explaining, self._controls, self._run_key, self._selected, self._states = explaining, controls, run_key, selected, states
         with gr.Tab(TAB, id="why", elem_id="why-tab") as tab:
             self._message = gr.HTML("", elem_id="why-message")
             functions = [explaining.word_map, explaining.test_map, changing.what_if, changing.word_flow]
@@ -43,16 +60,20 @@ class AttentionTab:
                 ("Download as HTML", "why-html", lambda lens: write_attention_html(explaining.kept_payload(lens.trace))),
                 ("Download as JSON", "why-json", lambda lens: write_attention_json(explaining.attention(lens.trace))),
             ]
-            self._downloads = download_buttons(files, lambda key: explaining.service.remembered(key, Lens), shown)
+            self._downloads = download_buttons(files, lambda key: explaining.service.remembered(key, Lens), states.shown)
+            with gr.Row():
+                share_it = gr.Button("Create link", size="sm", elem_id="why-share")
+                self._link = gr.Textbox(label="Link to this word", interactive=False, buttons=["copy"], elem_id="why-link", visible=False)
             with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
-        inputs: set[Any] = {run_key, shown}
+        inputs: set[Any] = {run_key, states.shown, states.linked}
         self.inputs = {selected, *inputs}
-        self.outputs = [self._message, self._view, shown, *self._downloads]
+        self.outputs = [self._message, self._view, states.shown, states.linked, *self._downloads]
         tab.select(self.look, inputs, self.outputs, show_progress="hidden", **QUEUE)
         at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-        asked: set[Any] = {shown, controls.image, controls.max_new_tokens}
-        self._view.select(self._chosen, asked, self._code, **at_once)
+        asked: set[Any] = {states.shown, states.chosen, controls.image, controls.max_new_tokens}
+        self._view.select(self._chosen, asked, [self._code, states.chosen], **at_once)
+        share_it.click(self._share, asked, [self._message, self._link], **at_once)
 
     def after_run(self, values: Values) -> Iterator[Updates]:
         """As `look`, if this tab is open."""
@@ -61,30 +82,55 @@ class AttentionTab:
 
     def look(self, values: Values) -> Iterator[Updates]:
         """Explain the last run, unless it is already shown."""
-        run, shown = values[self._run_key], values[self._shown]
+        states = self._states
+        run, shown = values[self._run_key], values[states.shown]
         if run is None or run == shown:
             yield {self._message: ""}
             return
         try:
             yield {self._message: _READING}
-            payload = self._explaining.payload(self._explaining.service.remembered(run, Lens).trace, run=run)
+            payload = self._payload(run, values[states.linked] or {})
         except InterpError as error:
-            nothing = {self._view: None, self._shown: None, **switched(self._downloads, on=False)}
+            nothing = {self._view: None, states.shown: None, **switched(self._downloads, on=False)}
             yield {self._message: message(str(error), error=True), **nothing}
             return
         except Exception:
             yield {self._message: FAILED}
             raise
-        yield {self._message: "", self._view: payload, self._shown: run, **switched(self._downloads, on=True)}
+        yield {self._message: "", self._view: payload, states.shown: run, states.linked: None, **switched(self._downloads, on=True)}
+
+    def _payload(self, run: str, linked: Mapping[str, Any]) -> AttentionPayload:
+        trace, token = self._explaining.service.remembered(run, Lens).trace, None
+        with contextlib.suppress(InterpError):  # a link to a word that this answer does not have opens as usual
+            token = self._explaining.token(trace, linked.get("token"))
+        return self._explaining.payload(trace, run=run, token=token, method=linked.get("method", ""))
 
     def _chosen(self, values: Values, event: gr.SelectData, request: gr.Request) -> Updates:
-        """Python code that gets the chosen map from this server."""
-        controls, spec = self._controls, MapRequest.of(event.value if isinstance(event.value, dict) else {})
-        trace = self._explaining.service.remembered(values[self._shown], Lens).trace
+        """Keep what is looked at, with Python code that gets it from this server."""
+        try:
+            spec = MapRequest.of(event.value if isinstance(event.value, dict) else {})
+            trace = self._trace(values)
+        except InterpError:  # the run is gone; the view says so when it asks for something
+            return {self._states.chosen: None}
         how: dict[str, Any] = {"token": spec.token, "method": spec.method}
         if spec.layer is not None:
             how |= {"layer": spec.layer, **({} if spec.head is None else {"head": spec.head})}
+        controls = self._controls
         arguments = {"prompt": trace.prompt, "model": trace.model_name, **how, "max_new_tokens": values[controls.max_new_tokens]}
         then = 'print(summary["token"], summary["insertion"], summary["deletion"])\nfor row in summary["map"][0]:\n    print(row)'
         code = snippet(request, "/attention", values[controls.image], arguments, result="summary, everything", then=then)
-        return {self._code: code}
+        return {self._code: code, self._states.chosen: {"token": spec.token, "method": spec.method}}
+
+    def _share(self, values: Values, request: gr.Request) -> Updates:
+        """Show a link to the word and the map that are looked at."""
+        base = str(request.request.base_url) if request.request else ""
+        try:
+            trace, new = self._trace(values), values[self._controls.max_new_tokens]
+            state = share.word_state(trace.prompt, trace.model_name, new, values[self._states.chosen] or {})
+            address = share.link(base, values[self._controls.image], state, EXAMPLES)
+        except (InterpError, OSError) as error:
+            return {self._message: message(f"No link could be made: {error}", error=True)}
+        return {self._message: "", self._link: gr.Textbox(address, visible=True)}
+
+    def _trace(self, values: Values) -> Trace:
+        return self._explaining.service.remembered(values[self._states.shown], Lens).trace

@@ -75,7 +75,8 @@ class SinkMarks(TypedDict):
 class AttentionPayload(Scene):
     """The view's data. L layers with attention, H heads, Q tokens of the answer, K image tokens.
 
-    `start`: position of the first token of the answer; `token`: number of the one to open with; `keys`: uint16 [K], positions of the image tokens.
+    `start`: position of the first token of the answer; `token`: number of the one to open with; `method`: to
+    open with, "" for the one that the view shows; `keys`: uint16 [K], positions of the image tokens.
     `rows`: uint8 [row_layers, row_heads, Q, K], attention in steps of 1/255 of `row_scale`, float32 [row_layers, row_heads, Q]. Where all rows would be
     too large, `row_heads` is 1 and the rows are means over heads, and if need be `row_layers` too. `norms`: uint8 [L, H, K], the length of what each key
     adds, in steps of 1/255 of `norm_scale`, float32 [L, H]; "" where rows are means.
@@ -87,6 +88,7 @@ class AttentionPayload(Scene):
     run: str | None
     start: int
     token: int
+    method: str
     layers: list[int]
     heads: int
     keys: str
@@ -112,6 +114,7 @@ def attention_payload(
     methods: Sequence[Method],
     *,
     run: str | None = None,
+    method: str = "",
     maps: Sequence[MapItem] = (),
     quick: bool = False,
     most: int = MOST_ROWS,
@@ -135,6 +138,7 @@ def attention_payload(
         **scene(trace),
         "start": trace.answer_start,
         "token": token,
+        "method": method,
         "layers": list(attention.layers),
         "heads": attention.n_heads,
         "keys": encode(np.array(keys, dtype="<u2")),

@@ -346,7 +346,7 @@ export interface SinkMarks {
   decoder: number[];
 }
 
-/** The view's data. L layers with attention, H heads, Q tokens of the answer, K image tokens. `start`: position of the first token of the answer; `token`: number of the one to open with; `keys`: uint16 [K], positions of the image tokens. `rows`: uint8 [row_layers, row_heads, Q, K], attention in steps of 1/255 of `row_scale`, float32 [row_layers, row_heads, Q]. Where all rows would be too large, `row_heads` is 1 and the rows are means over heads, and if need be `row_layers` too. `norms`: uint8 [L, H, K], the length of what each key adds, in steps of 1/255 of `norm_scale`, float32 [L, H]; "" where rows are means. `shares`: uint8 [4, L, H, Q], the square roots of the shares of attention on image, prompt, answer and sinks in steps of 1/255; `curves`: float32 [4, L, Q], their means over heads. `quick`: whether testing a map takes seconds at most. */
+/** The view's data. L layers with attention, H heads, Q tokens of the answer, K image tokens. `start`: position of the first token of the answer; `token`: number of the one to open with; `method`: to open with, "" for the one that the view shows; `keys`: uint16 [K], positions of the image tokens. `rows`: uint8 [row_layers, row_heads, Q, K], attention in steps of 1/255 of `row_scale`, float32 [row_layers, row_heads, Q]. Where all rows would be too large, `row_heads` is 1 and the rows are means over heads, and if need be `row_layers` too. `norms`: uint8 [L, H, K], the length of what each key adds, in steps of 1/255 of `norm_scale`, float32 [L, H]; "" where rows are means. `shares`: uint8 [4, L, H, Q], the square roots of the shares of attention on image, prompt, answer and sinks in steps of 1/255; `curves`: float32 [4, L, Q], their means over heads. `quick`: whether testing a map takes seconds at most. */
 export interface AttentionPayload {
   model: string;
   prompt: string;
@@ -362,6 +362,7 @@ export interface AttentionPayload {
   run: string | null;
   start: number;
   token: number;
+  method: string;
   layers: number[];
   heads: number;
   keys: string;

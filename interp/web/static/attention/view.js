@@ -69,8 +69,8 @@ class View extends PictureShell {
   begin(data, picture, signal) {
     const { part } = this;
     const { payload } = data;
-    // The method stays when another picture is shown.
-    const method = data.methods.has(this.state?.method) ? this.state.method : payload.methods[0].key;
+    // Unless a link asks for another, the method stays when another picture is shown.
+    const method = [payload.method, this.state?.method, payload.methods[0].key].find((key) => data.methods.has(key));
     this.data = data;
     this.picture = picture;
     this.asker = new Asker(signal);
