@@ -165,6 +165,14 @@ def _go(page, address, ready=FIRST_LENS):
     page.opened = page.evaluate(_SHOWN)
 
 
+def open_tab(page, name):
+    """Open a tab by its name. On a phone it is in gradio's menu of the tabs that have no room."""
+    page.evaluate(
+        "(name) => [...document.querySelectorAll('[role=tab], .overflow-dropdown button')].find((tab) => tab.textContent.trim() === name).click()",
+        name,
+    )
+
+
 # What a visitor has chosen and what the first tab shows of it.
 _SHOWN = """() => {
   const value = (box) => document.querySelector(`${box} :is(input, textarea)`).value;

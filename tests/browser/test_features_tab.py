@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.conftest import open_tab
+
 VIEW = "document.querySelector('.features')"
 STATE = f"{VIEW}.__features"
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
@@ -22,7 +24,7 @@ def page(app_page):
 
 
 def look(page):
-    page.get_by_role("tab", name="SAE features").click()
+    open_tab(page, "SAE features")
     page.wait_for_selector(".features[data-ready]", timeout=60_000)
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from interp.steering.published import KNOWN_STEERING
+from tests.browser.conftest import open_tab
 
 EDITS = "document.querySelector('.edits').__edits"
 STEER = "document.querySelector('.steer').__steer"
@@ -137,7 +138,7 @@ def test_a_feature_of_the_features_tab_is_handed_over(page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_scrolls_only_down(open_page, scheme):
     page = open_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
-    page.evaluate("Microscope.steerTab().click()")  # in gradio's menu of the tabs that have no room
+    open_tab(page, "Steer")
     page.wait_for_selector(".edits[data-ready]", timeout=60_000)
     answered(page, page.locator(".edits").get_by_role("button", name=PRESETS[0]).first.click)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1")
