@@ -65,17 +65,17 @@ def measure(trace: interp.Trace, sae: interp.Sae, runs: int) -> None:
     """Print the times, after the answers were compared."""
     margin = Margin.of(trace, 0, None)
     found = explained(interp.encode(trace, sae), 0, top=LOOPED, norms="free")
-    gradient, features = needed(trace, sae, margin), [each.feature for each in found.features]
-    for each in found.features:
-        torch.testing.assert_close(each.scores, each.about.activations * (gradient @ sae.W_dec[each.feature]), atol=1e-4, rtol=1e-2)
+    gradient, features = needed(trace, sae, margin), [feature.feature for feature in found.features]
+    for feature in found.features:
+        expected = feature.about.activations * (gradient @ sae.W_dec[feature.feature])
+        torch.testing.assert_close(feature.scores, expected, atol=1e-4, rtol=1e-2)
+    start = time.perf_counter()
     loop = looped(trace, sae, margin, features)
-    agreement = torch.corrcoef(torch.stack([loop.flatten(), torch.stack([each.scores for each in found.features]).flatten()]))[0, 1]
+    each = (time.perf_counter() - start) / len(features)
+    agreement = torch.corrcoef(torch.stack([loop.flatten(), torch.stack([feature.scores for feature in found.features]).flatten()]))[0, 1]
     what = f"{trace.length} positions, d={sae.d_in}, {trace.n_layers} layers, {sae.d_sae} features of layer {sae.layer}"
     seconds = in_turns({"attribution": lambda: ours(trace, sae), "forward, backward, encode": lambda: needed(trace, sae, margin)}, runs)
     report(what, seconds, 1.3)
-    start = time.perf_counter()
-    looped(trace, sae, margin, features)
-    each = (time.perf_counter() - start) / len(features)
     whole = each * sae.d_sae
     print(
         f"{what}: loop over features: {each:.3f} s each, {whole:.0f} s for all, extrapolated from {len(features)}: "
