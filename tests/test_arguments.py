@@ -32,6 +32,7 @@ EXEMPT = {
     "Vlm.read_on": "likewise",
     "Vlm.on_layer": "how recording and steering put their hooks on a layer",
     "Sae.kept": "a step of steering on rows that `Sae.read` checks",
+    "Sae.bags": "how `Sae.decode` and `attribute` gather decoder rows",
     "Scores.at": "a step of `attribute`, which finds the positions",
     "Scores.summed": "likewise",
     "PatchGrid.of": "how a family's geometry builds its grid",

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from ..saes.features import Encoding
 from ..saes.sae import Sae, SparseActs
 from ..tracing.select import grid_of
-
-_BLOCK_BYTES = 64 << 20  # of decoder rows at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,14 +80,15 @@ def bias_of(sae: Sae, acts: SparseActs) -> torch.Tensor:
 def along(sae: Sae, acts: SparseActs, gradient: torch.Tensor) -> torch.Tensor:
     """<gradient[t], d_f> for every active feature f of the first tokens t: float32 [entries] on the CPU, for `gradient` [tokens, d].
 
-    Token by token: the decoder rows of one are few enough to stay in a processor's cache between gathering and product.
+    It is the gradient of a sum of decoder rows by their weights, for which torch has a kernel that gathers no rows.
     """
-    offsets, device = acts.offsets.tolist(), sae.W_dec.device
-    features, gradient = acts.features.to(device), gradient.to(device)
-    most = max(1, _BLOCK_BYTES // (4 * sae.d_in))
-    out = torch.empty(offsets[len(gradient)], device=device)
-    for token, direction in enumerate(gradient):
-        for start in range(offsets[token], offsets[token + 1], most):
-            entries = slice(start, min(start + most, offsets[token + 1]))
-            torch.mv(sae.W_dec[features[entries]].float(), direction, out=out[entries])
-    return out.cpu()
+    out = torch.empty(int(acts.offsets[len(gradient)]))
+    for tokens, entries, table, features, bags in sae.bags(acts, len(gradient)):
+        if not len(features):
+            continue
+        with torch.enable_grad():
+            weights = torch.ones(len(features), device=table.device, requires_grad=True)
+            summed = F.embedding_bag(features, table, bags, mode="sum", per_sample_weights=weights)
+        (found,) = torch.autograd.grad(summed, weights, gradient[tokens].to(table.device))
+        out[entries] = found.cpu()
+    return out

@@ -6,7 +6,7 @@ after Cunningham et al. 2023 and Bricken et al. 2023; TopK after Gao et al. 2024
 computed block by block and only the active ones are kept, so even a dictionary of 131 072 features needs no [tokens, features] matrix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -190,24 +190,28 @@ class Sae:
         instance("acts", acts, SparseActs, "SparseActs, as Sae.encode returns")
         if len(acts.features):
             self.check(acts.features.max())
-        tokens, device = len(acts.offsets) - 1, self.W_dec.device
-        # A decoder that must be converted: only the rows needed, for a few tokens at a time.
-        exact = self.W_dec.dtype == torch.float32 and self.W_dec.is_contiguous()
+        summed = torch.empty(len(acts.offsets) - 1, self.d_in)
+        for tokens, entries, table, features, bags in self.bags(acts, len(summed)):
+            values = acts.values[entries].to(table.device)
+            summed[tokens] = F.embedding_bag(features, table, bags, mode="sum", per_sample_weights=values)
+        return (summed + self.b_dec.float().cpu()) / acts.scale + acts.shift
+
+    def bags(self, acts: SparseActs, tokens: int) -> Iterator[tuple[slice, slice, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """The first `tokens` of `acts` as arguments of `embedding_bag`, on the device of `W_dec`, a few tokens at a time if it must be converted.
+
+        (which tokens, which entries, float32 table of decoder rows, the entries' rows in that table, where each token's entries begin).
+        """
+        device, exact = self.W_dec.device, self.W_dec.dtype == torch.float32 and self.W_dec.is_contiguous()
         most = int(acts.offsets.diff().max()) if tokens else 0
         step = max(1, tokens if exact else _BLOCK_BYTES // (4 * self.d_in * max(1, most)))
-        summed = torch.empty(tokens, self.d_in)
         for start in range(0, tokens, step):
-            offsets = acts.offsets[start : start + step + 1]
+            offsets = acts.offsets[start : min(start + step, tokens) + 1]
             entries = slice(int(offsets[0]), int(offsets[-1]))
-            features, values = acts.features[entries].to(device), acts.values[entries].to(device)
-            if exact:
-                table = self.W_dec
-            else:
-                needed, features = features.unique(return_inverse=True)
-                table, features = self.W_dec[needed.long()].float(), features.int()
-            bags = (offsets[:-1] - offsets[0]).to(device)
-            summed[start : start + step] = F.embedding_bag(features, table, bags, mode="sum", per_sample_weights=values)
-        return (summed + self.b_dec.float().cpu()) / acts.scale + acts.shift
+            features, table = acts.features[entries].to(device), self.W_dec
+            if not exact:
+                needed, rows = features.unique(return_inverse=True)
+                table, features = self.W_dec[needed.long()].float(), rows.int()
+            yield slice(start, start + len(offsets) - 1), entries, table, features, (offsets[:-1] - offsets[0]).to(device)
 
     def only(self, feature: int, device: torch.device) -> "Sae":
         """An SAE of this one feature, in float32 on `device`: all that steering needs to read and to write it.

@@ -156,7 +156,6 @@ def test_features_and_error_of_chosen_positions_only(trace):
 def test_in_small_pieces_it_is_the_same(trace, monkeypatch):
     dictionary = sae(1)
     whole = attribute(trace, dictionary, 2, top=20)
-    monkeypatch.setattr(scores, "_BLOCK_BYTES", 4 * 64 * 3)
     monkeypatch.setattr("interp.saes.sae._BLOCK_BYTES", 4 * 64 * 7)
     monkeypatch.setattr(removal, "rows_at_once", lambda _vlm, _length: 4)
     pieces = attribute(trace, dictionary, 2, top=20)
@@ -164,6 +163,20 @@ def test_in_small_pieces_it_is_the_same(trace, monkeypatch):
     torch.testing.assert_close(pieces.scores.values, whole.scores.values, **CLOSE)
     for one, other in zip(whole.features, pieces.features, strict=True):
         assert one.exact == pytest.approx(other.exact, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda weights: weights.bfloat16(), lambda weights: weights.T.contiguous().T], ids=["bfloat16", "transposed"]
+)
+def test_a_decoder_in_another_form_gives_the_same(trace, change, monkeypatch):
+    dictionary = sae(1)
+    expected = sae(1)
+    object.__setattr__(dictionary, "W_dec", change(dictionary.W_dec))
+    object.__setattr__(expected, "W_dec", dictionary.W_dec.float().contiguous())
+    monkeypatch.setattr("interp.saes.sae._BLOCK_BYTES", 4 * 64 * 40)  # a few tokens at a time
+    found, whole = (attribute(trace, each, 2, top=20) for each in (dictionary, expected))
+    torch.testing.assert_close(found.scores.values, whole.scores.values, **CLOSE)
+    torch.testing.assert_close(found.error, whole.error, **CLOSE)
 
 
 def test_the_baseline_is_the_runner_up_unless_given(vlm, trace):
