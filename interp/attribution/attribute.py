@@ -187,6 +187,7 @@ class Attribution:
             "answer": trace.answer,
             "sae": {"name": self.sae.name, "layer": self.sae.layer, "features": self.sae.d_sae, "notes": self.notes},
             "token": self.token,
+            "index": self.token - trace.answer_start,
             "word": trace.tokens[self.token].text,
             "baseline": self.baseline,
             "metric": self.metric,

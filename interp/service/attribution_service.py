@@ -13,6 +13,7 @@ from ..attribution.attribute import Attribution, explained
 from ..attribution.margin import Margin
 from ..attribution.removal import Part
 from ..errors import InterpError
+from ..lens.logit_lens import Lens
 from ..saes.features import Encoding, Feature
 from ..tracing.replay import Replay
 from ..tracing.select import answer_token, content_word
@@ -49,7 +50,7 @@ class Explained:
 
 
 class AttributionService:
-    """Attribution with a service's model and SAEs. `run` is the key that `remember` returned."""
+    """Attribution with a service's model and SAEs. A view's `run` is a lens's key and the name of an SAE, see `payload`."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -58,35 +59,45 @@ class AttributionService:
         """What features did for a word of the answer, cached."""
         return self._explained(trace, request).found
 
-    def payload(self, trace: Trace, sae: str, requests: Sequence[AttributionRequest] = ()) -> AttributionPayload:
-        """The view's data with these words, of which the first is shown; without any, with the answer's first content word."""
+    def payload(self, key: str, sae: str, requests: Sequence[AttributionRequest] = ()) -> AttributionPayload:
+        """The view's data for the trace of a remembered lens, with these words, of which the first is shown.
+
+        Without any, with the answer's first content word.
+        """
+        trace = self.service.remembered(key, Lens).trace
         words = [self._word(trace, request) for request in requests or [AttributionRequest(sae)]]
-        run = self.service.remember(AttributionRun(trace, sae))
-        return attribution_payload(words, self._encoding(trace, sae), run=run)
+        return attribution_payload(words, self._encoding(trace, sae), run=f"{key} {sae}")
 
     def attribute_word(self, run: str, spec: Any) -> WordAttribution:
         """For the view: the attribution that it has not got yet."""
-        kept = self.service.remembered(run, AttributionRun)
-        return self._word(kept.trace, kept.request(spec))
+        trace, sae = self._about(run)
+        asked = _mapping(spec)
+        names = {"token": asked.get("token"), "baseline": asked.get("baseline"), "top_k": asked.get("top")}
+        return self._word(trace, AttributionRequest.of({"sae": sae, **names}))
 
     def feature_words(self, run: str, feature: Any) -> FeatureWords:
         """For the view: what one feature did for every token of the answer, against the likeliest other token there; cached."""
-        kept = self.service.remembered(run, AttributionRun)
-        trace, encoding = kept.trace, self._encoding(kept.trace, kept.sae)
+        trace, sae = self._about(run)
+        encoding = self._encoding(trace, sae)
         number = encoding.sae.check(feature)
         key = ("feature words", encoding.sae.name, number)
         return self.service.derived(trace, key, lambda: _Kept(on_gpu(_feature_words, encoding, number, allow=seconds(rows=_ROWS)))).value
 
     def without_features(self, run: str, request: Any) -> WithoutFeatures:
         """For the view: the answer without some features. `request`: {"token", "features"}."""
-        kept, asked = self.service.remembered(run, AttributionRun), _mapping(request)
-        sae = self.service.saes.get(kept.sae, kept.trace.model_name)
-        token = answer_token(kept.trace, asked.get("token"))
+        (trace, name), asked = self._about(run), _mapping(request)
+        sae = self.service.saes.get(name, trace.model_name)
+        token = answer_token(trace, asked.get("token"))
         features = [sae.check(feature) for feature in sequence("features", asked.get("features"), "features")]
         if len(features) > MAX_ATTRIBUTED:
             raise InterpError(f"features has {len(features)} entries; at most {MAX_ATTRIBUTED} can be taken away at once.")
-        allow = seconds(longest_answer(kept.trace), rows=2)
-        return without_features(on_gpu(ablate_features, kept.trace, sae, features, allow=allow), token)
+        allow = seconds(longest_answer(trace), rows=2)
+        return without_features(on_gpu(ablate_features, trace, sae, features, allow=allow), token)
+
+    def _about(self, run: str) -> tuple[Trace, str]:
+        """The trace and the SAE's name that a view's `run` stands for."""
+        key, _, sae = str(run).partition(" ")
+        return self.service.remembered(key, Lens).trace, sae
 
     def _word(self, trace: Trace, request: AttributionRequest) -> WordAttribution:
         done = self._explained(trace, request)
@@ -106,21 +117,6 @@ class AttributionService:
 
     def _encoding(self, trace: Trace, sae: str) -> Encoding:
         return self.service.features(trace, Ranking(sae, where="all", top_k=1)).encoding
-
-
-@dataclass(frozen=True, eq=False)
-class AttributionRun:
-    """A trace and the name of the SAE that explains it: what a view's questions are about."""
-
-    trace: Trace
-    sae: str
-
-    def request(self, spec: Any) -> AttributionRequest:
-        """The request for a `WordSpec`. Raises InterpError for anything else."""
-        asked = _mapping(spec)
-        return AttributionRequest.of(
-            {"sae": self.sae, "token": asked.get("token"), "baseline": asked.get("baseline"), "top_k": asked.get("top")}
-        )
 
 
 @dataclass(frozen=True, eq=False)

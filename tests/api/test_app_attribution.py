@@ -35,7 +35,7 @@ def test_the_endpoint_is_documented(client):
 def test_the_features_that_carried_a_word(client):
     found, file = ask(client, token="pizza", baseline="cake")
     assert found["schema"] == "llava-microscope/attribution/1"
-    assert (found["word"], found["baseline"]) == (" pizza", " cake")
+    assert (found["word"], found["index"], found["baseline"]) == (" pizza", 4, " cake")
     assert found["metric"] > 0
     scores = [feature["score"] for feature in found["features"]]
     assert scores == sorted(scores, key=lambda score: -abs(score))

@@ -117,7 +117,7 @@ def test_it_opens_with_the_word_its_lead_and_what_adds_up(view):
     assert view.text("facts") == "emoji-llava · emoji-llava-sae · layer 5 · 4,096 features"
     assert view.text("headline") == "“dog” leads by 6.21 logits over “cat”"
     assert "of +5.60 logits" in view.text("sum")
-    assert "what the SAE misses" in view.text("sum")
+    assert "from the SAE's error" in view.text("sum")
     assert view.text("trust").startswith(
         "Estimate and exact effect of the 8 listed features: correlation 0.97, 90 % of the largest are the same."
     )
@@ -137,7 +137,7 @@ def test_the_list_has_signed_bars_exact_effects_and_a_line_for_what_the_sae_miss
         cells = view.line(item["feature"]).locator("td").all_inner_texts()
         assert [float(cell.replace("\u2212", "-")) for cell in cells[2:]] == pytest.approx([item["score"], item["exact"]], abs=0.06)
     assert view.line("error").locator("u").count() == 1
-    assert "113 other features together" in view.text("tableBody")
+    assert "113 other features" in view.text("tableBody")
     assert view.line(number(5)).get_by_text("dense").get_attribute("title") == "fires on 72 % of the reference tokens"
     assert view.line(number(NAMELESS)).inner_text().startswith(f"feature {number(NAMELESS)}")
 
@@ -199,7 +199,7 @@ def test_the_keys_move_through_list_and_picture(view):
     assert view.state("key") == view.order()[1]
     view.page.keyboard.press("End")
     view.settle()
-    assert view.text("title") == "what the SAE misses"
+    assert view.text("title") == "the SAE's error"
     view.part("stage").focus()
     view.page.keyboard.press("ArrowRight")
     view.page.keyboard.press("Enter")

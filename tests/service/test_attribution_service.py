@@ -6,7 +6,7 @@ import torch
 import interp
 from interp import InterpError
 from interp.service import attribution_service as module
-from interp.service.attribution_service import AttributionRun, AttributionService
+from interp.service.attribution_service import AttributionService
 from interp.service.requests import MAX_ATTRIBUTED, AttributionRequest, TraceRequest
 from interp.service.service import Service
 from tests import tiny
@@ -26,8 +26,13 @@ def trace(attributing):
 
 
 @pytest.fixture(scope="module")
-def run(attributing, trace):
-    return attributing.payload(trace, "")["run"]
+def key(attributing, trace):
+    return attributing.service.remember(attributing.service.read(trace))
+
+
+@pytest.fixture(scope="module")
+def run(attributing, key):
+    return attributing.payload(key, "")["run"]
 
 
 def spec(token=1, baseline="", top=5):
@@ -63,8 +68,8 @@ def test_its_memory_is_counted(attributing, trace):
     assert kept >= found.nbytes + found.encoding.nbytes + trace.nbytes
 
 
-def test_the_view_opens_with_the_first_content_word_and_knows_what_else_could_be_said(attributing, trace):
-    made = attributing.payload(trace, "")
+def test_the_view_opens_with_the_first_content_word_and_knows_what_else_could_be_said(attributing, trace, key):
+    made = attributing.payload(key, "")
     (word,) = made["words"]
     assert word["spec"]["token"] == interp.tracing.select.content_word(trace)
     assert word["others"][0]["text"] == word["other"]
@@ -127,12 +132,15 @@ def test_an_sae_of_another_width_or_layer_is_refused(attributing, trace, monkeyp
             attributing.attribution(trace, AttributionRequest("other", 1))
 
 
-def test_a_model_without_an_sae_says_so(attributing, trace, monkeypatch):
+def test_a_model_without_an_sae_says_so(attributing, key, monkeypatch):
     monkeypatch.setattr(attributing.service.saes, "_sources", lambda _: {})
     with pytest.raises(InterpError, match="No SAE is known for"):
-        attributing.payload(trace, "")
+        attributing.payload(key, "")
 
 
-def test_a_view_s_question_is_about_its_own_trace_and_sae(trace):
-    kept = AttributionRun(trace, "emoji-llava-sae")
-    assert kept.request(spec(2, "cat", 7)) == AttributionRequest("emoji-llava-sae", 2, "cat", 7)
+def test_a_view_s_questions_are_about_its_own_trace_and_sae(attributing, key):
+    made = attributing.payload(key, "emoji-llava-sae")
+    assert made["run"] == f"{key} emoji-llava-sae"
+    other = attributing.service.read(attributing.service.trace(TraceRequest(tiny.noise(96, 96, 1), PROMPT, max_new_tokens=4)))
+    elsewhere = attributing.payload(attributing.service.remember(other), "emoji-llava-sae")
+    assert attributing.attribute_word(made["run"], spec()) != attributing.attribute_word(elsewhere["run"], spec())

@@ -80,7 +80,7 @@ class AttributionTab:
                 yield {self._message: ""}
                 return
             yield {self._message: _WORKING if not sae or service.saes.holds(sae, trace.model_name) else FIRST_SAE}
-            payload = self._attributing.payload(trace, sae)
+            payload = self._attributing.payload(run, sae)
         except InterpError as error:
             nothing = {self._view: None, self._shown: None, self._code: "", **switched(self._downloads, on=False)}
             yield {self._message: message(str(error), error=True), **nothing}
@@ -125,4 +125,4 @@ class AttributionTab:
     def _payload(self, state: dict[str, Any]) -> AttributionPayload:
         """The view's data with every word looked at, for a page without a server."""
         requests = [self._request(state, spec) for spec in state["words"]]
-        return {**self._attributing.payload(self._trace(state), state["sae"], requests), "run": None}
+        return {**self._attributing.payload(state["run"], state["sae"], requests), "run": None}

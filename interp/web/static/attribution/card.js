@@ -22,7 +22,7 @@ export function sums(part, data, word) {
   const quoted = (text) => el("b", "", `“${look(text).text}”`);
   part.headline.replaceChildren(quoted(data.answer[raw.spec.token]), ` ${say.lead(margin)} logits over `, quoted(raw.other));
   part.sum.textContent =
-    `The estimate sums to ${say.signed(total.score)} of ${say.signed(total.exact)} logits: ${say.signed(features.score)} from features, ${say.signed(error.score)} from what the SAE misses. ` +
+    `The estimate sums to ${say.signed(total.score)} of ${say.signed(total.exact)} logits: ${say.signed(features.score)} from features, ${say.signed(error.score)} from the SAE's error. ` +
     `Measured, each taken away alone: ${say.signed(features.exact)} and ${say.signed(error.exact)}.`;
   const few = raw.pearson === null ? "" : `correlation ${say.correlation(raw.pearson)}`;
   const same = raw.overlap === null ? "" : `${Math.round(100 * raw.overlap)} % of the largest are the same`;
@@ -34,7 +34,7 @@ export function card(part, data, line) {
   part.nameChips.replaceChildren(...(line.dense ? [el("span", "view-chip attribution-warn", `dense: ${line.dense}`)] : []));
   part.source.textContent =
     line.feature === null
-      ? "The part of the states that no feature reproduces. What it carried cannot be named with this SAE."
+      ? "The part of the states that no feature of this SAE reproduces. What it carried has no name here."
       : line.label
         ? `Name from: ${line.source || "no source given"}`
         : line.source || "No name was found for this feature.";

@@ -129,7 +129,7 @@ export class AttributionData {
 
   /** @param {{ label: string, feature: number | null }} line */
   name({ label, feature }) {
-    return feature === null ? "what the SAE misses" : label || `feature ${feature}`;
+    return feature === null ? "the SAE's error" : label || `feature ${feature}`;
   }
 
   /**

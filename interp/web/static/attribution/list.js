@@ -1,4 +1,4 @@
-// The list of features as signed bars around a common zero, each with its exact effect as a tick; below them what the SAE misses, and the rest.
+// The list of features as signed bars around a common zero, each with its exact effect as a tick; below them the rest, and the SAE's error.
 // Reports by callbacks which line is pointed at and which is chosen.
 /** @import { AttributionData } from "./data.js" */
 import { el } from "../shared/elements.js";
@@ -81,7 +81,7 @@ export class FeatureList {
     if (word.rest.count) {
       const rest = el("tr", "attribution-rest");
       rest.append(
-        this.cell("label", el("span", "view-dim", `${plural(word.rest.count, "other feature")} together`)),
+        this.cell("label", el("span", "view-dim", plural(word.rest.count, "other feature"))),
         this.cell("bar", signedBar(word.rest.score, null, this.low, this.high)),
         this.cell("score", say.signed(word.rest.score)),
         this.cell("exact", "–"),
