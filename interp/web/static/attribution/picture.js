@@ -3,8 +3,8 @@
 /** @import { AttributionData } from "./data.js" */
 import { PatchCanvas } from "../shared/canvas.js";
 
-export const RAISED = "#1f7ae0",
-  LOWERED = "#e06a00";
+export const RAISED = "#1f7ae0";
+export const LOWERED = "#e06a00";
 const STRONGEST = 0.86,
   FAINTEST = 0.1; // of a score that is not zero
 

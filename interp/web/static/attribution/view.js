@@ -328,10 +328,10 @@ class View extends PictureShell {
     const { sae, model } = data.payload;
     const name = data.name(selected);
     const spoken = (text) => `“${look(text).text}”`;
-    const words = `${spoken(data.answer[word.spec.token])} rather than ${spoken(word.raw.other)}`;
+    const words = `${spoken(data.answer[word.spec.token])} over ${spoken(word.raw.other)}`;
     const most = say.signed(selected.peak).slice(1);
     const lines = [
-      [`${name}${selected.feature === null ? "" : ` · feature ${selected.feature}`} · ${say.signed(selected.score)} for ${words}`, null],
+      [`${name}${selected.feature === null ? "" : ` #${selected.feature}`} · ${say.signed(selected.score)} for ${words}`, null],
       [`raised the word, up to ${most} a patch`, RAISED],
       ["lowered it, same scale, hatched", LOWERED],
       [`estimated effects in logits · ${sae.name} · layer ${sae.layer} · ${model}`, null],
