@@ -1,10 +1,12 @@
-"""The lens view of models that look at a picture twice, or at no patch at all, in a real browser."""
+"""The views of models that look at a picture twice, or at no patch at all, in a real browser."""
 
 from __future__ import annotations
 
 import pytest
 
 import interp
+from interp.service.attention_service import AttentionService
+from interp.service.service import Service
 from interp.web.payloads.lens import lens_payload
 from interp.web.standalone import standalone_html
 from tests import families, tiny
@@ -83,3 +85,27 @@ def test_tokens_without_a_place_stand_in_the_table_and_show_what_they_read(open_
     )
     assert edge  # the upper border of what it reads
     assert page.faults == []
+
+
+@pytest.mark.parametrize("name", ["llava_next", "idefics2 split", "qwen3_5"])
+def test_a_word_is_explained_with_as_many_grids_as_there_are(chromium, tmp_path, name):
+    explaining = AttentionService(Service())
+    trace = families.vlm(name).trace(tiny.noise(120, 200), "Describe the image.", max_new_tokens=3)
+    payload = explaining.payload(trace)
+    file = tmp_path / "why.html"
+    file.write_text(standalone_html(payload), encoding="utf-8")
+    page = chromium.new_page()
+    faults = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(file.as_uri())
+    page.wait_for_selector(".attention[data-ready]")
+    look = page.locator(".attention [data-part=grid] option")
+    assert look.count() == max(1, len(trace.grids))
+    page.locator(".attention [data-part=words] button").nth(2).click()
+    page.locator(".attention [data-part=matrix]").click(position={"x": 40, "y": 5})
+    layer = payload["layers"][0]
+    page.locator(".attention [data-part=title]").filter(has_text=f"layer {layer}, head 0").wait_for()
+    said = page.locator(".attention [data-part=pictureNote]").inner_text()
+    assert ("no patches of their own" in said) == bool(trace.regions)
+    assert faults == []
+    page.close()

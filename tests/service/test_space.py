@@ -16,11 +16,13 @@ from gradio_client import Client, handle_file
 import app
 from interp import PRESETS, InterpError
 from interp.service import zerogpu
+from interp.service.attention_service import AttentionService
 from interp.service.questions import Questions
-from interp.service.requests import LensRequest, Ranking, SteerRequest, TraceRequest
+from interp.service.requests import LensRequest, MapRequest, Ranking, SteerRequest, TraceRequest
 from interp.service.service import Service
 from interp.service.steer_service import SteerRun, SteerService
 from interp.service.streaming import stream
+from interp.service.whatif_service import WhatIfService
 from interp.steering.batch import StoppedError
 from interp.ui.page import build
 from tests import tiny
@@ -112,6 +114,25 @@ def test_words_and_features_from_the_worker(zero, picture):
             Questions(service).features_at(key, {"patches": [[0, 0]]}),
             Questions(service).find_features(key, "dog"),
             Questions(service).feature_details(key, found.features[0].feature),
+        ]
+
+    assert same(asked(zero.service), here_of(zero, lambda: asked(zero.plain)))
+
+
+def test_words_are_explained_from_the_worker(zero, picture):
+    def asked(service):
+        lens = service.lens(LensRequest(picture, PROMPT, max_new_tokens=8))
+        run, trace = service.remember(lens), lens.trace
+        spec = {"method": "relevancy", "token": 1, "layer": None, "head": None, "over": "mean", "sinks": False}
+        patches = [int(trace.grids[0].positions[0, 0])]
+        explaining, changing = AttentionService(service), WhatIfService(service)
+        return [
+            list(explaining.payload(trace)["sinks"].values()),
+            explaining.test_map(run, spec),
+            explaining.patch_map(trace, MapRequest(1, "rollout")).values.tolist(),
+            changing.what_if(run, {"positions": patches, "how": "knockout"}),
+            changing.what_if(run, {"positions": patches, "how": "mean"}),
+            changing.word_flow(run, {"token": 1, "window": 2, "positions": patches}),
         ]
 
     assert same(asked(zero.service), here_of(zero, lambda: asked(zero.plain)))

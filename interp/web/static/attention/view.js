@@ -37,7 +37,7 @@ class View extends PictureShell {
     this.chips = new Chips(part.words, { choose: (i) => this.choose({ token: i }), point: () => this.render() }, signal);
     this.matrix = new Matrix(
       part,
-      { point: (layer, head, keys) => this.preview(layer, head, keys), choose: (layer, head) => this.head(layer, head) },
+      { point: (layer, head, keys) => this.preview(layer, head, keys), choose: (layer, head) => this.head(this.data.layers[layer], head) },
       signal,
     );
     this.readout = new Readout(part, this.chips, this.matrix);
