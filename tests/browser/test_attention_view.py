@@ -401,6 +401,31 @@ def test_the_tab_explains_the_run_on_the_page_and_the_lens_hands_words_over(app_
     code.filter(has_text="token=4").wait_for()
 
 
+def test_the_downloads_hold_all_words_and_the_maps_that_were_looked_at(app_page, tmp_path, chromium):
+    page = app_page
+    page.get_by_role("tab", name="Why this word?").click()
+    page.wait_for_selector(".attention[data-ready]", timeout=60_000)
+    why = Why(page)
+    why.part("method").locator("label", has_text="Rollout").click()
+    why.says("score", "random map")
+    files = {}
+    for kind in ("json", "html"):
+        with page.expect_download() as download:
+            page.click(f"#make-why-{kind}")
+        files[kind] = tmp_path / f"why.{kind}"
+        download.value.save_as(files[kind])
+    found = json.loads(files["json"].read_text(encoding="utf-8"))
+    assert [token["text"].strip() for token in found["tokens"]][:5] == ["a", "dog", "and", "a", "pizza"]
+    alone = chromium.new_page()
+    alone.goto(files["html"].as_uri())
+    kept = Why(alone)
+    kept.part("method").locator("label", has_text="Rollout").click()
+    kept.says("score", "random map")
+    kept.part("method").locator("label", has_text="Knockout").click()
+    kept.says("note", "This file has no model")
+    alone.close()
+
+
 def test_a_link_opens_on_the_word_and_the_method(app_page, open_page):
     page = app_page
     page.get_by_role("tab", name="Why this word?").click()
@@ -414,3 +439,14 @@ def test_a_link_opens_on_the_word_and_the_method(app_page, open_page):
     page.wait_for_function("(node) => node.value.includes('state=')", arg=link.element_handle())
     opened = Why(open_page("/?" + link.input_value().split("?")[1], ready=".attention[data-ready]"))
     opened.says("title", "“blue”: relevancy")
+
+
+def test_the_test_of_a_map_is_not_shown_under_another(why):
+    why.set(payload(quick=True), testMap=score(0.7, 0.1))
+    why.says("score", "Insertion 0.700")
+    why.word(4).hover()
+    why.says("title", "“pizza”")
+    assert why.text("score") == ""
+    assert why.part("test").is_hidden()
+    why.page.mouse.move(5, 5)
+    why.says("score", "Insertion 0.700")

@@ -111,7 +111,7 @@ def payload(
         "row_scale": floats([top for _, top in packed]),
         "norms": b64(bytes(rng.randint(128, 255) for _ in range(layers * heads * len(keys)))) if complete else "",
         "norm_scale": floats([2.0] * (layers * heads)) if complete else "",
-        "shares": b64(bytes(round(255 * min(1, share) ** 0.5) for one in shares for share in one)),
+        "shares": b64(bytes(round(255 * min(1, max(0, share)) ** 0.5) for one in shares for share in one)),
         "curves": floats(mean),
         "sinks": {"tower": [keys[9]], "decoder": [0, keys[0]]},
         "methods": [

@@ -15,8 +15,9 @@ const LINES = [
 ];
 
 export class Readout {
-  constructor(part, chips, matrix) {
+  constructor(part, chips, matrix, canTest) {
     this.part = part;
+    this.canTest = canTest;
     this.chips = chips;
     this.matrix = matrix;
   }
@@ -93,6 +94,7 @@ export class Readout {
     const { error, testing, untested, score, testable } = this.looked;
     part.note.textContent = error || (state.map ? state.note : "Computing this map …");
     part.note.classList.toggle("view-bad", Boolean(error));
+    part.trust.classList.toggle("attention-tested", this.canTest || this.data.scores.size > 0);
     part.test.hidden = Boolean(score) || !testable || testing;
     part.score.classList.toggle("view-bad", Boolean(untested));
     if (!score) {

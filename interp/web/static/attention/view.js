@@ -40,7 +40,7 @@ class View extends PictureShell {
       { point: (layer, head, keys) => this.preview(layer, head, keys), choose: (layer, head) => this.head(this.data.layers[layer], head) },
       signal,
     );
-    this.readout = new Readout(part, this.chips, this.matrix);
+    this.readout = new Readout(part, this.chips, this.matrix, Boolean(options.testMap));
     this.whatIf = new WhatIf(
       part,
       {
@@ -294,18 +294,18 @@ class View extends PictureShell {
     return { dim: style.getPropertyValue("--dim").trim(), fg: style.getPropertyValue("--fg").trim() };
   }
 
-  // What is known of the chosen map.
+  // What is known of the chosen map, and of the test of the one that is shown.
   looked() {
     const { data, options } = this;
-    const spec = this.spec(false);
-    const key = mapKey(spec);
+    const key = mapKey(this.spec(false)),
+      shown = mapKey(this.state.shown);
     return {
       pointed: this.pointed,
       error: this.failed.get(key) ?? "",
-      testing: this.testing === key,
-      untested: this.untested.get(key) ?? "",
-      score: data.scores.get(key) ?? null,
-      testable: Boolean(options.testMap) && Boolean(data.map(spec)),
+      testing: this.testing === shown,
+      untested: this.untested.get(shown) ?? "",
+      score: data.scores.get(shown) ?? null,
+      testable: shown === key && Boolean(options.testMap) && Boolean(this.state.map),
     };
   }
 
