@@ -6,13 +6,15 @@ from typing import Any
 import gradio as gr
 
 from ..errors import InterpError
+from ..service.requests import AttributionRequest
 from ..service.service import Service
 from ..service.steer_service import SteerService
 from ..web.payloads.edits import EditsPayload
 from . import share
 from .components.messages import message
 from .controls import EXAMPLES, PICTURES, PROMPTS, Controls, Updates, example
-from .tabs import attention_tab
+from .tabs import attention_tab, attribution_tab
+from .tabs.attribution_tab import AttributionTab
 from .tabs.lens_tab import LensTab
 from .tabs.steer_tab import TAB, SteerTab
 
@@ -30,10 +32,11 @@ class Opening:
         tabs: gr.Tabs,
         selected: gr.State,
         linked: gr.State,
+        attribution: AttributionTab,
     ) -> None:
         self._service, self._steering, self._controls, self._lens, self._steer = service, steering, controls, lens, steer
-        self._tabs, self._selected, self._linked = tabs, selected, linked
-        self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected, linked]
+        self._tabs, self._selected, self._linked, self._attribution = tabs, selected, linked, attribution
+        self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected, linked, attribution.linked, attribution.sae]
 
     def open(self, request: gr.Request) -> Iterator[Updates]:
         """The first lens, then the values from a link, or what is wrong with it."""
@@ -46,7 +49,10 @@ class Opening:
                 asked, editor, word = share.settings(state), self._steering.linked_editor(state), share.word(state)
                 image, said = _picture(state, settings["image"])
                 settings = {**asked, "image": image}
-                updates = self._set(settings, editor) if word is None else self._explain(settings, word)
+                if carried := share.carried(state):
+                    updates = self._attribute(settings, carried)
+                else:
+                    updates = self._set(settings, editor) if word is None else self._explain(settings, word)
             except InterpError as error:
                 said = message(str(error), error=True)
         model = settings["model"] or self._service.default_model
@@ -62,8 +68,18 @@ class Opening:
         return {**fields, self._tabs: gr.Tabs(selected="steer"), self._selected: TAB}
 
     def _explain(self, settings: dict[str, Any], word: dict[str, Any]) -> Updates:
-        fields = {component: settings[name] for name, component in self._controls.of_a_trace.items()}
-        return {**fields, self._tabs: gr.Tabs(selected="why"), self._selected: attention_tab.TAB, self._linked: word}
+        shown = {self._tabs: gr.Tabs(selected="why"), self._selected: attention_tab.TAB, self._linked: word}
+        return {**self._of_a_trace(settings), **shown}
+
+    def _attribute(self, settings: dict[str, Any], carried: AttributionRequest) -> Updates:
+        """Only an SAE that is known here is chosen: a link must not make a server load another."""
+        known = carried.sae in self._service.saes.names(settings["model"])
+        sae = {self._attribution.sae: carried.sae} if known else {}
+        shown = {self._tabs: gr.Tabs(selected="attribution"), self._selected: attribution_tab.TAB, self._attribution.linked: carried}
+        return {**self._of_a_trace(settings), **shown, **sae}
+
+    def _of_a_trace(self, settings: dict[str, Any]) -> Updates:
+        return {component: settings[name] for name, component in self._controls.of_a_trace.items()}
 
 
 def _picture(state: dict[str, Any], otherwise: str) -> tuple[str, str]:

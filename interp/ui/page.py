@@ -18,7 +18,7 @@ from .opening import Opening
 from .refusals import CheckedBlocks
 from .tabs import lens_tab
 from .tabs.attention_tab import AttentionTab, WordStates
-from .tabs.attribution_tab import AttributionTab
+from .tabs.attribution_tab import AttributionStates, AttributionTab
 from .tabs.features_tab import FeaturesTab
 from .tabs.lens_tab import LensTab
 from .tabs.steer_tab import SteerTab
@@ -51,7 +51,7 @@ def build(service: Service) -> gr.Blocks:
     with CheckedBlocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         _header(service.notice)
         # Outside gr.Tabs, which would count them as tabs.
-        run_key, selected, attributed, words = gr.State(), gr.State(lens_tab.TAB), gr.State(), WordStates()
+        run_key, selected, attributed, words = gr.State(), gr.State(lens_tab.TAB), AttributionStates(), WordStates()
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 controls = left.lay_out(service)
@@ -61,7 +61,7 @@ def build(service: Service) -> gr.Blocks:
                 features = FeaturesTab(service, questions, controls, run_key, selected)
                 attribution = AttributionTab(attributing, controls, run_key, selected, features.sae, attributed)
                 steer = SteerTab(service, steering, questions, controls, run_key, selected, features.sae)
-        opening = Opening(service, steering, controls, lens, steer, tabs, selected, words.linked)
+        opening = Opening(service, steering, controls, lens, steer, tabs, selected, words.linked, attribution)
         quietly: dict[str, Any] = {"show_progress": "hidden", **QUEUE}
         shown: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": controls.answer, **QUEUE}
         runs = [gr.on([controls.run.click, controls.prompt.submit], lens.run, lens.inputs, lens.outputs, **shown)]

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 from gradio.utils import get_upload_folder
 
 from ..errors import InterpError
-from ..service.requests import SETTINGS, MapRequest, SteerRequest, checked
+from ..service.requests import SETTINGS, AttributionRequest, MapRequest, SteerRequest, checked
 from ..validation import mapping
 from ..vision.images import open_image
 
@@ -60,8 +60,17 @@ def settings(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def word_state(prompt: str, model: str, max_new_tokens: int, word: Mapping[str, Any]) -> dict[str, Any]:
     """The state of the tab that explains a word: a run without edits. `word`: {"token", "method"}."""
+    return {**_without_edits(prompt, model, max_new_tokens), "word": dict(word)}
+
+
+def attribution_state(prompt: str, model: str, max_new_tokens: int, carried: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of the tab that attributes a word: a run without edits. `carried`: the fields of an `AttributionRequest`."""
+    return {**_without_edits(prompt, model, max_new_tokens), "carried": dict(carried)}
+
+
+def _without_edits(prompt: str, model: str, max_new_tokens: int) -> dict[str, Any]:
     without = {"temperature": 0, "seed": 0, "words": "", "sweep": False, "edits": [], "swept": 0}
-    return {"prompt": prompt, "model": model, "max_new_tokens": max_new_tokens, **without, "word": dict(word)}
+    return {"prompt": prompt, "model": model, "max_new_tokens": max_new_tokens, **without}
 
 
 def word(state: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -74,6 +83,17 @@ def word(state: Mapping[str, Any]) -> dict[str, Any] | None:
     except InterpError as error:
         raise InterpError(f"This link is damaged: {error} The page opens as usual.") from error
     return {"token": asked.token, "method": asked.method}
+
+
+def carried(state: Mapping[str, Any]) -> AttributionRequest | None:
+    """The word that a link attributes; None for another link. Raises InterpError for invalid values."""
+    found = state.get("carried")
+    if found is None:
+        return None
+    try:
+        return AttributionRequest.of(mapping("its word", found))
+    except InterpError as error:
+        raise InterpError(f"This link is damaged: {error} The page opens as usual.") from error
 
 
 def picture(name: Any, examples: Path) -> str:

@@ -419,3 +419,20 @@ def test_a_feature_that_carried_a_word_can_be_steered(app_page):
     page.locator(".attribution tr[data-key]").first.click()
     page.locator(".attribution [data-part=steer]").click()
     page.wait_for_function("document.querySelector('.edits')?.innerText.includes('dog')", timeout=60_000)
+
+
+def test_a_link_opens_on_the_word_and_what_it_is_compared_with(app_page, open_page):
+    page = app_page
+    look(page)
+    page.locator(".attribution [data-part=words] button").nth(7).click()
+    headline(page, "“blue” leads by")
+    page.locator(".attribution [data-part=other]").fill("green")
+    page.locator(".attribution [data-part=other]").press("Enter")
+    headline(page, "over “green”")
+    page.locator(".tabitem:visible .cm-content").filter(has_text="baseline='green'").wait_for(state="attached")
+    page.locator("#attribution-share").click()
+    link = page.locator("#attribution-link textarea, #attribution-link input")
+    page.wait_for_function("(node) => node.value.includes('state=')", arg=link.element_handle())
+    opened = open_page("/?" + link.input_value().split("?")[1], ready=".attribution[data-ready]")
+    assert opened.locator(".attribution [data-part=headline]").inner_text().startswith("“blue” leads by")
+    headline(opened, "over “green”")

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from interp import InterpError
+from interp.service.requests import AttributionRequest
 from interp.ui import share
 from interp.ui.controls import EXAMPLES
 from tests import tiny
@@ -119,3 +120,18 @@ def test_a_link_to_a_word_and_a_link_to_edits(tmp_path):
 def test_a_damaged_word_in_a_link_is_named(word):
     with pytest.raises(InterpError, match="This link is damaged"):
         share.word({"word": word})
+
+
+def test_a_link_to_an_attributed_word():
+    asked = {"sae": "an-sae", "token": 3, "baseline": "cat", "top_k": 50}
+    opened = share.unpack(packed(share.link("http://here", None, share.attribution_state("Describe.", "m", 8, asked), EXAMPLES)))
+    assert share.settings(opened)["prompt"] == "Describe."
+    assert share.carried(opened) == AttributionRequest(**asked)
+    assert share.word(opened) is None
+    assert share.carried({"edits": []}) is None
+
+
+@pytest.mark.parametrize("carried", [7, [], {"sae": 3}, {"top_k": 0}, {"baseline": []}], ids=str)
+def test_a_damaged_attribution_in_a_link_is_named(carried):
+    with pytest.raises(InterpError, match="This link is damaged"):
+        share.carried({"carried": carried})

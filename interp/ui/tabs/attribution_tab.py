@@ -1,6 +1,9 @@
 """The tab "Attribution": which features of the chosen SAE carried a word of the last run's answer."""
 
+import contextlib
+import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -12,11 +15,12 @@ from ...service.attribution_service import AttributionService
 from ...service.requests import AttributionRequest
 from ...tracing.trace import Trace
 from ...web.payloads.attribution import AttributionPayload
+from .. import share
 from ..components.attribution_view import AttributionView
 from ..components.downloads import download_buttons, switched
 from ..components.inputs import QUEUE
 from ..components.messages import FAILED, FIRST_SAE, message
-from ..controls import Controls, Updates, Values
+from ..controls import EXAMPLES, Controls, Updates, Values
 from ..files import write_attribution_csv, write_attribution_html, write_attribution_json, write_filters
 from ..snippets import snippet
 
@@ -24,11 +28,18 @@ TAB = "Attribution"
 _WORKING = message("Attributing the first word …")
 
 
-class AttributionTab:
-    """The tab. `run_key` is the key of the last run's lens, `selected` the open tab, `sae` the SAE chosen for features.
+@dataclass(frozen=True)
+class AttributionStates:
+    """The tab's states. They are made outside gr.Tabs, which would count them as tabs."""
 
-    `shown`, a state, is what is shown here: {"run", "sae", "words": the requests of the words looked at, the last one first}, or None.
-    """
+    shown: gr.State = field(default_factory=gr.State)
+    """What is shown: {"run", "sae", "words": `WordSpec`s of the words looked at, the last one first}, or None."""
+    linked: gr.State = field(default_factory=gr.State)
+    """The `AttributionRequest` that a link opens with, until it is shown."""
+
+
+class AttributionTab:
+    """The tab. `run_key` is the key of the last run's lens, `selected` the open tab, `sae` the SAE chosen for features, `linked` what a link opens with."""
 
     def __init__(
         self,
@@ -37,10 +48,10 @@ class AttributionTab:
         run_key: gr.State,
         selected: gr.State,
         sae: gr.Dropdown,
-        shown: gr.State,
+        states: AttributionStates,
     ) -> None:
         self._attributing, self._controls, self._run_key, self._selected = attributing, controls, run_key, selected
-        self._sae, self._shown = sae, shown
+        self.sae, self._shown, self.linked = sae, states.shown, states.linked
         with gr.Tab(TAB, id="attribution", elem_id="attribution-tab") as tab:
             self._message = gr.HTML("", elem_id="attribution-message")
             functions = [attributing.attribute_word, attributing.feature_words, attributing.without_features]
@@ -51,16 +62,22 @@ class AttributionTab:
                 ("Download as CSV", "attribution-csv", lambda state: write_attribution_csv(self._last(state))),
                 ("Download filters.json", "attribution-filters", lambda state: write_filters(self._last(state))),
             ]
-            self._downloads = download_buttons(files, lambda state: state, shown)
+            self._downloads = download_buttons(files, lambda state: state, states.shown)
+            with gr.Row():
+                share_it = gr.Button("Create link", size="sm", elem_id="attribution-share")
+                self._link = gr.Textbox(
+                    label="Link to this word", interactive=False, buttons=["copy"], elem_id="attribution-link", visible=False
+                )
             with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
-        inputs: set[Any] = {run_key, sae, shown}
+        inputs: set[Any] = {run_key, sae, states.shown, states.linked}
         self.inputs = {selected, *inputs}
-        self.outputs = [self._message, self._view, shown, *self._downloads]
+        self.outputs = [self._message, self._view, states.shown, states.linked, self._code, *self._downloads]
         tab.select(self.look, inputs, self.outputs, show_progress="hidden", **QUEUE)
         at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-        asked: set[Any] = {shown, controls.image, controls.max_new_tokens}
-        self._view.select(self._chosen, asked, [shown, self._code], **at_once)
+        asked: set[Any] = {states.shown, controls.image, controls.max_new_tokens}
+        self._view.select(self._chosen, asked, [states.shown, self._code], **at_once)
+        share_it.click(self._share, asked, [self._message, self._link], **at_once)
 
     def after_run(self, values: Values) -> Iterator[Updates]:
         """As `look`, if this tab is open."""
@@ -75,12 +92,12 @@ class AttributionTab:
                 yield {self._message: ""}
                 return
             trace = service.remembered(run, Lens).trace
-            sae = service.saes.meant(values[self._sae], trace.model_name)
+            sae = service.saes.meant(values[self.sae], trace.model_name)
             if shown and (shown["run"], shown["sae"]) == (run, sae):
                 yield {self._message: ""}
                 return
             yield {self._message: _WORKING if not sae or service.saes.holds(sae, trace.model_name) else FIRST_SAE}
-            payload = self._attributing.payload(run, sae)
+            payload = self._opened(run, sae, values[self.linked])
         except InterpError as error:
             nothing = {self._view: None, self._shown: None, self._code: "", **switched(self._downloads, on=False)}
             yield {self._message: message(str(error), error=True), **nothing}
@@ -89,7 +106,13 @@ class AttributionTab:
             yield {self._message: FAILED}
             raise
         state = {"run": run, "sae": sae, "words": [payload["words"][0]["spec"]]}
-        yield {self._message: "", self._view: payload, self._shown: state, **switched(self._downloads, on=True)}
+        yield {self._message: "", self._view: payload, self._shown: state, self.linked: None, **switched(self._downloads, on=True)}
+
+    def _opened(self, run: str, sae: str, linked: AttributionRequest | None) -> AttributionPayload:
+        if linked:
+            with contextlib.suppress(InterpError):  # a link to a word that this answer does not have opens as usual
+                return self._attributing.payload(run, sae, [dataclasses.replace(linked, sae=sae)])
+        return self._attributing.payload(run, sae)
 
     def _chosen(self, values: Values, event: gr.SelectData, request: gr.Request) -> Updates:
         """Note that a word is shown, for the downloads and the Python code."""
@@ -110,6 +133,19 @@ class AttributionTab:
         then = 'for feature in found["features"]:\n    print(feature["feature"], feature["label"], feature["score"], feature["exact"])'
         code = snippet(request, "/attribution", values[self._controls.image], arguments, result="found, filters", then=then)
         return {self._shown: {**state, "words": words}, self._code: code}
+
+    def _share(self, values: Values, request: gr.Request) -> Updates:
+        """Show a link to the word that is shown and what it is compared with."""
+        state, base = values[self._shown], str(request.request.base_url) if request.request else ""
+        if state is None:
+            return {self._message: message("No link could be made: nothing is shown yet.", error=True)}
+        try:
+            trace, asked = self._trace(state), dataclasses.asdict(self._request(state, state["words"][0]))
+            linked = share.attribution_state(trace.prompt, trace.model_name, values[self._controls.max_new_tokens], asked)
+            address = share.link(base, values[self._controls.image], linked, EXAMPLES)
+        except (InterpError, OSError) as error:
+            return {self._message: message(f"No link could be made: {error}", error=True)}
+        return {self._message: "", self._link: gr.Textbox(address, visible=True)}
 
     def _trace(self, state: dict[str, Any]) -> Trace:
         return self._attributing.service.remembered(state["run"], Lens).trace
