@@ -14,6 +14,7 @@ STATIC = Path(__file__).parent / "static"
 
 _IMPORT = re.compile(r'^import (?:\{([^}]*)\}|\* as (\w+)) from "(\.[^"]+)";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
+_SEVERAL = re.compile(r"^export const \w+ = [^({\[\n]*,$", re.MULTILINE)  # of which _EXPORT sees only the first
 _TYPES = re.compile(r"^/\*\* @import .* \*/\n", re.MULTILINE)  # for the type checker only
 _OTHER = re.compile(r"^(?:import|export)\b.*", re.MULTILINE)
 
@@ -56,8 +57,8 @@ def _add(name: str, pieces: dict[str, str], above: tuple[str, ...]) -> None:
         return f'const {target} = modules["{source}"];'
 
     text = _IMPORT.sub(imported, _TYPES.sub("", static(name)))
-    exports = _EXPORT.findall(text)
+    exports, several = _EXPORT.findall(text), _SEVERAL.search(text)
     text = _EXPORT.sub("", text)
-    if other := _OTHER.search(text):
+    if other := several or _OTHER.search(text):
         raise ValueError(f"{name}: cannot bundle {other[0]!r}.")
     pieces[name] = f'modules["{name}"] = (() => {{\n{text}return {{ {", ".join(exports)} }};\n}})();'

@@ -308,6 +308,29 @@ def test_a_feature_goes_to_steering_with_its_patches(view):
     assert steered["active"] == [[row // 8, row % 8] for row in rows]
 
 
+def test_image_tokens_without_patches_are_told_by_the_part_they_read(view):
+    made = payload()
+    grid = made["grids"][0]
+    made |= {"grids": [], "regions": [{"name": "whole picture", "box": [0, 0, 96, 96], "positions": grid["positions"]}]}
+    view.set(made)
+    view.settle()
+    assert "have no patches of their own" in view.text("mapNote")
+    assert view.part("here").is_hidden()
+    assert view.part("view").is_hidden()
+    view.part("steer").click()
+    assert view.page.evaluate("window.steered.active") == []
+
+
+def test_another_grid_shows_its_own_patches(view):
+    made = payload(grids=2)
+    view.set(made)
+    view.part("grid").select_option("1")
+    view.settle()
+    view.part("stage").hover(position={"x": 5, "y": 5})
+    view.settle()
+    assert view.text("where") == "Patch grid 1, row 1, column 1"
+
+
 def test_the_png_says_what_it_is(view):
     view.set(payload())
     with view.page.expect_download() as download:

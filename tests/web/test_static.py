@@ -129,7 +129,15 @@ def test_modules_in_a_circle_are_refused_by_name(made):
 
 @pytest.mark.parametrize(
     "line",
-    ["export default 1;", "export { x };", 'import "./b.js";', 'import x from "./b.js";', 'export * from "./b.js";', "export let x = 1;"],
+    [
+        "export default 1;",
+        "export { x };",
+        'import "./b.js";',
+        'import x from "./b.js";',
+        'export * from "./b.js";',
+        "export let x = 1;",
+        "export const x = 1,\n  y = 2;",
+    ],
 )
 def test_imports_and_exports_in_another_form_are_refused(made, line):
     made(a=line + "\n", b="")

@@ -128,6 +128,7 @@ class View extends PictureShell {
     });
     part.view.hidden = views.length < 2;
     part.gridBox.hidden = data.grids.length < 2;
+    part.here.hidden = !data.place.size;
     part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, String(g))));
     part.grid.value = String(state.grid);
     const counts = [...new Set([...COUNTS.filter((n) => n <= payload.sae.features), state.spec.top])].sort((a, b) => a - b);
