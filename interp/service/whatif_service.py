@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..attention.ablate import ablate
+from ..attention.evidence import Evidence, smallest_evidence
 from ..attention.flow import Flow, information_flow
 from ..attention.knockout import Knockout, knockout
 from ..errors import InterpError
@@ -11,12 +12,12 @@ from ..tracing.select import answer_token
 from ..tracing.trace import Trace
 from ..validation import mapping, one_of, whole_number
 from ..web.payloads.flow import FlowCurves, flow_curves
-from ..web.payloads.whatif import WhatIf, what_if
+from ..web.payloads.whatif import Fewest, WhatIf, fewest, what_if
 from .requests import KnockoutRequest
 from .service import Service
 from .zerogpu import on_gpu, seconds
 
-_ROWS = 32  # of a batch: how long information flow may take on ZeroGPU
+_ROWS = 32  # of a batch: how long information flow or the search for patches may take on ZeroGPU
 WAYS = {
     "knockout": "No token could read these patches, in any layer.",
     "mean": "The mean image token stood in the place of these patches.",
@@ -49,6 +50,16 @@ class WhatIfService:
             on_gpu(knockout, trace, where, "all", allow=allow) if how == "knockout" else on_gpu(ablate, trace, where, how, allow=allow)
         )
         return what_if(changed, WAYS[how])
+
+    def fewest_patches(self, run: str, token: Any) -> Fewest:
+        """For the view: the fewest patches without which a token of the answer is no longer the likeliest, cached."""
+        trace = self._trace(run)
+        number = answer_token(trace, token) - trace.answer_start
+
+        def make() -> Evidence:
+            return on_gpu(smallest_evidence, trace, number, allow=seconds(rows=_ROWS))
+
+        return fewest(self.service.derived(trace, ("fewest", number), make))
 
     def word_flow(self, run: str, request: Any) -> FlowCurves:
         """For the view: information flow to a token of the answer. `request`: {"token", "window", "positions"}, the last of an object or empty."""

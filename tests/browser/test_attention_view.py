@@ -10,7 +10,7 @@ import json
 import pytest
 
 from interp.web.standalone import standalone_html
-from tests.web.attention_payload import floats, flow, payload, score, spec, what_if
+from tests.web.attention_payload import fewest, floats, flow, payload, score, spec, what_if
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 MAP = [i / 64 for i in range(64)]
@@ -19,7 +19,7 @@ MAP = [i / 64 for i in range(64)]
 SERVER = """(given) => {
   window.said = [];
   const answers = (name) => given[name] === undefined ? null : async (...asked) => { window.said.push([name, ...asked]); return given[name]; };
-  const options = Object.fromEntries(["wordMap", "testMap", "whatIf", "wordFlow"].map((name) => [name, answers(name)]));
+  const options = Object.fromEntries(["wordMap", "testMap", "whatIf", "fewest", "wordFlow"].map((name) => [name, answers(name)]));
   options.followSystem = true;
   options.chose = (chosen) => { window.told = chosen; };
   Microscope.mountAttention(document.body, options);
@@ -320,6 +320,27 @@ def test_an_answer_that_stays_is_said_to_stay_and_an_error_is_shown(why):
     why.says("whatNote", "Choose fewer patches.")
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (
+            fewest(),
+            "Without these 2 patches “cat” becomes the likeliest word; “dog” falls from 90.0 % to 20.0 %. 127 sets of patches tried.",
+        ),
+        (fewest(flipped=False, instead=None), "“dog” stays the likeliest word even without these 2 patches"),
+        (fewest(positions=[], flipped=False, instead=None, after=0.9), "“dog” is said without the picture, too."),
+        ({"error": "Choose another word."}, "Choose another word."),
+    ],
+    ids=["flipped", "stays", "without", "error"],
+)
+def test_the_fewest_patches_that_flip_a_word_are_crossed_out(why, found, said):
+    why.set(payload(run="r"), whatIf=what_if(), fewest=found)
+    why.part("fewest").click()
+    why.says("whatNote", said)
+    assert why.asked() == [["fewest", "r", 1]]
+    assert why.page.evaluate("[...document.querySelector('.attention').__attention.chosen]") == found.get("positions", [])
+
+
 def test_information_flow_is_traced_on_request_and_belongs_to_one_word(why):
     why.set(payload(run="r"), wordFlow=flow())
     why.part("flowWindow").fill("3")
@@ -406,7 +427,9 @@ def test_the_downloads_hold_all_words_and_the_maps_that_were_looked_at(app_page,
     page.get_by_role("tab", name="Why this word?").click()
     page.wait_for_selector(".attention[data-ready]", timeout=60_000)
     why = Why(page)
+    why.word(4).click()
     why.part("method").locator("label", has_text="Rollout").click()
+    why.says("title", "“pizza”: rollout")
     why.says("score", "random map")
     files = {}
     for kind in ("json", "html"):
@@ -419,6 +442,7 @@ def test_the_downloads_hold_all_words_and_the_maps_that_were_looked_at(app_page,
     alone = chromium.new_page()
     alone.goto(files["html"].as_uri())
     kept = Why(alone)
+    kept.word(4).click()
     kept.part("method").locator("label", has_text="Rollout").click()
     kept.says("score", "random map")
     kept.part("method").locator("label", has_text="Knockout").click()

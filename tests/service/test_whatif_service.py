@@ -46,6 +46,15 @@ def test_the_answer_without_some_patches(changing, lens, run, how):
     assert found["about"] == WAYS[how]
 
 
+def test_the_fewest_patches_are_those_of_the_package(changing, lens, run):
+    found, own = changing.fewest_patches(run, 1), interp.smallest_evidence(lens.trace, 1)
+    assert found["positions"] == list(own.patches)
+    assert (found["flipped"], found["instead"], found["tried"]) == (own.flipped, own.instead, own.forwards)
+    assert changing.fewest_patches(run, 1.0) == found
+    with pytest.raises(InterpError, match="Answer token 99"):
+        changing.fewest_patches(run, 99)
+
+
 def test_flow_is_that_of_the_package_and_computed_once(changing, lens, run, monkeypatch):
     calls = []
     real = module.information_flow

@@ -164,3 +164,8 @@ def flow(layers: int = 4, **fields: Any) -> dict[str, Any]:
         "forwards": 3,
     }
     return made | fields
+
+
+def fewest(**fields: Any) -> dict[str, Any]:
+    """What the server says of the fewest patches that flip a word."""
+    return {"positions": [22, 23], "flipped": True, "instead": " cat", "before": 0.9, "after": 0.2, "tried": 127} | fields

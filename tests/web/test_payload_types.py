@@ -16,7 +16,7 @@ from interp.web.payloads.features import FeatureItem, FeaturePayload
 from interp.web.payloads.flow import FlowBlock, FlowCurves
 from interp.web.payloads.lens import LensPayload
 from interp.web.payloads.steer import SteerPayload, SweepPayload, SweepPoint
-from interp.web.payloads.whatif import WhatIf
+from interp.web.payloads.whatif import Fewest, WhatIf
 from tests.web import attention_payload, attribution_payload, edits_payload, feature_payload, lens_payload, steer_payload
 from tests.web.typescript import FILE, declarations
 
@@ -45,6 +45,7 @@ def test_the_payloads_made_up_for_tests_have_the_same_fields_as_real_ones():
     assert not differing(attention_payload.spec(), MapSpec)
     assert not differing(attention_payload.score(), Score)
     assert not differing(attention_payload.what_if(), WhatIf)
+    assert not differing(attention_payload.fewest(), Fewest)
     assert not differing(attention_payload.flow(), FlowCurves)
     assert not differing(attention_payload.flow()["blocks"][0], FlowBlock)
     assert not differing(edits_payload.payload(), EditsPayload)

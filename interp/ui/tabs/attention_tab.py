@@ -54,7 +54,7 @@ class AttentionTab:
         self._explaining, self._controls, self._run_key, self._selected, self._states = explaining, controls, run_key, selected, states
         with gr.Tab(TAB, id="why", elem_id="why-tab") as tab:
             self._message = gr.HTML("", elem_id="why-message")
-            functions = [explaining.word_map, explaining.test_map, changing.what_if, changing.word_flow]
+            functions = [explaining.word_map, explaining.test_map, changing.what_if, changing.fewest_patches, changing.word_flow]
             self._view = AttentionView(server_functions=functions)
             files = [
                 ("Download as HTML", "why-html", lambda lens: write_attention_html(explaining.kept_payload(lens.trace))),

@@ -1,8 +1,9 @@
-"""What the view of a word is told about changed runs: the answer without some patches."""
+"""What the view of a word is told about changed runs: the answer without some patches, and the fewest that flip a word."""
 
 from typing import TypedDict
 
 from ...attention.changed import Changed
+from ...attention.evidence import Evidence
 from ...errors import InterpError
 from .steer import AnswerText, DiffPiece, answer_diff, answer_text
 
@@ -19,6 +20,17 @@ class WhatIf(TypedDict):
     about: str
 
 
+class Fewest(TypedDict):
+    """The fewest patches without which a word is no longer the likeliest: positions, the word's probability with and without them."""
+
+    positions: list[int]
+    flipped: bool
+    instead: str | None
+    before: float
+    after: float
+    tried: int
+
+
 def what_if(changed: Changed, about: str) -> WhatIf:
     """An answer without some patches, in the form the view reads. `about`: what was done to them."""
     if changed.answer is None:
@@ -32,4 +44,16 @@ def what_if(changed: Changed, about: str) -> WhatIf:
         "after": after.tolist(),
         "kl": changed.kl.tolist(),
         "about": about,
+    }
+
+
+def fewest(evidence: Evidence) -> Fewest:
+    """Smallest evidence, in the form the view reads."""
+    return {
+        "positions": list(evidence.patches),
+        "flipped": evidence.flipped,
+        "instead": evidence.instead,
+        "before": evidence.probability,
+        "after": evidence.probabilities[-1] if evidence.probabilities else evidence.probability,
+        "tried": evidence.forwards,
     }

@@ -500,6 +500,16 @@ export interface WhatIf {
   about: string;
 }
 
+/** The fewest patches without which a word is no longer the likeliest: positions, the word's probability with and without them. */
+export interface Fewest {
+  positions: number[];
+  flipped: boolean;
+  instead: string | null;
+  before: number;
+  after: number;
+  tried: number;
+}
+
 /** One block of attention: what blocking it in each window changes, in per cent of the word's probability, and in log-odds. */
 export interface FlowBlock {
   name: string;

@@ -1,5 +1,7 @@
 // What the view says in words. No DOM.
-/** @import { MapSpec, Score } from "../payloads.js" */
+/** @import { Fewest, MapSpec, Score } from "../payloads.js" */
+import { chance } from "../shared/figures.js";
+import { plural } from "../shared/text.js";
 
 /**
  * Which heads a map is of.
@@ -43,4 +45,18 @@ export function value(v) {
   if (size === 0) return "0";
   if (size < 0.001) return v.toExponential(1);
   return v.toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : size >= 0.9995 ? 2 : 3);
+}
+
+/**
+ * What a search for the fewest patches found.
+ * @param {string} word
+ * @param {Fewest} found
+ */
+export function fewest(word, { positions, flipped, instead, before, after, tried }) {
+  const count = plural(positions.length, "patch", "patches");
+  const change = `“${word}” falls from ${chance(before)} to ${chance(after)}`;
+  const cost = `${plural(tried, "set")} of patches tried.`;
+  if (flipped) return `Without these ${count} “${(instead ?? "").trim()}” becomes the likeliest word; ${change}. ${cost}`;
+  if (!positions.length) return `“${word}” is said without the picture, too. ${cost}`;
+  return `“${word}” stays the likeliest word even without these ${count}; ${change}. ${cost}`;
 }

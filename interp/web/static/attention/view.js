@@ -1,6 +1,6 @@
 // Mounts the view: one state, the controls that change it, and one render that brings every part up to date.
-// A host calls mount(element, options) and set(payload). Its options, all optional: wordMap(run, spec), testMap(run, spec), whatIf(run, request) and
-// wordFlow(run, request) ask the server; chose(spec) is told which map is looked at.
+// A host calls mount(element, options) and set(payload). Its options, all optional: wordMap(run, spec), testMap(run, spec), whatIf(run, request),
+// fewest(run, token) and wordFlow(run, request) ask the server; chose(spec) is told which map is looked at.
 
 import { Asker } from "../shared/asker.js";
 import { captioned } from "../shared/caption.js";
@@ -50,6 +50,7 @@ class View extends PictureShell {
         clear: () => this.stage.cross([]),
         chosen: () => this.state.chosen,
         changed: () => this.render(),
+        fewest: () => this.askFewest(),
       },
       this.serial,
       signal,
@@ -106,7 +107,7 @@ class View extends PictureShell {
     this.texts();
     this.chips.draw(data.words, { at: payload.token, end: data.end });
     this.switches();
-    this.whatIf.begin(data, Boolean(this.options.whatIf));
+    this.whatIf.begin(data, Boolean(this.options.whatIf), Boolean(this.options.fewest));
     this.flow.begin(data, Boolean(this.options.wordFlow));
     const waiting = page.waitingWord;
     page.waitingWord = null;
@@ -243,6 +244,15 @@ class View extends PictureShell {
   askWhatIf(how) {
     const { state, asker, options } = this;
     return asker.ask("what", () => options.whatIf(state.run, { positions: [...state.chosen], how }), SILENCE);
+  }
+
+  // The patches found are crossed out.
+  async askFewest() {
+    const { state, asker, options } = this;
+    const word = this.word();
+    const out = await asker.ask("fewest", () => options.fewest(state.run, state.token), SILENCE);
+    if (out?.answer?.positions.length) this.stage.cross(out.answer.positions);
+    return out?.answer ? { ...out, word } : out;
   }
 
   /** @param {number} window */

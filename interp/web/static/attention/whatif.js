@@ -4,6 +4,7 @@ import { markedSide } from "../shared/diff.js";
 import { el, radios, tokenElement } from "../shared/elements.js";
 import { chance, nats } from "../shared/figures.js";
 import { look, plural } from "../shared/text.js";
+import * as say from "./text.js";
 
 /** @type {[string, string][]} */
 const WAYS = [
@@ -17,7 +18,7 @@ const BRIGHT = 0.5; // of the map's maximum
 const key = (chosen, how) => `${how} ${[...chosen].sort((a, b) => a - b)}`;
 
 export class WhatIf {
-  // host: {ask(how), picking(on), bright(share), clear(), chosen(), changed()}
+  // host: {ask(how), fewest(), picking(on), bright(share), clear(), chosen(), changed()}
   constructor(part, host, serial, signal) {
     this.part = part;
     this.host = host;
@@ -32,24 +33,26 @@ export class WhatIf {
     on(part.bright, () => host.bright(BRIGHT));
     on(part.none, () => host.clear());
     on(part.tryIt, () => this.go());
+    on(part.fewest, () => this.search());
   }
 
   /** @param {AttentionData} data */
-  begin(data, asks) {
+  begin(data, asks, searches) {
     this.data = data;
+    this.part.fewest.hidden = !searches;
     this.part.whatBox.hidden = !asks || !data.grids[0].positions.length;
     this.show(null);
   }
 
   // The patches that are chosen, and whether drawing on the picture chooses more. The answer to another choice stays, dimmed.
   follow(chosen, picking) {
-    const { part } = this;
+    const { part, data } = this;
     const count = chosen.size;
     part.whatResult.inert = this.answered !== null && this.answered !== key(chosen, this.how);
     part.pick.setAttribute("aria-pressed", String(picking));
     part.none.disabled = part.tryIt.disabled = !count;
     part.whatCount.textContent = count
-      ? `${plural(count, "patch", "patches")} crossed out on the picture.`
+      ? `${plural(count, "patch", "patches")} crossed out on the picture.${data.grids.length > 1 ? " Other grids show the same parts: cross them out there too." : ""}`
       : picking
         ? "Click patches on the picture, or draw over several. Arrow keys, Enter and Shift work too."
         : "No patch chosen yet.";
@@ -67,6 +70,16 @@ export class WhatIf {
     this.show(out.answer);
     this.answered = asked;
     host.changed();
+  }
+
+  async search() {
+    const { part, host } = this;
+    part.fewest.disabled = true;
+    this.say("Trying every patch, then the next one beside it …");
+    const out = await host.fewest();
+    part.fewest.disabled = false;
+    if (!out) return;
+    this.say(out.error ?? say.fewest(out.word, out.answer), Boolean(out.error));
   }
 
   say(text, bad = false) {
