@@ -88,17 +88,24 @@ class Case:
     other: str
     new: str
     """A noun that is not in the scene."""
-    patches: list[list[int]]
-    """Those of the target."""
+    covered: torch.Tensor
+    """How much of each patch the target covers: [CELLS, CELLS]."""
+    other_covered: torch.Tensor
+    """How much of each patch the other thing covers."""
     free: list[list[int]] | None
     """A block of background patches, if there is one."""
 
+    @property
+    def patches(self) -> list[list[int]]:
+        """The target's patches."""
+        return (self.covered >= TOUCHED).nonzero().tolist()
 
-def cases(nouns: Sequence[str], scenes: int) -> Iterator[Case]:
+
+def cases(nouns: Sequence[str], scenes: int, seed: str = "steer test") -> Iterator[Case]:
     """`scenes` scenes for every noun, each with another random noun to its left or right."""
     sprites = load_sprites(SEEN_VENDORS)
     for noun in nouns:
-        rng = random.Random(f"steer test {noun}")
+        rng = random.Random(f"{seed} {noun}")
         made = 0
         while made < scenes:
             scene = sample_scene(rng, range(len(SEEN_VENDORS)), augment=0.0)
@@ -116,8 +123,9 @@ def cases(nouns: Sequence[str], scenes: int) -> Iterator[Case]:
             if empty:
                 row, col = rng.choice(empty)
                 free = [[row + i, col + j] for i in range(BLOCK) for j in range(BLOCK)]
-            patches = (shares[..., NAMES.index(noun)] >= TOUCHED).nonzero().tolist()
-            yield Case(draw_picture(scene, sprites), names, noun, other, new, patches, free)
+            yield Case(
+                draw_picture(scene, sprites), names, noun, other, new, shares[..., NAMES.index(noun)], shares[..., NAMES.index(other)], free
+            )
             made += 1
 
 
