@@ -71,16 +71,14 @@ class AttentionService:
     def payload(self, trace: Trace, *, run: str | None = None, token: int | None = None, method: str = "") -> AttentionPayload:
         """The view's data. `token`, `method`: what to open with; by default the first content word, and the method that the view shows."""
         found = self.attention(trace)
-        # Four maps (its own and the random ones), each with two curves.
-        params = sum(p.numel() for block in trace.vlm.blocks for p in block.parameters())
-        tflop = 2e-12 * params * trace.length * 2 * _STEPS * (1 + _RANDOM)
+        tested = trace.length * 2 * _STEPS * (1 + _RANDOM)  # the map and the random ones, each with two curves
         return attention_payload(
             found,
             content_word(trace) if token is None else token,
             _methods(found),
             run=run,
             method=method,
-            quick=self.service.affordable(trace.vlm, tflop),
+            quick=self.service.affordable(trace.vlm, tested),
         )
 
     def patch_map(self, trace: Trace, request: MapRequest) -> PatchMap:

@@ -150,9 +150,10 @@ class Service:
         result: Result = derived.result
         return result
 
-    def affordable(self, vlm: Vlm, tflop: float) -> bool:
-        """Whether this many TFLOP are a short wait for this model, where it runs."""
-        return tflop <= _TFLOP[vlm.model.device.type]
+    def affordable(self, vlm: Vlm, positions: int) -> bool:
+        """Whether it is a short wait until so many positions have passed all of the model's blocks."""
+        parameters = sum(each.numel() for block in vlm.blocks for each in block.parameters())
+        return 2e-12 * parameters * positions <= _TFLOP[vlm.model.device.type]
 
     def prepare_saes(self) -> None:
         """Import sae_lens and load the model's first SAE as soon as the first visitor has been served. Blocks: run it in a thread.

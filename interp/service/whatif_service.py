@@ -18,6 +18,7 @@ from .service import Service
 from .zerogpu import on_gpu, seconds
 
 _ROWS = 32  # of a batch: how long information flow or the search for patches may take on ZeroGPU
+_PATCHES = 10  # whose removal flips a typical word: for each, all others are tried
 WAYS = {
     "knockout": "No token could read these patches, in any layer.",
     "mean": "The mean image token stood in the place of these patches.",
@@ -52,9 +53,18 @@ class WhatIfService:
         return what_if(changed, WAYS[how])
 
     def fewest_patches(self, run: str, token: Any) -> Fewest:
-        """For the view: the fewest patches without which a token of the answer is no longer the likeliest, cached."""
+        """For the view: the fewest patches without which a token of the answer is no longer the likeliest, cached.
+
+        Raises InterpError for a model and picture with which the search takes minutes.
+        """
         trace = self._trace(run)
         number = answer_token(trace, token) - trace.answer_start
+        tries = _PATCHES * len(trace.positions("image"))
+        if not self.service.affordable(trace.vlm, tries * trace.length):
+            raise InterpError(
+                f"With {trace.model_name} the search takes about {tries:,} runs, too many for a page. Search from Python: "
+                f"interp.smallest_evidence(trace, {number})."
+            )
 
         def make() -> Evidence:
             return on_gpu(smallest_evidence, trace, number, allow=seconds(rows=_ROWS))

@@ -57,6 +57,12 @@ def test_the_fewest_patches_are_those_of_the_package(changing, lens, run, monkey
         changing.fewest_patches(run, 99)
 
 
+def test_a_search_that_takes_minutes_is_refused(changing, run, monkeypatch):
+    monkeypatch.setattr(type(changing.service), "affordable", lambda _self, _vlm, positions: positions < 1000)
+    with pytest.raises(InterpError, match=r"about 640 runs, too many for a page. Search from Python: interp.smallest_evidence\(trace, 1\)"):
+        changing.fewest_patches(run, 1)
+
+
 def test_flow_is_that_of_the_package_and_computed_once(changing, lens, run, monkeypatch):
     calls = []
     real = module.information_flow
