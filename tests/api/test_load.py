@@ -17,9 +17,9 @@ def server():
 @pytest.mark.slow
 def test_every_visitor_gets_what_it_would_get_alone(server):
     url, pid = server
-    wanted = requests(40, feature=0)
+    wanted = requests(24, feature=0)
     expected = alone(url, wanted)
-    together(url, wanted[:16])  # caches are full before memory is compared
+    together(url, wanted[:12])  # caches are full before memory is compared
     before = resident_mib(pid)
     answers = together(url, wanted)
     leave_in_the_middle(url, wanted[0])
@@ -27,7 +27,7 @@ def test_every_visitor_gets_what_it_would_get_alone(server):
     assert [request for request, answer in answers if not same(expected[request], answer)] == []
     again = alone(url, wanted[:5])  # those who went away have left nothing
     assert all(same(expected[request], answer) for request, answer in again.items())
-    assert resident_mib(pid) < 1.05 * before
+    assert resident_mib(pid) < 1.1 * before  # a leak of one picture's states a request would be more
 
 
 def test_the_comparison_sees_a_difference():
