@@ -8,11 +8,11 @@ check: node_modules
 	npm run check
 
 test:
-	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # About a minute: what needs no browser and no server.
 test-fast:
-	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not browser and not server and not slow"
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not browser and not server and not slow"
 
 # The browser code's pure functions. `make test` runs them too.
 test-js:
