@@ -18,7 +18,7 @@ from ..tracing.select import select
 from ..tracing.trace import EMBED, Trace
 from ..validation import instance, shown
 from ..vision.images import open_image
-from .changed import Changed, answer_within, both, own_answer, scores
+from .changed import Changed, answer_within, figures, scores
 from .knockout import A_TRACE
 from .replaced import Blank, replaced_states
 
@@ -61,13 +61,7 @@ def ablate(trace: Trace, patches: Any, by: Any = "mean") -> Ablation:
         found = scores(trace, replaced_states(replay, [positions], blank, [token - 1 for token in tokens]), tokens)
         answer = answer_within(replay, _replacing(replay, positions, blank))
     return Ablation(
-        trace=trace,
-        tokens=tuple(tokens),
-        probability=both(found.log_probability.exp()),
-        log_odds=both(found.log_odds),
-        kl=found.kl[1],
-        plain_answer=own_answer(trace),
-        answer=answer,
+        **figures(trace, tokens, found, answer),
         patches=words,
         positions=tuple(positions),
         by=name,

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch.nn.functional import logsigmoid
@@ -100,9 +100,30 @@ def _scores(plain: torch.Tensor, logits: torch.Tensor, ids: torch.Tensor) -> tup
     return (logits.gather(-1, ids)[:, 0] - others).cpu(), kl.cpu(), logits.argmax(-1).cpu()
 
 
-def both(figures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Plain and changed, from the figures of one variant [2, tokens]."""
-    return figures[0], figures[1]
+class Figures(TypedDict):
+    """The fields of a `Changed`."""
+
+    trace: Trace
+    tokens: tuple[int, ...]
+    probability: tuple[torch.Tensor, torch.Tensor]
+    log_odds: tuple[torch.Tensor, torch.Tensor]
+    kl: torch.Tensor
+    plain_answer: Answer
+    answer: Answer | None
+
+
+def figures(trace: Trace, tokens: Sequence[int], found: Scores, answer: Answer | None) -> Figures:
+    """Of one variant, whose scores are `found` and whose new answer is `answer`."""
+    (plain, changed), (odds, changed_odds) = found.log_probability.exp(), found.log_odds
+    return {
+        "trace": trace,
+        "tokens": tuple(tokens),
+        "probability": (plain, changed),
+        "log_odds": (odds, changed_odds),
+        "kl": found.kl[1],
+        "plain_answer": own_answer(trace),
+        "answer": answer,
+    }
 
 
 def longest_answer(trace: Trace) -> int:

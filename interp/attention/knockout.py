@@ -12,7 +12,7 @@ from ..tracing.replay import Replay
 from ..tracing.select import answer_token, select
 from ..tracing.trace import Trace
 from ..validation import flag, index, instance, shown, whole_numbers
-from .changed import Changed, answer_within, both, longest_answer, own_answer, scores
+from .changed import Changed, answer_within, figures, longest_answer, scores
 from .cuts import Cut, cut_off, cut_states, readable, with_attention
 from .maps import PatchMap
 
@@ -78,13 +78,7 @@ def knockout(
         longer = _in_generation(trace, cut, sources, targets)
         new = answer_within(replay, attending(vlm, mask=cut_off([longer], trace))) if answer else None
     return Knockout(
-        trace=trace,
-        tokens=tuple(tokens),
-        probability=both(found.log_probability.exp()),
-        log_odds=both(found.log_odds),
-        kl=found.kl[1],
-        plain_answer=own_answer(trace),
-        answer=new,
+        **figures(trace, tokens, found, new),
         sources=said,
         targets=about,
         source_positions=tuple(positions),

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..attention.changed import Changed, answer_within, both, own_answer, scores
+from ..attention.changed import Changed, answer_within, figures, scores
 from ..saes.features import encode
 from ..saes.sae import Sae
 from ..steering.batch import prompt_of
@@ -58,13 +58,7 @@ def ablate_features(trace: Trace, sae: Sae, features: Sequence[int]) -> FeatureA
         found = scores(trace, states, tokens)
         answer = answer_within(replay, EditHooks(vlm, prompt, [edits], {sae.layer: scale}))
     return FeatureAblation(
-        trace=trace,
-        tokens=tuple(tokens),
-        probability=both(found.log_probability.exp()),
-        log_odds=both(found.log_odds),
-        kl=found.kl[1],
-        plain_answer=own_answer(trace),
-        answer=answer,
+        **figures(trace, tokens, found, answer),
         sae=sae,
         features=chosen,
     )

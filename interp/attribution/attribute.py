@@ -218,8 +218,7 @@ def attribute(
     `baseline`: the word it is compared with; None for the likeliest other token at that row. `top`: for how many features, by absolute score, to
     measure the exact effect as well. `where`: the positions that count, "all", "image", "prompt", "answer" or selected tokens (see
     `tracing.select`); BOS and attention sinks only if selected by position. `norms`: "fixed" holds the scale of the model's norms fixed in the
-    backward pass, "free" is the plain gradient; see `fixed_norms`. On emoji-llava the noun's own feature is among the first three for 43 and 35 of
-    44 nouns, and the median correlation with the exact effects is 0.86 and 0.69.
+    backward pass, "free" is the plain gradient; see `fixed_norms`. docs/attention.md compares the two.
 
     Raises InterpError for a token that the answer does not have, a baseline of several tokens or of the token itself, an SAE of another width or
     of a layer that the model does not have, positions that the word cannot depend on, and `top` below 1 or above the number of features.
