@@ -28,7 +28,9 @@ from .attribution.filters import filters, read_filters
 from .attribution.integrated import Integrated, integrated
 from .attribution.score_file import read_scores, write_scores
 from .errors import InterpError
-from .lens.logit_lens import Lens, logit_lens
+from .lens.embedding_lens import embedding_lens
+from .lens.lens import Lens
+from .lens.logit_lens import logit_lens
 from .models.loading import load
 from .models.vlm import Inputs, Vlm
 from .presets import PRESETS, Preset
@@ -82,6 +84,7 @@ __all__ = [
     "attention",
     "attribute",
     "contrast_vector",
+    "embedding_lens",
     "encode",
     "faithfulness",
     "filters",

@@ -122,6 +122,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "load_sae": Call(interp.load_sae, {"source": "emoji-llava", "layer": None, "device": "cpu", "dtype": "auto", "revision": None},
                          lambda sae: sae.name, {"source": ("source", "sae", "folder", "hub"), "layer": ("layer",)}),
         "logit_lens": Call(interp.logit_lens, {"trace": trace, "top_k": 2, "layers": [1, 2], "positions": [0, 4]}, lambda x: x.to_dict()),
+        "embedding_lens": Call(interp.embedding_lens, {"trace": trace, "top_k": 2, "layers": [1, 2], "positions": [0, 4]}, lambda x: x.to_dict()),
         "encode": Call(interp.encode, {"trace": trace, "sae": sae}, lambda x: x.acts.values.tolist()),
         "top_features": Call(interp.top_features, {"trace": trace, "sae": sae, "k": 2, "where": "all", "rank_by": "max"},
                              lambda x: x.to_dict(), where),

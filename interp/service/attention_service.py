@@ -15,7 +15,7 @@ from ..attention.relevancy import relevancy
 from ..attention.rollout import rollout
 from ..attention.rows import Attention, attention
 from ..errors import InterpError
-from ..lens.logit_lens import Lens
+from ..lens.lens import Lens
 from ..tracing.select import answer_token, content_word
 from ..tracing.trace import Trace
 from ..validation import mapping

@@ -13,7 +13,7 @@ from ..attribution.attribute import Attribution, explained
 from ..attribution.margin import Margin
 from ..attribution.removal import Part
 from ..errors import InterpError
-from ..lens.logit_lens import Lens
+from ..lens.lens import Lens
 from ..saes.features import Encoding, Feature
 from ..tracing.replay import Replay
 from ..tracing.select import answer_token, content_word

@@ -4,7 +4,7 @@ from typing import Any
 
 from .. import validation
 from ..errors import InterpError
-from ..lens.logit_lens import Lens
+from ..lens.lens import Lens
 from ..saes.features import Encoding, Features
 from ..saes.sae import Sae
 from ..web.payloads import scene

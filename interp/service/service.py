@@ -14,7 +14,9 @@ import torch
 
 from ..attribution.attribute import Attribution
 from ..errors import InterpError
-from ..lens.logit_lens import Lens, affordable_layers, logit_lens
+from ..lens.lens import Lens
+from ..lens.logit_lens import logit_lens
+from ..lens.reading import affordable_layers
 from ..models.loading import OnProgress, Quantize
 from ..models.vlm import Vlm
 from ..saes.features import Encoding, Features, encode

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InterpError
-from ..lens.logit_lens import Lens
+from ..lens.lens import Lens
 from ..saes.features import Encoding
 from ..steering.edits import Edit
 from ..steering.results import SteeringResult, Sweep

@@ -7,7 +7,7 @@ from ..attention.evidence import Evidence, smallest_evidence
 from ..attention.flow import Flow, information_flow
 from ..attention.knockout import Knockout, knockout
 from ..errors import InterpError
-from ..lens.logit_lens import Lens
+from ..lens.lens import Lens
 from ..tracing.select import answer_token
 from ..tracing.trace import Trace
 from ..validation import mapping, one_of, whole_number

@@ -10,7 +10,7 @@ from gradio.utils import get_upload_folder
 from ..attention.rows import Attention
 from ..attribution.attribute import Attribution
 from ..attribution.filters import filters
-from ..lens.logit_lens import Lens
+from ..lens.lens import Lens
 from ..saes.features import Features
 from ..steering.results import SteeringResult
 from ..web.payloads.attention import AttentionPayload

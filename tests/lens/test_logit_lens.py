@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import interp
 from interp import EMBED, InterpError
 from interp.lens.directions import promoted_words
-from interp.lens.logit_lens import _top_k, affordable_layers
+from interp.lens.reading import affordable_layers, top_scores
 from interp.models import unembed
 from interp.models.unembed import block_peaks
 from tests import tiny
@@ -121,7 +121,7 @@ def test_any_k(trace, k):
 def test_top_k_is_exact(columns, values, k):
     torch.manual_seed(columns + k)
     logits = torch.randint(values, (50, columns)).float()
-    found, ids = _top_k(logits, block_peaks(logits), k)
+    found, ids = top_scores(logits, block_peaks(logits), k)
     assert torch.equal(found, logits.topk(k).values)
     assert torch.equal(logits.gather(1, ids), found)
     assert all(len(set(row)) == k for row in ids.tolist())
@@ -130,7 +130,7 @@ def test_top_k_is_exact(columns, values, k):
 def test_top_k_when_all_winners_share_a_block():
     logits = torch.zeros(1, 640)
     logits[0, 130:140] = torch.arange(1.0, 11)
-    assert _top_k(logits, block_peaks(logits), 6)[1].tolist() == [[139, 138, 137, 136, 135, 134]]
+    assert top_scores(logits, block_peaks(logits), 6)[1].tolist() == [[139, 138, 137, 136, 135, 134]]
 
 
 def test_undecodable_ids_are_never_listed_but_stay_in_the_denominator(load, picture):
@@ -149,7 +149,7 @@ def test_undecodable_ids_are_never_listed_but_stay_in_the_denominator(load, pict
 
 
 @pytest.mark.parametrize("k", [0, -1, 288, 1.5, "3", True, None])
-def test_bad_top_k(trace, k):
+def test_badtop_scores(trace, k):
     with pytest.raises(InterpError, match="top_k"):
         interp.logit_lens(trace, top_k=k)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from ...lens.logit_lens import Lens
+from ...lens.lens import Lens
 from ...service.requests import MAX_NEW_TOKENS, MAX_TOP_K, LensRequest
 from ...service.service import Service
 from ..components.inputs import Text, Whole

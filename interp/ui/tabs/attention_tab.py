@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ...errors import InterpError
-from ...lens.logit_lens import Lens
+from ...lens.lens import Lens
 from ...service.attention_service import AttentionService
 from ...service.requests import MapRequest
 from ...service.whatif_service import WhatIfService

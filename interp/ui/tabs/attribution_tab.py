@@ -10,7 +10,7 @@ import gradio as gr
 
 from ...attribution.attribute import Attribution
 from ...errors import InterpError
-from ...lens.logit_lens import Lens
+from ...lens.lens import Lens
 from ...service.attribution_service import AttributionService
 from ...service.requests import AttributionRequest
 from ...tracing.trace import Trace

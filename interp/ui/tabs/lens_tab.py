@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from ...errors import InterpError
-from ...lens.logit_lens import Lens
+from ...lens.lens import Lens
 from ...service.questions import Questions
 from ...service.requests import LensRequest
 from ...service.service import Service

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ...errors import InterpError
-from ...lens.logit_lens import Lens
+from ...lens.lens import Lens
 from ...service.requests import SETTINGS, SteerRequest, TraceRequest
 from ...service.service import Service
 from ...service.steer_service import SteerRun, SteerService

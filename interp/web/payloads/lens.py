@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ...errors import InterpError
-from ...lens.logit_lens import Lens
+from ...lens.lens import Lens
 from ...presets import PRESETS
 from .scene import Scene, encode, quantise, scene
 
@@ -49,6 +49,8 @@ def lens_payload(lens: Lens, *, run: str | None = None) -> LensPayload:
     trace = lens.trace
     if lens.positions != tuple(range(trace.states.shape[1])):
         raise InterpError("The view needs a lens of all positions; leave `positions` out of logit_lens.")
+    if lens.entropy is None:
+        raise InterpError("The view shows probabilities, and this lens has similarities; read them with texts() and grid().")
     listed, index = torch.unique(lens.ids, return_inverse=True)
     texts = trace.vlm.vocabulary.texts
     wide = len(listed) > 65535
