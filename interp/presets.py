@@ -8,7 +8,7 @@ from .validation import flag
 
 _PLACES = (Path(__file__).parent / "assets", Path(__file__).parents[1] / "assets")  # in an installed wheel, and in the repository
 ASSETS = next(filter(Path.is_dir, _PLACES), _PLACES[1])
-"""The embedded model, its SAE, examples and emoji."""
+"""The embedded models, their SAEs, examples and emoji."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,20 @@ class KnownSae:
     layer: int
     labels: str
     """Where the names of its features come from."""
+    note: str = ""
+    """What to know before trusting it."""
+
+
+@dataclass(frozen=True)
+class KnownLens:
+    """A trained or indexed lens for a preset. The logit and the embedding lens need neither and are not listed."""
+
+    method: Literal["tuned", "token", "contextual"]
+    source: str
+    """What `interp.load_translators` or `interp.load_index` takes: a folder or a hub repository."""
+    trained_on: str
+    readable: str
+    """How readable it makes this model, measured: one sentence with figures and the shuffled control."""
     note: str = ""
     """What to know before trusting it."""
 
@@ -56,6 +70,8 @@ class Preset:
     """Overrides what "auto" means for this checkpoint."""
     saes: tuple[KnownSae, ...] = ()
     """The first is the default."""
+    lenses: tuple[KnownLens, ...] = ()
+    """In the order of the page."""
 
     def memory_gb(self, *, cpu: bool) -> float:
         """GB needed with the default quantisation: 4 bit on a GPU, 32-bit numbers on a CPU."""
@@ -95,6 +111,22 @@ PRESETS = {
             ),
             quantize="none",
             saes=(KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), 3, "what they fire on in unseen scenes"),),
+        ),
+        Preset(
+            name="smol-llava",
+            checkpoint=str(ASSETS / "smol-llava"),
+            revision=None,
+            licence="Apache-2.0",
+            n_layers=30,
+            default_layer=21,
+            memory_4bit_gb=0.6,
+            memory_16bit_gb=0.6,
+            proved="real weights",
+            about=(
+                "A real language model (SmolLM2 135M, unchanged) that was taught to see scenes of emoji: good for seeing what each lens reads in "
+                "a decoder that nobody trained to be readable."
+            ),
+            quantize="none",
         ),
         Preset(
             name="llava-interleave-0.5b",

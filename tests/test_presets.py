@@ -28,9 +28,10 @@ def test_a_preset_is_whole(preset):
         assert sae.labels
 
 
-def test_only_the_embedded_model_is_proved_on_real_weights():
-    assert [name for name, preset in PRESETS.items() if preset.proved == "real weights"] == ["emoji-llava"]
-    assert Path(PRESETS["emoji-llava"].checkpoint).is_relative_to(ASSETS)
+def test_only_the_embedded_models_are_proved_on_real_weights():
+    proved = {name: preset for name, preset in PRESETS.items() if preset.proved == "real weights"}
+    assert list(proved) == ["emoji-llava", "smol-llava"]
+    assert all(Path(preset.checkpoint) == ASSETS / name for name, preset in proved.items())
 
 
 def test_the_embedded_model_opens_where_its_card_reads_objects_and_background_best():

@@ -21,6 +21,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from tqdm import tqdm
 
 from ..errors import InterpError
+from .gguf import decoder_file
 from .hub_errors import FAILURES, MOVE_CACHE, NETWORK, may_pass, translated, unreachable
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -169,10 +170,18 @@ class Dataset:
 
 
 def weight_files(cannot: str, folder: Path, names: Collection[str]) -> list[str]:
-    """The weight files of a checkpoint among `names`. If there are several, their index is in `folder`.
+    """The weight files of a checkpoint among `names`; its config.json, and the index if there are several, are in `folder`.
 
-    Raises InterpError, with a message that begins with `cannot`, if there are no complete safetensors.
+    Safetensors, and a GGUF file if the config names one for the decoder. Raises InterpError, with a message that begins with `cannot`, if
+    any is missing.
     """
+    decoder = decoder_file(cannot, folder)
+    if decoder and decoder not in names:
+        raise InterpError(f"{cannot}: its weights are incomplete, {decoder!r} is missing.")
+    return [*_safetensors(cannot, folder, names), *([decoder] if decoder else [])]
+
+
+def _safetensors(cannot: str, folder: Path, names: Collection[str]) -> list[str]:
     if WEIGHTS in names:
         return [WEIGHTS]
     if INDEX in names:

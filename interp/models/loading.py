@@ -20,6 +20,7 @@ from ..errors import InterpError
 from ..presets import PRESETS, Preset
 from ..validation import LONGEST_PATH, function, one_of, shown, text
 from ..vision.layouts import LAYOUTS, REFUSED
+from .gguf import Decoder, decoder_file, open_decoder
 from .hub import ask, download, weight_files
 from .vlm import Vlm
 
@@ -32,7 +33,8 @@ _WANT_TORCHVISION = {
 }
 _WANT_TORCHVISION_TOWERS = {"pixtral"}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "*.tiktoken")
-_SMALLER = "Load it with quantize='4bit', choose a smaller model or another device, or free memory."
+_SMALLER = "choose a smaller model or another device, or free memory."
+_WAYS_OUT = {True: f"Load it with quantize='4bit', {_SMALLER}", False: _SMALLER.capitalize()}  # by whether it can be loaded in 4 bit
 _FAILURES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
 
 
@@ -47,6 +49,8 @@ class Ready:
     dtype: torch.dtype
     quantization: Any
     processor: Any
+    decoder: Decoder | None
+    """One that is stored in a GGUF file."""
 
     def load(self, on_progress: OnProgress | None = None) -> Vlm:
         """Load the weights. Raises InterpError for weights that do not fit the config, and if memory runs out."""
@@ -54,8 +58,9 @@ class Ready:
 
         if on_progress:
             on_progress(f"Loading {self.name} …")
+        from_pretrained = self.decoder.from_pretrained if self.decoder else AutoModelForImageTextToText.from_pretrained
         try:
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            loaded: Any = from_pretrained(
                 self.folder,
                 dtype=self.dtype,
                 device_map={"": self.devices[0]} if len(self.devices) == 1 else "balanced",
@@ -68,7 +73,9 @@ class Ready:
         except _FAILURES as error:
             if out_of_memory(error):
                 places = ", ".join(map(str, self.devices))
-                raise InterpError(f"{self.name!r} does not fit the memory of {places}: {_line(error)} {_SMALLER}") from error
+                raise InterpError(
+                    f"{self.name!r} does not fit the memory of {places}: {_line(error)} {_WAYS_OUT[self.decoder is None]}"
+                ) from error
             raise InterpError(f"{self.name!r} cannot be loaded: {_why(self.folder, error)}") from error
         model, found = loaded
         # transformers fills these with random numbers and only warns, so the lens would show noise.
@@ -89,7 +96,10 @@ def load(
     revision: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Vlm:
-    """Load a preset (see `interp.presets`), a hub id, or a folder. Weights come from safetensors, and no code from the checkpoint is run.
+    """Load a preset (see `interp.presets`), a hub id, or a folder.
+
+    Weights come from safetensors; the decoder's may come from a GGUF file, which config.json then names in `decoder_gguf`. No code from the
+    checkpoint is run.
 
     `quantize`: "4bit" is nf4 with double quantisation of the decoder's linear layers; vision tower, projector and head stay in 16 or 32 bit.
     "auto" is 4bit on CUDA and none on a CPU. `device`: "auto", "cpu", "cuda", "cuda:1", … or "balanced" (the layers spread over all GPUs).
@@ -126,13 +136,16 @@ def fetch(
     preset = PRESETS.get(name)
     source, revision = (preset.checkpoint, revision or preset.revision) if preset else (name, revision)
     local = _is_folder(source)
+    if preset and not local and Path(source).is_absolute():
+        raise InterpError(
+            f"The files of {name!r} are missing: there is no folder {source}. Install the package again, or choose another model."
+        )
     if not local and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
         raise InterpError(
             f"{name!r} is neither a known model nor a folder. Give a preset ({', '.join(PRESETS)}), a hub id such as 'llava-hf/llava-1.5-7b-hf', "
             f"or a folder."
         )
     devices = pick_devices(device)
-    four_bit = _wants_four_bit(quantize, preset, devices[0])
     dtype = dtype_on(*devices)
     if on_progress and not local:
         on_progress(f"Asking the hub for {source} …")
@@ -141,20 +154,29 @@ def fetch(
     cannot = f"The folder {name!r} holds no checkpoint that can be loaded" if local else f"{name!r} cannot be loaded"
     try:
         _check_family(cannot, folder, preset)
+        decoder = decoder_file(cannot, folder)
+        four_bit = _wants_four_bit(cannot, quantize, preset, devices[0], decoder)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
             skeleton = AutoModelForImageTextToText.from_config(config)
-        _check_memory(name, _weight_bytes(skeleton, dtype, four_bit=four_bit), sum(map(free_bytes, devices)) + spare, devices)
+        _check_memory(
+            name,
+            _weight_bytes(skeleton, dtype, four_bit=four_bit),
+            sum(map(free_bytes, devices)) + spare,
+            devices,
+            _WAYS_OUT[decoder is None],
+        )
         if offer:
             download(offer, on_progress)
-        _check_weights(cannot, folder)
+        files = _check_weights(cannot, folder)
+        opened = open_decoder(cannot, folder / decoder, files, skeleton) if decoder else None
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, backend="pil")
         _complete(processor, skeleton)
     except InterpError:
         raise
     except _FAILURES as error:
         raise InterpError(f"{cannot}: {_why(folder, error)}") from error
-    return Ready(name, source, folder, tuple(devices), dtype, _four_bit(skeleton, dtype) if four_bit else None, processor)
+    return Ready(name, source, folder, tuple(devices), dtype, _four_bit(skeleton, dtype) if four_bit else None, processor, opened)
 
 
 def _is_folder(source: str) -> bool:
@@ -164,10 +186,15 @@ def _is_folder(source: str) -> bool:
         return False
 
 
-def _wants_four_bit(quantize: Quantize, preset: Preset | None, device: torch.device) -> bool:
+def _wants_four_bit(cannot: str, quantize: Quantize, preset: Preset | None, device: torch.device, decoder: str | None) -> bool:
+    if decoder and quantize == "4bit":
+        raise InterpError(
+            f"{cannot}: its decoder is stored in blocks of {decoder}, which a second rounding to 4 bit would spoil. "
+            f"Load it with quantize='none' or 'auto'."
+        )
     if quantize == "auto" and preset:
         quantize = preset.quantize
-    return device.type == "cuda" if quantize == "auto" else quantize == "4bit"
+    return device.type == "cuda" and not decoder if quantize == "auto" else quantize == "4bit"
 
 
 def _check_family(cannot: str, folder: Path, preset: Preset | None) -> None:
@@ -205,23 +232,26 @@ def _weight_bytes(skeleton: Any, dtype: torch.dtype, *, four_bit: bool) -> int:
     return sum(sizes)
 
 
-def _check_memory(name: str, needed: int, free: int, devices: list[torch.device]) -> None:
+def _check_memory(name: str, needed: int, free: int, devices: list[torch.device], way_out: str) -> None:
     if needed > free:
         places = ", ".join(map(str, devices))
         raise InterpError(
-            f"{name!r} needs {needed / 1e9:.1f} GB on {places} for its weights alone, and {free / 1e9:.1f} GB are free. {_SMALLER}"
+            f"{name!r} needs {needed / 1e9:.1f} GB on {places} for its weights alone, and {free / 1e9:.1f} GB are free. {way_out}"
         )
 
 
-def _check_weights(cannot: str, folder: Path) -> None:
-    """Open every weight file: its header shows whether it is complete and safetensors."""
-    for file in weight_files(cannot, folder, {path.name for path in folder.iterdir() if path.exists()}):
+def _check_weights(cannot: str, folder: Path) -> list[Path]:
+    """The files of safetensors, each opened once: its header shows whether it is complete and safetensors."""
+    names = weight_files(cannot, folder, {path.name for path in folder.iterdir() if path.exists()})
+    files = [folder / name for name in names if name.endswith(".safetensors")]
+    for file in files:
         try:
-            with safe_open(folder / file, framework="pt"):
+            with safe_open(file, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            place = (folder / file).resolve()  # in the hub's cache, files are links, and their targets must be deleted
-            raise InterpError(f"{cannot}: {file} is damaged ({_line(error)}). Delete {place} and download it again.") from error
+            place = file.resolve()  # in the hub's cache, files are links, and their targets must be deleted
+            raise InterpError(f"{cannot}: {file.name} is damaged ({_line(error)}). Delete {place} and download it again.") from error
+    return files
 
 
 def _complete(processor: Any, skeleton: Any) -> None:
