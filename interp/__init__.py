@@ -31,6 +31,8 @@ from .errors import InterpError
 from .lens.embedding_lens import embedding_lens
 from .lens.lens import Lens
 from .lens.logit_lens import logit_lens
+from .lens.translator_files import load_translators
+from .lens.translators import Translators, token_lens, tuned_lens
 from .models.loading import load
 from .models.vlm import Inputs, Vlm
 from .presets import PRESETS, Preset
@@ -77,6 +79,7 @@ __all__ = [
     "Token",
     "Trace",
     "TraceCache",
+    "Translators",
     "Vlm",
     "ablate",
     "ablate_features",
@@ -95,6 +98,7 @@ __all__ = [
     "knockout_map",
     "load",
     "load_sae",
+    "load_translators",
     "logit_lens",
     "overlap",
     "pointing_game",
@@ -106,6 +110,8 @@ __all__ = [
     "steer",
     "steer_sweep",
     "steered_trace",
+    "token_lens",
     "top_features",
+    "tuned_lens",
     "write_scores",
 ]

@@ -23,6 +23,7 @@ from interp.saes.labels.labels import Label, Labels
 from interp.saes.sae import SparseActs
 from tests import tiny
 from tests.conftest import PROMPT
+from tests.lens.test_translators import made
 from tests.test_validation import Rude
 
 EXAMPLES = 12  # for each parameter of each function; the values of ALWAYS come on top
@@ -101,6 +102,8 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
     result = interp.steer(vlm, trace.image, trace.prompt, [edit], max_new_tokens=2)
     inputs = vlm.prepare(image, PROMPT)
     trace.save(folder / "good.trace")
+    tuned, token = (made(vlm, kind, rank=2) for kind in ("tuned", "token"))
+    tuned.save(folder / "lens")
     asked = {"vlm": vlm, "image": image, "prompt": PROMPT, "max_new_tokens": 2, "on_text": None}
     steering = asked | {"temperature": 0.5, "seed": 1, "words": ["dog"], "stop": threading.Event()}
     picture = {"image": ("picture", "array"), "answer": ("answer", "prompt")}
@@ -123,6 +126,14 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
                          lambda sae: sae.name, {"source": ("source", "sae", "folder", "hub"), "layer": ("layer",)}),
         "logit_lens": Call(interp.logit_lens, {"trace": trace, "top_k": 2, "layers": [1, 2], "positions": [0, 4]}, lambda x: x.to_dict()),
         "embedding_lens": Call(interp.embedding_lens, {"trace": trace, "top_k": 2, "layers": [1, 2], "positions": [0, 4]}, lambda x: x.to_dict()),
+        "tuned_lens": Call(interp.tuned_lens, {"trace": trace, "translators": tuned, "top_k": 2, "layers": [1, 2], "positions": [0, 4]},
+                           lambda x: x.to_dict()),
+        "token_lens": Call(interp.token_lens, {"trace": trace, "translators": token, "top_k": 2, "layers": [1, 2], "positions": [0, 4]},
+                           lambda x: x.to_dict()),
+        "load_translators": Call(interp.load_translators, {"source": folder / "lens"}, lambda x: x.layers,
+                                 {"source": ("source", "folder", "hub")}),
+        "Translators.check": Call(tuned.check, {"vlm": vlm}),
+        "Translators.save": Call(tuned.save, {"folder": folder / "lens2"}),
         "encode": Call(interp.encode, {"trace": trace, "sae": sae}, lambda x: x.acts.values.tolist()),
         "top_features": Call(interp.top_features, {"trace": trace, "sae": sae, "k": 2, "where": "all", "rank_by": "max"},
                              lambda x: x.to_dict(), where),
@@ -266,7 +277,7 @@ def test_wrong_arguments_are_refused_in_words(calls, name, folder, monkeypatch):
     call = calls[name]
     before = call.same(call.call(**call.good))
     for parameter in call.good:
-        writes = parameter == "path" and name != "Trace.load"
+        writes = (parameter == "path" and name != "Trace.load") or name == "Translators.save"
         for junk in NO_FILES if writes else ALWAYS:
             refused_in_words(call, parameter, junk)
 

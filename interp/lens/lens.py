@@ -61,6 +61,8 @@ class Lens:
     """Log of the softmax denominator: float32 [layers, T]. None for similarities."""
     method: Method
     reader: Reader
+    note: str = ""
+    """What to know before trusting it, such as that it was trained on other weights."""
 
     @property
     def reads(self) -> Literal["next", "here"]:
@@ -145,6 +147,7 @@ class Lens:
             "method": self.method,
             "reads": self.reads,
             "score_name": self.score_name,
+            "note": self.note,
             "model": trace.model_name,
             "prompt": trace.prompt,
             "answer": trace.answer,

@@ -44,12 +44,12 @@ def logit_lens(trace: Trace, top_k: int = 5, layers: Sequence[int] | None = None
     return read_distributions(asked(trace, top_k, layers, positions), "logit", HeadReader())
 
 
-def read_distributions(want: Asked, method: Method, reader: Reader) -> Lens:
+def read_distributions(want: Asked, method: Method, reader: Reader, note: str = "") -> Lens:
     """A lens of probabilities: the softmax of what `reader` scores."""
     vlm = want.vlm
     with vlm.lock, torch.no_grad():
         read = retry_on_oom(lambda less: _read(want, reader, vlm.unembed.buffers(less)), LOWER)
-    return Lens(want.trace, want.layers, want.positions, *read, method, reader)
+    return Lens(want.trace, want.layers, want.positions, *read, method, reader, note)
 
 
 def _read(want: Asked, reader: Reader, buffers: Buffers) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -47,6 +47,11 @@ def fingerprint(vlm: Vlm) -> Fingerprint:
     return {name: _sample(weight) for name, weight in _chosen(vlm)}
 
 
+def fits(saved: object) -> bool:
+    """Whether what a file holds is a fingerprint."""
+    return isinstance(saved, dict) and all(part is None or _sound(part) for part in saved.values())
+
+
 def mismatch(saved: Fingerprint, vlm: Vlm) -> str | None:
     """The name of a weight that differs from the fingerprint, None if all agree, or "" if none can be compared.
 
@@ -81,6 +86,11 @@ def _sample(weight: torch.Tensor) -> list[Any] | None:
     if packed or weight.is_meta or weight.dtype not in _READABLE:
         return None
     return [str(weight.dtype).removeprefix("torch."), list(weight.shape), _some(weight).double().cpu().tolist()]
+
+
+def _sound(part: Any) -> bool:
+    sound = isinstance(part, list) and [type(each) for each in part] == [str, list, list]
+    return sound and all(isinstance(size, int) for size in part[1]) and all(isinstance(value, float) for value in part[2])
 
 
 def _some(weight: torch.Tensor) -> torch.Tensor:

@@ -58,23 +58,24 @@ class Unembed:
                 yield slice(start + at, start + at + len(piece)), piece
 
     def _write(self, states: torch.Tensor, out: torch.Tensor) -> None:
-        normed = self._normed(states)
+        normed = self.normed(states)
         if type(self._head) is nn.Linear and self._head.bias is None and normed.dtype == out.dtype:
             torch.mm(normed, self._head.weight.T, out=out)  # the head's own product, without allocating for every chunk
         else:
             out.copy_(self._head(normed))
         self.finish(out)
 
-    def _normed(self, states: torch.Tensor) -> torch.Tensor:
+    def normed(self, states: torch.Tensor) -> torch.Tensor:
+        """What the final norm makes of states [N, d], on the head's device."""
         return self._norm(states.to(self._norm_device)).to(self.device)
 
     def some_logits(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Logits of a few ids: float32 [N, ids]."""
-        return self._some_logits(self._normed(states), ids)
+        return self._some_logits(self.normed(states), ids)
 
     def wide_logits(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """As `some_logits`, multiplied in float32: for differences of logits, which in 16 bit lose their last digits."""
-        return self._some_logits(self._normed(states).float(), ids)
+        return self._some_logits(self.normed(states).float(), ids)
 
     def _some_logits(self, normed: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         ids, bias = ids.to(self.device), getattr(self._head, "bias", None)
@@ -83,7 +84,7 @@ class Unembed:
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Logits of the whole vocabulary for a few states [N, d], through which gradients can flow: float32 [N, vocabulary]."""
-        return self.finish(self._head(self._normed(states)).float())
+        return self.finish(self._head(self.normed(states)).float())
 
     def hide_undecodable(self, logits: torch.Tensor, peaks: torch.Tensor) -> None:
         """Set the logits of ids that the tokenizer does not know below all others, in place, and update the peaks of their blocks."""

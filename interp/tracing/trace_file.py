@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import InterpError
+from ..models.identity import fits
 from ..validation import file_path, flag, text, whole_number
 from ..vision.grids import Box, PatchGrid, Region
 from ..vision.images import open_image
@@ -144,9 +145,7 @@ def _contents(about: dict[str, Any], tensors: _Tensors, kinds: Collection[str]) 
     image = tensors.file("image")
     open_image(image)
     weights = about.get("weights")
-    _expect(
-        weights is None or (isinstance(weights, dict) and all(map(_sample, weights.values()))), "its weights are not samples of weights."
-    )
+    _expect(weights is None or fits(weights), "its weights are not samples of weights.")
     return Contents(
         image=image,
         prompt=text("prompt", about.get("prompt")),
@@ -183,13 +182,6 @@ def _region(part: Any, key: str, tensors: _Tensors, length: int) -> Region:
     left, top, right, bottom = part[1]
     box: Box = left, top, right, bottom
     return Region(text("regions", part[0]), tensors.positions(f"{key}.positions", length, dimensions=1), box)
-
-
-def _sample(part: Any) -> bool:
-    if part is None:
-        return True
-    sound = isinstance(part, list) and [type(each) for each in part] == [str, list, list]
-    return sound and all(isinstance(size, int) for size in part[1]) and all(isinstance(value, float) for value in part[2])
 
 
 def _list(about: dict[str, Any], name: str) -> list[Any]:
