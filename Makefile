@@ -1,13 +1,11 @@
-.PHONY: check lint test test-fast test-js
+.PHONY: check test test-fast test-js
 
-check: lint node_modules
-	npm run check
-
-lint:
+check: node_modules
 	ruff check .
 	ruff format --check .
 	mypy
 	lint-imports
+	npm run check
 
 test:
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -28,6 +28,9 @@ from .attribution.filters import filters, read_filters
 from .attribution.integrated import Integrated, integrated
 from .attribution.score_file import read_scores, write_scores
 from .errors import InterpError
+from .lens.build_index import build_index
+from .lens.context_index import ContextualIndex, load_index
+from .lens.contextual import ContextualLens, contextual_lens
 from .lens.embedding_lens import embedding_lens
 from .lens.lens import Lens
 from .lens.logit_lens import logit_lens
@@ -54,6 +57,8 @@ __all__ = [
     "Attention",
     "AttributedFeature",
     "Attribution",
+    "ContextualIndex",
+    "ContextualLens",
     "Contrast",
     "Edit",
     "Encoding",
@@ -86,6 +91,8 @@ __all__ = [
     "activation_map",
     "attention",
     "attribute",
+    "build_index",
+    "contextual_lens",
     "contrast_vector",
     "embedding_lens",
     "encode",
@@ -97,6 +104,7 @@ __all__ = [
     "knockout",
     "knockout_map",
     "load",
+    "load_index",
     "load_sae",
     "load_translators",
     "logit_lens",

@@ -104,6 +104,10 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
     trace.save(folder / "good.trace")
     tuned, token = (made(vlm, kind, rank=2) for kind in ("tuned", "token"))
     tuned.save(folder / "lens")
+    sentences = ["a dog and a cat sat on the mat"]
+    contexts = interp.build_index(vlm, sentences)
+    contexts.save(folder / "contexts")
+    nearby = interp.contextual_lens(trace, contexts, top_k=2)
     asked = {"vlm": vlm, "image": image, "prompt": PROMPT, "max_new_tokens": 2, "on_text": None}
     steering = asked | {"temperature": 0.5, "seed": 1, "words": ["dog"], "stop": threading.Event()}
     picture = {"image": ("picture", "array"), "answer": ("answer", "prompt")}
@@ -132,6 +136,17 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
                            lambda x: x.to_dict()),
         "load_translators": Call(interp.load_translators, {"source": folder / "lens"}, lambda x: x.layers,
                                  {"source": ("source", "folder", "hub")}),
+        "contextual_lens": Call(interp.contextual_lens, {"trace": trace, "index": contexts, "top_k": 2, "layers": [1, 2], "positions": [0, 4]},
+                                lambda x: x.to_dict()),
+        "ContextualLens.context": Call(nearby.context, {"layer": 1, "position": 4, "rank": 1}),
+        "ContextualLens.resolve": Call(nearby.resolve, {"word": "cat", "first_piece": False}, named={"word": ("word",)}),
+        "build_index": Call(interp.build_index, {"vlm": vlm, "texts": sentences, "layers": [1], "size": 5, "per_token": 1, "seed": 0},
+                            lambda x: x.contexts),
+        "load_index": Call(interp.load_index, {"source": folder / "contexts", "device": "cpu"}, lambda x: x.contexts),
+        "ContextualIndex.entries": Call(contexts.entries, {"word": "cat"}),
+        "ContextualIndex.to": Call(contexts.to, {"device": "cpu"}, lambda x: x.contexts),
+        "ContextualIndex.check": Call(contexts.check, {"vlm": vlm}),
+        "ContextualIndex.save": Call(contexts.save, {"folder": folder / "contexts2"}),
         "Translators.check": Call(tuned.check, {"vlm": vlm}),
         "Translators.save": Call(tuned.save, {"folder": folder / "lens2"}),
         "encode": Call(interp.encode, {"trace": trace, "sae": sae}, lambda x: x.acts.values.tolist()),
@@ -277,7 +292,7 @@ def test_wrong_arguments_are_refused_in_words(calls, name, folder, monkeypatch):
     call = calls[name]
     before = call.same(call.call(**call.good))
     for parameter in call.good:
-        writes = (parameter == "path" and name != "Trace.load") or name == "Translators.save"
+        writes = (parameter == "path" and name != "Trace.load") or name in {"Translators.save", "ContextualIndex.save"}
         for junk in NO_FILES if writes else ALWAYS:
             refused_in_words(call, parameter, junk)
 

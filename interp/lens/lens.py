@@ -6,7 +6,7 @@ later what its top words leave open: the score and rank of any word.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -79,10 +79,15 @@ class Lens:
         """Bytes of its tensors, without its trace."""
         return sum(tensor.nbytes for tensor in (self.ids, self.probs, self.entropy, self.log_z) if tensor is not None)
 
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """The text of every id."""
+        return self.trace.vlm.vocabulary.texts
+
     def texts(self, layer: int, position: int) -> list[str]:
         """The k best words at one layer and position."""
         row = self.ids[self._layer(layer), self._position(position)]
-        return [self.trace.vlm.vocabulary.texts[i] for i in row.tolist()]
+        return [self.vocabulary[i] for i in row.tolist()]
 
     def resolve(self, word: str, *, first_piece: bool = False) -> dict[str, int]:
         """The single-token spellings of a word (with and without leading space, as given and capitalised) and their ids.
@@ -132,7 +137,7 @@ class Lens:
     def grid(self, layer: int, grid: int = 0) -> list[list[tuple[str, float]]]:
         """Rows x cols of (best word, its score) over one patch grid."""
         axis = self._layer(layer)
-        texts = self.trace.vlm.vocabulary.texts
+        texts = self.vocabulary
         out = []
         for row in grid_of(self.trace, grid).positions.tolist():
             cells = [self._position(position) for position in row]
@@ -141,7 +146,7 @@ class Lens:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain JSON types. Version 2 of the schema has similarities for probabilities and no entropy."""
-        trace, texts = self.trace, self.trace.vlm.vocabulary.texts
+        trace, texts = self.trace, self.vocabulary
         return {
             "schema": f"llava-microscope/logit-lens/{1 if self.score_name == 'probability' else 2}",
             "method": self.method,
