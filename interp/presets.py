@@ -27,16 +27,19 @@ class KnownSae:
 
 @dataclass(frozen=True)
 class KnownLens:
-    """A trained or indexed lens for a preset. The logit and the embedding lens need neither and are not listed."""
+    """What is known about one lens of a preset. The logit and the embedding lens exist for every model; an entry adds what was measured."""
 
-    method: Literal["tuned", "token", "contextual"]
+    method: Literal["logit", "tuned", "token", "contextual", "embedding"]
     source: str
-    """What `interp.load_translators` or `interp.load_index` takes: a folder or a hub repository."""
+    """What `interp.load_translators` or `interp.load_index` takes: a folder or a hub repository. "" for a lens that needs neither."""
     trained_on: str
+    """"" if it was not trained."""
     readable: str
-    """How readable it makes this model, measured: one sentence with figures and the shuffled control."""
+    """How much of this model it reads, measured: one sentence with figures and the shuffled control."""
     note: str = ""
     """What to know before trusting it."""
+    layer: int | None = None
+    """The layer that it opens at, where it reads best; None for the model's `default_layer`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,12 @@ class Preset:
     saes: tuple[KnownSae, ...] = ()
     """The first is the default."""
     lenses: tuple[KnownLens, ...] = ()
-    """In the order of the page."""
+    opens_with: str = "logit"
+    """The lens that the page opens with: the one that reads this model best, if the logit lens reads nothing."""
+
+    def lens(self, method: str) -> KnownLens | None:
+        """What is known about one lens."""
+        return next((lens for lens in self.lenses if lens.method == method), None)
 
     def memory_gb(self, *, cpu: bool) -> float:
         """GB needed with the default quantisation: 4 bit on a GPU, 32-bit numbers on a CPU."""
@@ -98,8 +106,7 @@ PRESETS = {
             n_layers=8,
             default_layer=7,
             default_layer_note=(
-                "Opens at the last layer, the best one for objects and background together: on unseen scenes the top word is the object's noun on "
-                "96.5 % of its patches and the background's colour on 78.2 %. Earlier layers name objects as well (88.1 % at layer 0, 98.2 % at "
+                "Opens at the last layer, the best one for objects and background together. Earlier layers name objects as well (88.1 % at layer 0, 98.2 % at "
                 "layer 5) but seldom the background (25.5 % at layer 5, 57.2 % at layer 6): there a blue background can read “green” or “orange”."
             ),
             memory_4bit_gb=0.1,
@@ -111,6 +118,14 @@ PRESETS = {
             ),
             quantize="none",
             saes=(KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), 3, "what they fire on in unseen scenes"),),
+            lenses=(
+                KnownLens(
+                    "logit",
+                    "",
+                    "",
+                    "at layer 7, on unseen scenes, the top word is the object's noun on 96.5 % of its patches and the colour of the background on 78.2 %",
+                ),
+            ),
         ),
         Preset(
             name="smol-llava",

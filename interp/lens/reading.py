@@ -56,8 +56,10 @@ def asked(trace: Trace, top_k: int, layers: Sequence[int] | None, positions: Seq
     return Asked(trace, top_k, chosen, rows, positions is None)
 
 
-def affordable_layers(trace: Trace, tflop: float) -> tuple[int, ...]:
-    """Evenly spread layers that can be read at every position with `tflop` TFLOP; `EMBED`, the default and the last layer are always included.
+def affordable_layers(trace: Trace, tflop: float, also: Sequence[int] = ()) -> tuple[int, ...]:
+    """Evenly spread layers that can be read at every position with `tflop` TFLOP.
+
+    `EMBED`, the default layer, the last one and those in `also` are always included.
 
     One layer takes 2 x positions x width x vocabulary operations: 0.15 TFLOP for LLaVA-1.5 7B, 3 for LLaVA-NeXT 8B with its tiles.
     """
@@ -66,7 +68,7 @@ def affordable_layers(trace: Trace, tflop: float) -> tuple[int, ...]:
     one = 2e-12 * trace.length * vlm.d_model * len(vlm.vocabulary.texts)
     count = min(trace.n_layers + 1, max(2, int(tflop / one)))
     spread = torch.linspace(EMBED, last, count).round().int().tolist()
-    return tuple(sorted({EMBED, *spread, vlm.default_layer, last}))
+    return tuple(sorted({EMBED, *spread, *also, vlm.default_layer, last}))
 
 
 def top_scores(scores: torch.Tensor, peaks: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

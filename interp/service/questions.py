@@ -7,8 +7,8 @@ from ..errors import InterpError
 from ..lens.lens import Lens
 from ..saes.features import Encoding, Features
 from ..saes.sae import Sae
-from ..web.payloads import scene
 from ..web.payloads.features import FoundFeatures, found_payload, one_feature
+from ..web.payloads.lens import LensReading, lens_reading, scores
 from .service import Service
 from .zerogpu import on_gpu, seconds
 
@@ -22,13 +22,20 @@ class Questions:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def find_word(self, run: str, word: str) -> dict[str, Any]:
-        """A word's probability at every layer and position, in the form the view reads."""
+    def read_lens(self, run: str, method: str) -> LensReading:
+        """What another lens reads in the same trace, in the form the view reads."""
+        lens = self._service.read_again(self._service.remembered(run, Lens), validation.text("The lens", method))
+        return lens_reading(lens)
+
+    def find_word(self, run: str, word: str, method: str = "") -> dict[str, Any]:
+        """A word's score at every layer and position, in the form the view reads. `method`: the lens, by default the run's own."""
         lens = self._service.remembered(run, Lens)
+        if method:
+            lens = self._service.read_again(lens, validation.text("The lens", method))
         word = query("The word to find must have", word)
         spellings = list(lens.resolve(word))
-        values = on_gpu(lens.probability, word, allow=seconds())
-        return {"spellings": spellings, "values": scene.encode(scene.quantise(values))}
+        values, bounds = scores(lens, on_gpu(lens.probability, word, allow=seconds()))
+        return {"spellings": spellings, "values": values, "range": bounds}
 
     def features_at(self, run: str, where: Any) -> FoundFeatures:
         """The features of other tokens of the same trace, in the form the view reads."""

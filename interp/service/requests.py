@@ -10,11 +10,13 @@ from typing import Annotated, Any, Self, get_type_hints
 from .. import validation
 from ..errors import InterpError
 from ..vision.images import OpenedImage, open_image
+from ..web.payloads.lens_texts import NAMES
 
 MAX_NEW_TOKENS = 256
 MAX_TOP_K = 50
 MAX_FEATURES = 200
 MAX_ATTRIBUTED = 100  # each is taken away in a run of its own
+MAX_LAYERS = 1000  # and heads of a layer; the model's own number is checked later
 MAX_TEXT = 20_000  # characters of a prompt or a name; a model's own context is shorter
 Check = Callable[[str, Any], Any]
 """`check(name, value)` returns the value as it is used, or raises InterpError."""
@@ -49,6 +51,12 @@ def _layers(name: str, value: Any) -> str:
 def _optional(check: Check) -> Check:
     """None (or "", as an empty field arrives) for all, or what `check` takes."""
     return lambda name, value: None if value is None or value == "" else check(name, value)
+
+
+def _lenses(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or len(value) > len(NAMES):
+        raise InterpError(f"{name} must be a list of lenses.")
+    return tuple(validation.one_of(name, each, tuple(NAMES)) for each in value)
 
 
 def _one_of(*names: str) -> Check:
@@ -96,11 +104,28 @@ class TraceRequest(_Request):
 
 @dataclass(frozen=True)
 class LensRequest(TraceRequest):
-    """A logit lens."""
+    """A lens."""
 
     top_k: Annotated[int, _whole(1, MAX_TOP_K)] = 5
     layers: Annotated[str, _layers] = "auto"
     """"all", or "auto" for as many as can be read quickly."""
+    method: Annotated[str, _text_or_none] = ""
+    """Empty for the one that the model opens with; which there are, depends on the model."""
+
+
+@dataclass(frozen=True)
+class LensLook(_Request):
+    """What a reader looks at in the lens view. All of it comes from a page or a link; whether the model has it, is checked later."""
+
+    model: Annotated[str, _text_or_none] = ""
+    method: Annotated[str, _one_of("", "activation_map", *NAMES)] = ""
+    layer: Annotated[int | None, _optional(_whole(-1, MAX_LAYERS))] = None
+    row: Annotated[int | None, _optional(_whole(0, 1 << 20))] = None
+    """The locked position."""
+    token: Annotated[int | None, _optional(_whole(0, MAX_NEW_TOKENS))] = None
+    """The word of the activation map, by its number in the answer."""
+    read: Annotated[tuple[str, ...], _lenses] = ()
+    """The lenses that were read so far."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +141,6 @@ class Ranking(_Request):
 
 METHODS = ("attention", "value_weighted", "rollout", "relevancy", "activation_map", "knockout")
 """The ways to make a map for a word of the answer."""
-MAX_LAYERS = 1000  # and heads of a layer; the model's own number is checked later
 
 
 @dataclass(frozen=True)

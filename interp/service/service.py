@@ -15,16 +15,17 @@ import torch
 from ..attribution.attribute import Attribution
 from ..errors import InterpError
 from ..lens.lens import Lens
-from ..lens.logit_lens import logit_lens
 from ..lens.reading import affordable_layers
 from ..models.loading import OnProgress, Quantize
 from ..models.vlm import Vlm
+from ..presets import PRESETS
 from ..saes.features import Encoding, Features, encode
 from ..saes.sae import Sae
 from ..tracing.cache import TraceCache
-from ..tracing.trace import Trace
+from ..tracing.trace import EMBED, Trace
 from ..validation import shown
 from .catalogue import catalogue
+from .lens_shelf import LensShelf
 from .model_slot import ModelSlot
 from .recent import Recent, Sized
 from .requests import LensRequest, Ranking, TraceRequest
@@ -73,6 +74,7 @@ class Service:
         self._device = device
         self._fixed = shared and not any_model
         self.saes = SaeShelf(model, sae, fixed=self._fixed)
+        self.lens_shelf = LensShelf()
         self.traces = TraceCache()
         self._slot = ModelSlot(quantize=quantize, device=device, forget=self._forget)
         self._results: Recent[object] = Recent(2 * _REMEMBERED, 2 * _MAX_BYTES, self._parts)
@@ -114,16 +116,27 @@ class Service:
         return self.traces.get(self.vlm(request.model), request.image, request.prompt, max_new_tokens=new, on_text=on_text, run=run)
 
     def lens(self, request: LensRequest) -> Lens:
-        """The logit lens of one picture and prompt, cached."""
-        return self.read(self.trace(request), request.top_k, every=request.layers == "all")
+        """A lens of one picture and prompt, cached. One that the model lacks is refused before the model answers."""
+        method = self.lens_shelf.meant(request.method, self.vlm(request.model))
+        return self.read(self.trace(request), request.top_k, every=request.layers == "all", method=method)
 
-    def read(self, trace: Trace, top_k: int = 5, *, every: bool = False) -> Lens:
-        """The lens of a trace, cached: of every layer, or of as many as can be read quickly."""
-        chosen = None if every else affordable_layers(trace, _TFLOP[trace.vlm.model.device.type])
-        key = (id(trace), top_k, chosen)  # the lens keeps its trace alive, so the id stays unique
+    def read(self, trace: Trace, top_k: int = 5, *, every: bool = False, method: str = "logit") -> Lens:
+        """A lens of a trace, cached: of every layer, or of as many as can be read quickly. `method`: see `LensShelf.meant`."""
+        vlm = trace.vlm
+        best = [known.layer for known in PRESETS[vlm.name].lenses if known.layer is not None] if vlm.name in PRESETS else []
+        chosen = None if every else affordable_layers(trace, _TFLOP[vlm.model.device.type], best)
+        return self._read(trace, method, top_k, chosen or tuple(range(EMBED, trace.n_layers)))
+
+    def read_again(self, lens: Lens, method: str) -> Lens:
+        """The same layers of the same trace through another lens, cached."""
+        return self._read(lens.trace, method, lens.ids.shape[-1], lens.layers)
+
+    def _read(self, trace: Trace, method: str, top_k: int, layers: tuple[int, ...]) -> Lens:
+        meant = self.lens_shelf.meant(method, trace.vlm)
+        key = (id(trace), meant, top_k, layers)  # the lens keeps its trace alive, so the id stays unique
         lens = self._lenses.get(key)
         if lens is None:
-            lens = on_gpu(logit_lens, trace, top_k=top_k, layers=chosen, allow=seconds())
+            lens = self.lens_shelf.read(trace, meant, top_k, layers)
             self._lenses.put(key, lens)
         self._last_work = time.monotonic()
         return lens

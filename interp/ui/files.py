@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,14 @@ from ..web.payloads.lens import lens_payload
 from ..web.standalone import standalone_html
 
 
-def write_html(lens: Lens) -> str:
-    """The standalone view of a lens."""
-    return _write("logit-lens", lens.trace.model_name, "html", standalone_html(lens_payload(lens)))
+def write_html(lens: Lens, others: Sequence[Lens] = ()) -> str:
+    """The standalone view of a lens, in which other lenses of the same run can be chosen."""
+    return _write(f"{lens.method}-lens", lens.trace.model_name, "html", standalone_html(lens_payload(lens, others=others)))
 
 
 def write_json(lens: Lens) -> str:
     """All data of a lens."""
-    return _write("logit-lens", lens.trace.model_name, "json", _json(lens.to_dict()))
+    return _write(f"{lens.method}-lens", lens.trace.model_name, "json", _json(lens.to_dict()))
 
 
 def write_features_json(found: Features) -> str:

@@ -42,21 +42,24 @@ class Opening:
         """The first lens, then the values from a link, or what is wrong with it."""
         settings: dict[str, Any] = {"image": example(PICTURES[0]), "prompt": PROMPTS[0], "model": "", "max_new_tokens": 32}
         updates: Updates = {}
-        said = ""
+        said, look = "", None
         if packed := request.query_params.get(share.PARAMETER):
             try:
                 state = share.unpack(packed)
                 asked, editor, word = share.settings(state), self._steering.linked_editor(state), share.word(state)
                 image, said = _picture(state, settings["image"])
+                look = share.lens(state)
                 settings = {**asked, "image": image}
                 if carried := share.carried(state):
                     updates = self._attribute(settings, carried)
+                elif look is not None:
+                    updates = self._of_a_trace(settings)
                 else:
                     updates = self._set(settings, editor) if word is None else self._explain(settings, word)
             except InterpError as error:
                 said = message(str(error), error=True)
         model = settings["model"] or self._service.default_model
-        yield from self._lens.answer({**settings, "model": model, "top_k": 5, "layers": "auto"}, request)
+        yield from self._lens.answer({**settings, "model": model, "top_k": 5, "layers": "auto"}, request, look)
         if said:
             updates[self._controls.message] = said
         if updates:

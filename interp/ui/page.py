@@ -20,7 +20,7 @@ from .tabs import lens_tab
 from .tabs.attention_tab import AttentionTab, WordStates
 from .tabs.attribution_tab import AttributionStates, AttributionTab
 from .tabs.features_tab import FeaturesTab
-from .tabs.lens_tab import LensTab
+from .tabs.lens_tab import LensStates, LensTab
 from .tabs.steer_tab import SteerTab
 
 TITLE = "LLaVA Microscope"
@@ -51,12 +51,13 @@ def build(service: Service) -> gr.Blocks:
     with CheckedBlocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         _header(service.notice)
         # Outside gr.Tabs, which would count them as tabs.
-        run_key, selected, attributed, words = gr.State(), gr.State(lens_tab.TAB), AttributionStates(), WordStates()
+        lenses, selected, attributed, words = LensStates(), gr.State(lens_tab.TAB), AttributionStates(), WordStates()
+        run_key = lenses.run
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 controls = left.lay_out(service)
             with gr.Column(scale=5, min_width=340), gr.Tabs(elem_id="tabs") as tabs:
-                lens = LensTab(service, questions, controls, run_key)
+                lens = LensTab(service, questions, explaining, controls, lenses)
                 why = AttentionTab(explaining, changing, controls, run_key, selected, words)
                 features = FeaturesTab(service, questions, controls, run_key, selected)
                 attribution = AttributionTab(attributing, controls, run_key, selected, features.sae, attributed)

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 from gradio.utils import get_upload_folder
 
 from ..errors import InterpError
-from ..service.requests import SETTINGS, AttributionRequest, MapRequest, SteerRequest, checked
+from ..service.requests import SETTINGS, AttributionRequest, LensLook, MapRequest, SteerRequest, checked
 from ..validation import mapping
 from ..vision.images import open_image
 
@@ -63,6 +63,11 @@ def word_state(prompt: str, model: str, max_new_tokens: int, word: Mapping[str, 
     return {**_without_edits(prompt, model, max_new_tokens), "word": dict(word)}
 
 
+def lens_state(prompt: str, model: str, max_new_tokens: int, look: LensLook) -> dict[str, Any]:
+    """The state of the tab of lenses: a run without edits, with the lens, the layer and the locked position that are looked at."""
+    return {**_without_edits(prompt, model, max_new_tokens), "lens": {"method": look.method, "layer": look.layer, "row": look.row}}
+
+
 def attribution_state(prompt: str, model: str, max_new_tokens: int, carried: Mapping[str, Any]) -> dict[str, Any]:
     """The state of the tab that attributes a word: a run without edits. `carried`: the fields of an `AttributionRequest`."""
     return {**_without_edits(prompt, model, max_new_tokens), "carried": dict(carried)}
@@ -83,6 +88,17 @@ def word(state: Mapping[str, Any]) -> dict[str, Any] | None:
     except InterpError as error:
         raise InterpError(f"This link is damaged: {error} The page opens as usual.") from error
     return {"token": asked.token, "method": asked.method}
+
+
+def lens(state: Mapping[str, Any]) -> LensLook | None:
+    """What a link looks at in the tab of lenses; None for another link. Raises InterpError for invalid values."""
+    found = state.get("lens")
+    if found is None:
+        return None
+    try:
+        return LensLook.of(mapping("its lens", found))
+    except InterpError as error:
+        raise InterpError(f"This link is damaged: {error} The page opens as usual.") from error
 
 
 def carried(state: Mapping[str, Any]) -> AttributionRequest | None:

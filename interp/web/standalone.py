@@ -16,7 +16,7 @@ from .bundle import STATIC, bundle, static
 from .payloads import attention, attribution, lens
 
 _VIEWS = {
-    lens.SCHEMA: ("lens", "Logit lens"),
+    lens.SCHEMA: ("lens", "Lens"),
     attention.SCHEMA: ("attention", "Why this word"),
     attribution.SCHEMA: ("attribution", "Attribution"),
 }

@@ -49,7 +49,7 @@ def test_only_the_documented_endpoints_are_public(client):
         "/steer_sweep",
     }
     parameters = {p["parameter_name"]: p for p in endpoints["/logit_lens"]["parameters"]}
-    assert list(parameters) == ["image", "prompt", "model", "top_k", "max_new_tokens", "layers"]
+    assert list(parameters) == ["image", "prompt", "model", "top_k", "max_new_tokens", "layers", "method"]
     assert [p for p in parameters.values() if not p["parameter_has_default"]] == [parameters["image"]]
     assert parameters["top_k"]["parameter_default"] == 5
     assert parameters["max_new_tokens"]["parameter_default"] == 32
@@ -80,6 +80,18 @@ def test_the_lens_of_a_picture(client):
     top = full["ids"][axis][full["grids"][0]["positions"][0][0]][0]
     assert full["vocabulary"][str(top)] == words[0][0]["word"]
     assert Path(html).read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_another_lens_of_a_picture(client):
+    summary, html, everything = lens(client, method="embedding")
+    assert (summary["method"], summary["reads"], summary["score"]) == ("embedding", "here", "cosine similarity")
+    cell = summary["patch_words"][0][0][0]
+    full = json.loads(Path(everything).read_text(encoding="utf-8"))
+    axis = full["layers"].index(summary["default_layer"])
+    first = full["grids"][0]["positions"][0][0]
+    assert cell["similarity"] == full["probs"][axis][first][0]
+    assert full["vocabulary"][str(full["ids"][axis][first][0])] == cell["word"]
+    assert (Path(html).name, Path(everything).name) == ("embedding-lens-emoji-llava.html", "embedding-lens-emoji-llava.json")
 
 
 def test_the_answer_is_cut_where_asked(client):
@@ -129,6 +141,8 @@ def text_png(folder):
         ({"top_k": 2.5}, "top_k is 2.5"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"max_new_tokens": 10**9}, "max_new_tokens is"),
+        ({"method": "tuned"}, "method is 'tuned'; emoji-llava has these lenses: logit, embedding"),
+        ({"method": "magic"}, "method is 'magic'; emoji-llava has these lenses: logit, embedding"),
         ({"model": "no-such-model"}, "neither a known model nor a folder"),
     ],
     ids=lambda value: (

@@ -187,7 +187,7 @@ def _as_it_opens(page):
     """The first tab with the first lens. Where another was run, or something else was chosen, the page is loaded anew."""
     page.bring_to_front()  # in a window behind others, frames come once a second
     if page.evaluate(_SHOWN) == page.opened:
-        page.get_by_role("tab", name="Logit lens").click()
+        page.get_by_role("tab", name="Lens").click()
         page.evaluate(_RESET)
     else:
         _go(page, page.url)

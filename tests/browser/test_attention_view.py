@@ -411,7 +411,7 @@ def test_the_tab_explains_the_run_on_the_page_and_the_lens_hands_words_over(app_
     why.part("method").locator("label", has_text="Activation map").click()
     why.says("note", "would say this word themselves")
     why.says("score", "random map")
-    page.get_by_role("tab", name="Logit lens").click()
+    page.get_by_role("tab", name="Lens").click()
     line = page.locator(".lens tbody tr", has_text="→ ␣pizza")
     line.locator("td").first.click()
     page.locator(".lens [data-part=explain]").click()

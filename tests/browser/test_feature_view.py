@@ -165,7 +165,7 @@ def site():
 
     with gr.Blocks() as demo:
         with gr.Tabs():
-            with gr.Tab("Logit lens", id="lens"):
+            with gr.Tab("Lens", id="lens"):
                 lens = LensView()
                 gr.Button("show lens").click(lambda: lens_payload(run="l1", prompt="first", answer=payload()["answer"]), outputs=lens)
             with gr.Tab("SAE features", id="sae"):
@@ -892,7 +892,7 @@ def test_the_lens_hands_over_to_a_tab_that_was_never_open(open_page, site):
     features.says("listTitle", "Features of patch row 3, column 4")
     assert site.server.calls("features_at") == [{"patches": [[2, 3]], "grid": 0}]
     # and with the view in place
-    page.get_by_role("tab", name="Logit lens").click()
+    page.get_by_role("tab", name="Lens").click()
     page.locator(".lens [data-part=stage]").click(position={"x": box["width"] * 0.5 / 8, "y": box["height"] * 0.5 / 8})
     page.locator(".lens").get_by_role("button", name="SAE features here").click()
     features.says("listTitle", "Features of patch row 1, column 1")

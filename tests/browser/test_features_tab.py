@@ -56,7 +56,7 @@ def test_looking_again_ranks_nothing_anew(page):
     page.evaluate(
         f"() => {{ window.runs = new Set(); const see = () => {{ runs.add({STATE}.run ?? null); requestAnimationFrame(see); }}; see(); }}"
     )
-    page.get_by_role("tab", name="Logit lens").click()
+    page.get_by_role("tab", name="Lens").click()
     with page.expect_response(lambda response: "/queue/join" in response.url):
         look(page)
     choose(page, "#where", "answer tokens")  # once this is answered, so is what was asked before
@@ -80,7 +80,7 @@ def test_a_new_run_is_looked_at_while_the_tab_is_open(page):
 
 def test_a_run_in_the_other_tab_is_looked_at_when_the_tab_is_opened(page):
     before = run_of(page)
-    page.get_by_role("tab", name="Logit lens").click()
+    page.get_by_role("tab", name="Lens").click()
     lens = page.evaluate("document.querySelector('.lens').__lens.run")
     page.get_by_text("What is on the left?", exact=True).click()
     page.wait_for_function("old => document.querySelector('.lens').__lens.run !== old", arg=lens)
@@ -90,7 +90,7 @@ def test_a_run_in_the_other_tab_is_looked_at_when_the_tab_is_opened(page):
 
 
 def test_a_patch_of_the_lens_leads_to_its_features(page):
-    page.get_by_role("tab", name="Logit lens").click()
+    page.get_by_role("tab", name="Lens").click()
     stage = page.locator(".lens [data-part=stage]")
     box = stage.bounding_box()
     stage.click(position={"x": box["width"] * 2.5 / 8, "y": box["height"] * 2.5 / 8})

@@ -17,7 +17,7 @@ from interp.errors import InterpError
 from interp.ui.components.lens_view import LensView
 from interp.web.standalone import standalone_html
 from tests.browser.conftest import LAUNCH
-from tests.web.lens_payload import NOUNS, Expected, b64, look, payload, quantise, struct_pack
+from tests.web.lens_payload import NOUNS, Expected, b64, look, payload, quantise, reading, struct_pack
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 BLUE = (64, 120, 200)
@@ -477,12 +477,132 @@ def test_mask_blacks_out_silent_patches_and_is_saved(lens, tmp_path):
 def test_the_view_is_saved_as_seen(lens, tmp_path):
     with lens.page.expect_download() as saving:
         lens.part("pngView").click()
-    assert saving.value.suggested_filename == "lens-layer-5.png"
+    assert saving.value.suggested_filename == "logit-lens-layer-5.png"
     saving.value.save_as(tmp_path / "view.png")
     saved = np.asarray(Image.open(tmp_path / "view.png").convert("RGB")).astype(int)
-    assert saved.shape[1] >= 1024
+    side = saved.shape[1]
+    assert side >= 1024
+    assert saved.shape[0] > side + 20  # the caption says what it shows
     shown = lens.pixel(7)[:3].astype(int)
-    assert np.abs(saved[int(saved.shape[0] / 8 * 0.1), int(saved.shape[1] / 8 * 7.5)] - shown).max() <= 3
+    assert np.abs(saved[int(side / 8 * 0.1), int(side / 8 * 7.5)] - shown).max() <= 3
+
+
+METHODS = [
+    {"key": "logit", "name": "Logit lens", "about": "Reads what comes next."},
+    {"key": "embedding", "name": "Embedding lens", "about": ATTACK},
+    {"key": "tuned", "name": "Tuned lens", "about": "Fails."},
+]
+
+
+@pytest.fixture
+def switched(open_lens):
+    """A view whose server reads with the embedding lens, fails with the tuned one and has maps; `window.asked` counts its questions."""
+    lens = open_lens(payload(methods=METHODS, missing="Train one."))
+    lens.page.evaluate(
+        """([made, other, map]) => {
+            window.asked = [];
+            window.chosen = null;
+            const view = document.querySelector(".lens").__view;
+            const server = {
+                readLens: async (method) => { asked.push(method); return method === "tuned" ? { error: "It is gone." } : other; },
+                findWord: async (word, method) => {
+                    asked.push(`${method} ${word}`);
+                    const L = made.layers.length, T = made.tokens.kind.length - 1;
+                    const values = btoa(String.fromCharCode(...new Uint8Array(L * T).fill(128)));
+                    return { spellings: [word], values, range: method === "logit" ? [0, 1] : [-0.2, 0.2] };
+                },
+                wordMap: async ({ method, token }) => { asked.push(`${method} ${token}`); return { values: map, note: "It shows little." }; },
+                chose: (what) => { window.chosen = what; },
+            };
+            Object.assign(view.options, server);
+            return view.set(made);
+        }""",
+        [lens.made, reading(), b64(struct_pack("f", [i / 8 for i in range(64)]))],
+    )
+    lens.ready()
+    yield lens
+    lens.page.evaluate("""() => {
+        const { options } = document.querySelector(".lens").__view;
+        for (const name of ["readLens", "findWord", "wordMap", "chose"]) delete options[name];
+    }""")
+
+
+def shows(lens, method):
+    lens.page.wait_for_function("(method) => document.querySelector('.lens').__lens.method === method", arg=method)
+    lens.settle()
+
+
+def test_another_lens_keeps_place_layer_lock_and_word_and_is_asked_for_once(switched):
+    lens, page = switched, switched.page
+    lens.slide("layer", 4)
+    lens.click(20)
+    page.fill("[data-part=word]", "dog")
+    page.click("[data-part=findGo]")
+    page.wait_for_selector("[data-part=findCurve]:not([hidden])")
+    row = lens.state("locked")
+    lens.choose("Embedding lens")
+    shows(lens, "embedding")
+    page.wait_for_function("() => document.querySelector('.lens').__lens.found !== null")
+    assert (lens.state("locked"), lens.state("readRow"), lens.state("layer")) == (row, row, 4)
+    assert page.evaluate("asked") == ["logit dog", "embedding", "embedding dog"]
+    expected = Expected(lens.made | reading())
+    assert lens.shown_words() == [look(word) for word in expected.words(4, row)]
+    assert lens.text("about") == ATTACK
+    assert "reads here" in lens.text("whereSub")
+    low, high = -0.1, 0.5
+    stored = low + expected.q[(4 * expected.steps + row) * expected.k] / 255 * (high - low)
+    assert lens.root.locator("[data-part=top] .view-percent").first.inner_text() == f"{stored:.2f}".replace("-", "\N{MINUS SIGN}")
+    assert [text.strip() for text in lens.part("colour").locator("label").all_inner_texts()] == ["Similarity", "Found word", "None"]
+    assert "→" not in lens.text("table")
+    assert "entropy" not in lens.text("numbers")
+    lens.choose("Logit lens")
+    lens.choose("Embedding lens")
+    lens.choose("Logit lens")
+    shows(lens, "logit")
+    assert page.evaluate("asked.length") == 3
+    assert lens.says(4, row)
+    assert "→" in lens.text("table")
+    page.wait_for_function("chosen.method === 'logit'")
+    assert page.evaluate("chosen") == {
+        "model": "emoji-llava", "method": "logit", "layer": 3, "row": row, "token": None, "read": ["logit", "embedding"],
+    }  # fmt: skip
+
+
+def test_a_lens_that_fails_leaves_the_one_that_is_shown(switched):
+    switched.choose("Tuned lens")
+    switched.page.get_by_text("It is gone.").wait_for()
+    assert switched.root.get_by_role("radio", name="Logit lens").is_checked()
+    assert switched.says(6, switched.state("readRow"))
+    assert switched.part("missingBox").is_visible()
+
+
+def test_the_activation_map_colours_patches_by_the_chosen_word(switched):
+    lens, page = switched, switched.page
+    lens.click(63)
+    before = lens.pixel(0).tolist()
+    lens.choose("Activation map")
+    page.get_by_text("It shows little.").wait_for()
+    lens.settle()
+    assert page.evaluate("asked") == ["activation_map 1"]  # the first content word
+    assert lens.pixel(0).tolist() != before
+    assert lens.pixel(63)[:3].sum() > lens.pixel(0)[:3].sum()  # brighter is more
+    assert lens.root.locator("[data-part=top] .view-token").inner_text() == "␣dog"
+    assert lens.root.locator("[data-part=top] .view-percent").inner_text() == "7.88"
+    assert not lens.part("scroller").is_visible()
+    lens.part("words").get_by_role("button", name="pizza").click()
+    page.wait_for_function("asked.length === 2 && chosen.token === 4")
+    lens.choose("Logit lens")
+    shows(lens, "logit")
+    assert lens.says(6, lens.state("locked"))
+
+
+def test_a_file_holds_the_lenses_that_were_read(open_lens):
+    lens = open_lens(payload(methods=METHODS[:2], others=[reading()], locked=9, default=3))
+    assert (lens.state("locked"), lens.state("layer")) == (9, 3)
+    lens.choose("Embedding lens")
+    shows(lens, "embedding")
+    assert lens.shown_words() == [look(word) for word in Expected(lens.made | reading()).words(3, 9)]
+    assert lens.root.get_by_role("radio", name="Activation map").count() == 0
 
 
 def test_as_the_encoder_saw_it(open_lens):

@@ -64,8 +64,8 @@ test("a search answered by the server is decoded like the payload", () => {
   const data = made();
   const values = new Uint8Array(18);
   values[13] = q(0.5);
-  close(data.found({ spellings: [" dog"], values: b64(values) }).values[13], 0.5);
-  assert.throws(() => data.found({ spellings: [], values: "AAAA" }), /found word has 3 bytes, not 18/);
+  close(data.found({ spellings: [" dog"], values: b64(values), range: [0, 1] }).values[13], 0.5);
+  assert.throws(() => data.found({ spellings: [], values: "AAAA", range: [0, 1] }), /found word has 3 bytes, not 18/);
 });
 
 test("the most frequent top words of the patches come first", () => {
@@ -85,6 +85,35 @@ test("a patch is silent when its top word is punctuation or too unlikely", () =>
 
 test("the view opens on the most certain patch that says a word", () => {
   assert.equal(made().strongest(1, 0), 4);
+});
+
+test("similarities are steps of their own range, and coloured by their own scale", () => {
+  const bytes = rows(() => [255, 51]);
+  const fields = {
+    method: "embedding",
+    reads: "here",
+    score: "cosine similarity",
+    range: [-0.1, 0.4],
+    scale: [0, 0.2],
+    entropy: "",
+    first: "",
+  };
+  const data = new LensData(lens([rows(() => [DOG, BARE]), rows(() => [CAT, DOG])], [bytes, bytes], fields));
+  close(data.p(0, 0), 0.4, 1e-6);
+  close(data.p(0, 0, 1), 0, 1e-6);
+  assert.deepEqual([data.share(0.1), data.share(0.4), data.share(-1)], [0.5, 1, 0]);
+  assert.deepEqual([data.figure(-0.123), data.figure(NaN)], ["−0.12", "not stored"]);
+  assert.equal(data.threshold(0), -Infinity);
+  close(data.threshold(0.5), 0.1, 1e-6);
+  close(data.search("dog").values[0], 0.4, 1e-6); // the better of its two spellings, not their sum
+  close(data.found({ spellings: [" dog"], values: b64(new Uint8Array(18).fill(255)), range: [-0.5, -0.2] }).values[3], -0.2, 1e-6);
+});
+
+test("the same run through another lens keeps its scene", () => {
+  const data = made();
+  const other = data.through({ ...data.payload, method: "token", reads: "here", layers: [0, 5] });
+  assert.deepEqual([other.method, other.next, other.grids.length, other.vocab.length], ["token", false, 1, 5]);
+  assert.deepEqual([other.layerAt(-1), other.layerAt(4)], [0, 1]);
 });
 
 test("damaged payloads are named", () => {

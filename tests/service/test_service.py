@@ -1,18 +1,21 @@
 """What page and API call, without either: what is kept, what is computed once, what a shared server refuses."""
 
+import base64
 import dataclasses
 import threading
 
+import numpy as np
 import pytest
 
 from interp import Features, InterpError, Lens
-from interp.presets import PRESETS
-from interp.service import catalogue, sae_shelf
+from interp.presets import PRESETS, KnownLens
+from interp.service import catalogue, lens_shelf, sae_shelf
 from interp.service import service as module
 from interp.service.questions import Questions
 from interp.service.requests import LensRequest, Ranking, TraceRequest
 from interp.service.service import Service
-from interp.web.payloads.lens import WHY_DEFAULT, lens_payload
+from interp.web.payloads.lens import lens_payload, lens_reading
+from interp.web.payloads.lens_texts import WHY_DEFAULT
 from tests import tiny
 
 PROMPT = "Describe the image."
@@ -169,7 +172,58 @@ def test_the_view_says_why_it_opens_where_it_does(service, trace, monkeypatch):
     monkeypatch.setattr(trace.vlm, "name", "another")
     view = lens_payload(service.read(dataclasses.replace(trace, model_name="another")))
     assert view["layers"][view["default"]] == 5
-    assert view["why_default"] == WHY_DEFAULT
+    assert view["why_default"] == WHY_DEFAULT["next"]
+
+
+def test_each_lens_of_a_run_is_read_once_and_by_the_model_never(service, questions, trace, monkeypatch):
+    run = service.remember(service.read(trace))
+    monkeypatch.setattr(service.vlm().model, "generate", lambda **_: pytest.fail("a second forward"))
+    reading = questions.read_lens(run, "embedding")
+    assert (reading["method"], reading["reads"], reading["score"]) == ("embedding", "here", "cosine similarity")
+    assert reading["layers"] == list(range(-1, 8))
+    assert (reading["entropy"], reading["first"]) == ("", "")
+    again = counted(monkeypatch, "on_gpu", lens_shelf)
+    assert questions.read_lens(run, "embedding") == reading
+    assert questions.read_lens(run, "")["method"] == "logit"
+    assert again == []
+
+
+def test_similarities_reach_the_view_with_their_range_and_a_scale_of_the_patches(service, questions, trace):
+    run = service.remember(service.read(trace))
+    lens = service.read_again(service.read(trace), "embedding")
+    reading = lens_reading(lens)
+    low, high = reading["range"]
+    stored = low + np.frombuffer(base64.b64decode(reading["probs"]), np.uint8) / 255 * (high - low)
+    np.testing.assert_allclose(stored, lens.probs.flatten().numpy(), atol=(high - low) / 500)
+    top = lens.probs[:, trace.positions("image"), 0]
+    assert top.min() <= reading["scale"][0] < reading["scale"][1] <= top.max() < high  # text at the input is its own embedding
+    found = questions.find_word(run, "dog", "embedding")
+    (low, high), values = found["range"], np.frombuffer(base64.b64decode(found["values"]), np.uint8)
+    expected = lens.probability("dog").flatten().numpy()
+    np.testing.assert_allclose(low + values / 255 * (high - low), expected, atol=(high - low) / 500)
+
+
+def test_a_lens_that_a_model_lacks_is_named_with_those_it_has(service, questions, trace):
+    run = service.remember(service.read(trace))
+    for method in ("magic", "tuned"):
+        with pytest.raises(InterpError, match=f"method is '{method}'; emoji-llava has these lenses: logit, embedding"):
+            service.lens(LensRequest(tiny.noise(96, 96), PROMPT, max_new_tokens=4, method=method))
+        with pytest.raises(InterpError, match="has these lenses"):
+            questions.read_lens(run, method)
+
+
+def test_a_model_opens_with_the_lens_that_its_preset_names(service, trace, monkeypatch):
+    best = KnownLens("embedding", "", "", "own noun on 60 % of patches", layer=2)
+    preset = dataclasses.replace(PRESETS["emoji-llava"], opens_with="embedding", lenses=(best,))
+    monkeypatch.setitem(PRESETS, "emoji-llava", preset)
+    lens = service.lens(LensRequest(tiny.noise(96, 96), PROMPT, max_new_tokens=4))
+    view = lens_payload(lens)
+    assert (view["method"], view["layers"][view["default"]], view["best"]) == ("embedding", 2, view["default"])
+    assert "Measured on this model: own noun on 60 % of patches." in view["methods"][0]["about"]
+    assert lens_payload(lens, layer=5, locked=3)["layers"][6] == 5
+    assert (lens_payload(lens, layer=5, locked=3)["default"], lens_payload(lens, locked=10**6)["locked"]) == (6, None)
+    monkeypatch.setitem(PRESETS, "emoji-llava", dataclasses.replace(preset, opens_with="tuned"))
+    assert service.lens_shelf.meant("", trace.vlm) == "logit"  # it is not there
 
 
 def test_a_lens_that_would_take_long_reads_some_layers_unless_all_are_asked_for(service, trace, monkeypatch):

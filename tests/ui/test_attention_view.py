@@ -74,4 +74,4 @@ def test_the_component_refuses_other_payloads():
     view = AttentionView()
     assert view.postprocess(payload())["schema"] == SCHEMA
     with pytest.raises(InterpError, match="The attention view reads"):
-        view.postprocess({"schema": "llava-microscope/lens-view/1"})
+        view.postprocess({"schema": "llava-microscope/lens-view/2"})

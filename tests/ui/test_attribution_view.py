@@ -78,4 +78,4 @@ def test_the_component_refuses_other_payloads():
     view = AttributionView()
     assert view.postprocess(payload())["schema"] == SCHEMA
     with pytest.raises(InterpError, match="The attribution view reads"):
-        view.postprocess({"schema": "llava-microscope/lens-view/1"})
+        view.postprocess({"schema": "llava-microscope/lens-view/2"})

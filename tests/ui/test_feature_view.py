@@ -31,7 +31,7 @@ def test_another_kind_of_value_is_refused_by_name(value: object) -> None:
 def test_the_two_views_do_not_take_each_other_s_payloads() -> None:
     with pytest.raises(InterpError, match="feature-view/1"):
         FeatureView().postprocess(lens_payload())
-    with pytest.raises(InterpError, match="lens-view/1"):
+    with pytest.raises(InterpError, match="lens-view/2"):
         LensView().postprocess(payload())
 
 

@@ -51,7 +51,7 @@ def test_hostile_texts_never_become_markup_in_the_standalone_file() -> None:
 
 
 def test_a_model_name_is_not_mistaken_for_a_placeholder() -> None:
-    assert "<title>Logit lens: @css @payload</title>" in standalone_html(payload(model="@css @payload"))
+    assert "<title>Lens: @css @payload</title>" in standalone_html(payload(model="@css @payload"))
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
@@ -59,11 +59,11 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
         standalone_html(payload(max_entropy=float("nan")))
 
 
-@pytest.mark.parametrize("value", [{}, {"schema": "llava-microscope/lens-view/2"}, "text", ["list"]])
+@pytest.mark.parametrize("value", [{}, {"schema": "llava-microscope/lens-view/1"}, "text", ["list"]])
 def test_another_kind_of_value_is_refused_by_name(value: object) -> None:
-    with pytest.raises(InterpError, match="llava-microscope/lens-view/1"):
+    with pytest.raises(InterpError, match="llava-microscope/lens-view/2"):
         LensView().postprocess(value)  # type: ignore[arg-type]
-    with pytest.raises(InterpError, match="llava-microscope/lens-view/1"):
+    with pytest.raises(InterpError, match="llava-microscope/lens-view/2"):
         standalone_html(value)  # type: ignore[arg-type]
 
 

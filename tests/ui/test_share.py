@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from interp import InterpError
-from interp.service.requests import AttributionRequest
+from interp.service.requests import AttributionRequest, LensLook
 from interp.ui import share
 from interp.ui.controls import EXAMPLES
 from tests import tiny
@@ -120,6 +120,20 @@ def test_a_link_to_a_word_and_a_link_to_edits(tmp_path):
 def test_a_damaged_word_in_a_link_is_named(word):
     with pytest.raises(InterpError, match="This link is damaged"):
         share.word({"word": word})
+
+
+def test_a_link_to_a_lens():
+    look = LensLook("m", "token", -1, 12, None, ("logit", "token"))
+    opened = share.unpack(packed(share.link("http://here", None, share.lens_state("Describe.", "m", 8, look), EXAMPLES)))
+    assert share.settings(opened)["prompt"] == "Describe."
+    assert share.lens(opened) == LensLook(method="token", layer=-1, row=12)
+    assert share.lens({"edits": []}) is None
+
+
+@pytest.mark.parametrize("lens", [7, [], {"method": "magic"}, {"layer": -2}, {"row": "x"}, {"read": ["magic"]}], ids=str)
+def test_a_damaged_lens_in_a_link_is_named(lens):
+    with pytest.raises(InterpError, match="This link is damaged"):
+        share.lens({"lens": lens})
 
 
 def test_a_link_to_an_attributed_word():

@@ -138,7 +138,7 @@ def payload(
 
     picture, view = scene(width, height), scene(96, 96)
     made = {
-        "schema": "llava-microscope/lens-view/1",
+        "schema": "llava-microscope/lens-view/2",
         "model": "emoji-llava",
         "prompt": prompt,
         "answer": "a dog and a pizza on a blue background.",
@@ -158,6 +158,16 @@ def payload(
             for g, start in enumerate(starts)
         ],
         "tokens": {"text": text, "kind": kind},
+        "method": "logit",
+        "methods": [{"key": "logit", "name": "Logit lens", "about": "Reads what comes next."}],
+        "missing": "",
+        "others": [],
+        "locked": None,
+        "reads": "next",
+        "score": "probability",
+        "range": [0.0, 1.0],
+        "scale": [0.0, 1.0],
+        "best": None,
         "layers": list(range(-1, layers - 1)),
         "default": round((layers - 1) * 0.75),
         "why_default": "Three quarters deep: the last layers turn from what is there to what to say next.",
@@ -172,6 +182,32 @@ def payload(
         "limits": "A logit lens reads each layer with the last layer's dictionary. What a layer holds in another form stays unseen.",
     }
     return made | fields
+
+
+READING = (
+    "method",
+    "reads",
+    "score",
+    "layers",
+    "default",
+    "best",
+    "why_default",
+    "k",
+    "vocab",
+    "ids",
+    "ids_bytes",
+    "probs",
+    "range",
+    "scale",
+)
+READING += ("entropy", "max_entropy", "first", "limits")
+
+
+def reading(seed: int = 1, **fields: Any) -> dict[str, Any]:
+    """What an embedding lens reads in the scene of `payload()`: cosine similarities of other words, from -0.1 to 0.5."""
+    made = payload(seed=seed)
+    similar = {"method": "embedding", "reads": "here", "score": "cosine similarity", "range": [-0.1, 0.5], "scale": [0.0, 0.25]}
+    return {name: made[name] for name in READING} | similar | {"entropy": "", "first": "", "limits": "It compares."} | fields
 
 
 def struct_pack(code: str, values: Any) -> bytes:

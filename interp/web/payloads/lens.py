@@ -1,6 +1,8 @@
-"""The payload of the lens view."""
+"""The payload of the lens view: the scene, what one lens reads in it, and which other lenses the page offers."""
 
 import math
+from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -8,74 +10,156 @@ import torch
 from ...errors import InterpError
 from ...lens.lens import Lens
 from ...presets import PRESETS
+from .lens_texts import LIMITS, WHY_DEFAULT, LensMethod, lens_method
 from .scene import Scene, encode, quantise, scene
 
-SCHEMA = "llava-microscope/lens-view/1"
-WHY_DEFAULT = "Opens about three quarters of the way through: the last layers turn from what a patch shows to which word comes next."
-LIMITS = (
-    "A logit lens asks one narrow question: which word would the model say if it stopped at this layer? A word on a patch is neither what the "
-    "patch contains nor what the model thinks of it. In early layers most readings are noise, because those layers do not speak the language of "
-    "the output words. A concept without a single-token word cannot show up at all. Patches exchange information, so a word may appear on the "
-    "background or belong to a neighbouring patch. And a readable word need not be used: only an intervention shows what the answer depends on. "
-    "Other readings, such as the nearest contextual embeddings (LatentLens) or a trained lens (tuned lens), find more in the same states."
-)
+SCHEMA = "llava-microscope/lens-view/2"
 
 
-class LensPayload(Scene):
-    """The view's data. L layers, T positions (the last token was never read), k words at each.
+class LensReading(TypedDict):
+    """What one lens reads. L layers, T positions (the last token was never read), k words at each.
 
-    `vocab`: the words that occur; `ids`: uint16 or uint32 [L, T, k] into it; `probs`: uint8 [L, T, k], quantised logits; `entropy`: uint8 [L, T],
-    255 is `max_entropy` nats; `first`: uint8 [T], the index of the layer from which on the last layer's word is on top.
+    `reads`: "next" or "here", the token that the words stand for; `score`: "probability" or "cosine similarity".
+    `vocab`: the words that occur; `ids`: uint16 or uint32 [L, T, k] into it; `probs`: uint8 [L, T, k], probabilities as quantised logits,
+    similarities as steps of 1/255 between the two numbers of `range`. `scale`: the scores at the two ends of the colours.
+    `entropy`: uint8 [L, T], 255 is `max_entropy` nats; "" for a lens without.
+    `first`: uint8 [T], the index of the layer from which on the last layer's word is on top; "" for a lens that reads what stands here.
+    `default`: index of the layer to open at; `best`: the same if it is known to be the best for this lens, else null.
     """
 
-    schema: str
-    run: str | None
+    method: str
+    reads: str
+    score: str
     layers: list[int]
     default: int
+    best: int | None
     why_default: str
     k: int
     vocab: list[str]
     ids: str
     ids_bytes: int
     probs: str
+    range: list[float]
+    scale: list[float]
     entropy: str
     max_entropy: float
     first: str
     limits: str
 
 
-def lens_payload(lens: Lens, *, run: str | None = None) -> LensPayload:
-    """The view's data for a lens of all positions. `run` is handed back by the page when it asks for a word's map."""
+class LensPayload(Scene, LensReading):
+    """The view's data. `methods`: the lenses that the page offers; `missing`: how to get those that it lacks, "" if none.
+
+    `others`: what other lenses read, for a file without a server; `locked`: the position to open with, null for none.
+    """
+
+    schema: str
+    run: str | None
+    methods: list[LensMethod]
+    missing: str
+    others: list[LensReading]
+    locked: int | None
+
+
+def lens_payload(
+    lens: Lens,
+    *,
+    run: str | None = None,
+    methods: Sequence[LensMethod] = (),
+    missing: str = "",
+    others: Sequence[Lens] = (),
+    layer: int | None = None,
+    locked: int | None = None,
+) -> LensPayload:
+    """The view's data for a lens of all positions. `run` is handed back by the page when it asks for a word's map or for another lens.
+
+    `layer`: the one to open at instead of the lens's own, the nearest if it was not read.
+    """
     trace = lens.trace
-    if lens.positions != tuple(range(trace.states.shape[1])):
-        raise InterpError("The view needs a lens of all positions; leave `positions` out of logit_lens.")
-    if lens.entropy is None:
-        raise InterpError("The view shows probabilities, and this lens has similarities; read them with texts() and grid().")
-    listed, index = torch.unique(lens.ids, return_inverse=True)
-    texts = trace.vlm.vocabulary.texts
-    wide = len(listed) > 65535
-    default = min(lens.layers, key=lambda layer: abs(layer - trace.vlm.default_layer))
-    axis_of = {layer: axis for axis, layer in enumerate(lens.layers)}
-    most = math.log(len(texts))
-    preset = PRESETS.get(trace.model_name)
+    reading = lens_reading(lens)
+    if layer is not None:
+        reading["default"] = _nearest(lens, layer)
     return {
         "schema": SCHEMA,
         "run": run,
         **scene(trace),
         "notes": [*trace.notes, *_some_layers(lens)],
+        **reading,
+        "methods": list(methods) or [lens_method(each.method, trace.model_name) for each in (lens, *others)],
+        "missing": missing,
+        "others": [lens_reading(other) for other in others],
+        "locked": locked if locked is not None and 0 <= locked < len(lens.positions) else None,
+    }
+
+
+def lens_reading(lens: Lens) -> LensReading:
+    """What the view needs of one lens of all positions."""
+    trace = lens.trace
+    if lens.positions != tuple(range(trace.states.shape[1])):
+        raise InterpError(f"The view needs a lens of all positions; leave `positions` out of {lens.method}_lens.")
+    listed, index = torch.unique(lens.ids, return_inverse=True)
+    texts = trace.vlm.vocabulary.texts
+    wide = len(listed) > 65535
+    axis_of = {layer: axis for axis, layer in enumerate(lens.layers)}
+    most = math.log(len(texts))
+    preset = PRESETS.get(trace.model_name)
+    known = preset.lens(lens.method) if preset else None
+    best = None if known is None else known.layer
+    probs, bounds = scores(lens, lens.probs)
+    return {
+        "method": lens.method,
+        "reads": lens.reads,
+        "score": lens.score_name,
         "layers": list(lens.layers),
-        "default": axis_of[default],
-        "why_default": preset.default_layer_note if preset and preset.default_layer_note else WHY_DEFAULT,
+        "default": _nearest(lens, opening_layer(lens)),
+        "best": None if best is None else _nearest(lens, best),
+        "why_default": preset.default_layer_note
+        if preset and preset.default_layer_note and lens.method == "logit"
+        else WHY_DEFAULT[lens.reads],
         "k": lens.ids.shape[-1],
         "vocab": [texts[i] for i in listed.tolist()],
         "ids": encode(index.numpy().astype("<u4" if wide else "<u2")),
         "ids_bytes": 4 if wide else 2,
-        "probs": encode(quantise(lens.probs)),
-        "entropy": encode((lens.entropy / most * 255).round().clamp(0, 255).numpy().astype(np.uint8)),
+        "probs": probs,
+        "range": bounds,
+        "scale": _scale(lens),
+        "entropy": "" if lens.entropy is None else encode((lens.entropy / most * 255).round().clamp(0, 255).numpy().astype(np.uint8)),
         "max_entropy": most,
-        "first": encode(np.array([axis_of[layer] for layer in lens.first_layer().tolist()], dtype=np.uint8)),
-        "limits": LIMITS,
+        "first": encode(np.array([axis_of[layer] for layer in lens.first_layer().tolist()], dtype=np.uint8))
+        if lens.reads == "next"
+        else "",
+        "limits": LIMITS[lens.method],
     }
+
+
+def scores(lens: Lens, values: torch.Tensor) -> tuple[str, list[float]]:
+    """Scores of a lens as the view reads them: the bytes, and the scores that the first and the last byte stand for."""
+    if lens.score_name == "probability":
+        return encode(quantise(values)), [0.0, 1.0]
+    low, high = values.min().item(), values.max().item()
+    steps = (values - low) / max(high - low, 1e-6) * 255
+    return encode(steps.round().clamp(0, 255).numpy().astype(np.uint8)), [low, high]
+
+
+def opening_layer(lens: Lens) -> int:
+    """The layer that a lens is opened at: where it is known to read best, or the model's default."""
+    vlm = lens.trace.vlm
+    preset = PRESETS.get(lens.trace.model_name)
+    known = preset.lens(lens.method) if preset else None
+    return vlm.default_layer if known is None or known.layer is None else known.layer
+
+
+def _nearest(lens: Lens, layer: int) -> int:
+    return min(range(len(lens.layers)), key=lambda axis: abs(lens.layers[axis] - layer))
+
+
+def _scale(lens: Lens) -> list[float]:
+    """The ends of the colours: for similarities, which fill a small part of -1 to 1, nearly all top words of the patches lie between them."""
+    if lens.score_name == "probability":
+        return [0.0, 1.0]
+    top = lens.probs[:, lens.trace.positions("image") or list(lens.positions), 0].flatten()
+    low, high = torch.quantile(top, torch.tensor([0.02, 0.98])).tolist()
+    return [low, max(high, low + 1e-3)]
 
 
 def _some_layers(lens: Lens) -> list[str]:

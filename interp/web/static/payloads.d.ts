@@ -44,7 +44,36 @@ export interface Scene {
   tokens: Tokens;
 }
 
-/** The view's data. L layers, T positions (the last token was never read), k words at each. `vocab`: the words that occur; `ids`: uint16 or uint32 [L, T, k] into it; `probs`: uint8 [L, T, k], quantised logits; `entropy`: uint8 [L, T], 255 is `max_entropy` nats; `first`: uint8 [T], the index of the layer from which on the last layer's word is on top. */
+/** One lens of the switch. `about`: what it reads, what it was trained on and how much it reads of this model. */
+export interface LensMethod {
+  key: string;
+  name: string;
+  about: string;
+}
+
+/** What one lens reads. L layers, T positions (the last token was never read), k words at each. `reads`: "next" or "here", the token that the words stand for; `score`: "probability" or "cosine similarity". `vocab`: the words that occur; `ids`: uint16 or uint32 [L, T, k] into it; `probs`: uint8 [L, T, k], probabilities as quantised logits, similarities as steps of 1/255 between the two numbers of `range`. `scale`: the scores at the two ends of the colours. `entropy`: uint8 [L, T], 255 is `max_entropy` nats; "" for a lens without. `first`: uint8 [T], the index of the layer from which on the last layer's word is on top; "" for a lens that reads what stands here. `default`: index of the layer to open at; `best`: the same if it is known to be the best for this lens, else null. */
+export interface LensReading {
+  method: string;
+  reads: string;
+  score: string;
+  layers: number[];
+  default: number;
+  best: number | null;
+  why_default: string;
+  k: number;
+  vocab: string[];
+  ids: string;
+  ids_bytes: number;
+  probs: string;
+  range: number[];
+  scale: number[];
+  entropy: string;
+  max_entropy: number;
+  first: string;
+  limits: string;
+}
+
+/** The view's data. `methods`: the lenses that the page offers; `missing`: how to get those that it lacks, "" if none. `others`: what other lenses read, for a file without a server; `locked`: the position to open with, null for none. */
 export interface LensPayload {
   model: string;
   prompt: string;
@@ -56,20 +85,30 @@ export interface LensPayload {
   grids: Grid[];
   regions: Region[];
   tokens: Tokens;
-  schema: string;
-  run: string | null;
+  method: string;
+  reads: string;
+  score: string;
   layers: number[];
   default: number;
+  best: number | null;
   why_default: string;
   k: number;
   vocab: string[];
   ids: string;
   ids_bytes: number;
   probs: string;
+  range: number[];
+  scale: number[];
   entropy: string;
   max_entropy: number;
   first: string;
   limits: string;
+  schema: string;
+  run: string | null;
+  methods: LensMethod[];
+  missing: string;
+  others: LensReading[];
+  locked: number | null;
 }
 
 /** One feature. `rows`: uint16, the positions at which it is active; `values`: float32, its activation at each of them. */

@@ -1,10 +1,10 @@
 // The lens payload as typed arrays, and all that is computed from it: words, probabilities, entropy, searches, counts. No DOM.
-/** @import { LensPayload } from "../payloads.js" */
+/** @import { LensPayload, LensReading } from "../payloads.js" */
 /** @import { Look } from "../shared/text.js" */
 import { decodeArray, decodePatches, requireSchema } from "../shared/payload.js";
 import { look } from "../shared/text.js";
 
-const SCHEMA = "llava-microscope/lens-view/1";
+const SCHEMA = "llava-microscope/lens-view/2";
 
 // A stored byte q is a quantised logit, so that 0.01 % and 99.9 % both survive. q = 0 means "below what is stored".
 const PROBABILITY = Float32Array.from({ length: 256 }, (_, q) => (q === 0 ? 0 : 1 / (1 + Math.exp(9 - (q / 255) * 16))));
@@ -23,15 +23,33 @@ export function percent(p) {
 }
 
 /**
- * The probability of a word at [layers, T], NaN where it is not stored.
+ * A cosine similarity, with as many digits as are stored.
+ * @param {number} v
+ */
+export function similarity(v) {
+  return Number.isNaN(v) ? "not stored" : v.toFixed(2).replace("-", "−");
+}
+
+/**
+ * The score of a word at [layers, T], NaN where it is not stored.
  * @typedef {{ spellings: string[], values: Float32Array }} FoundWord
  */
 
-/** Layers are indices into `layers`, rows are positions in the sequence, ids are indices into `vocab`. */
+/**
+ * What one lens reads. Layers are indices into `layers`, rows are positions in the sequence, ids are indices into `vocab`; scores (`p`) are
+ * probabilities or cosine similarities.
+ */
 export class LensData {
   /** @param {LensPayload} payload */
   constructor(payload) {
     requireSchema(payload, SCHEMA);
+    this.method = payload.method;
+    this.next = payload.reads === "next";
+    this.similar = payload.score !== "probability";
+    this.range = payload.range;
+    this.scale = payload.scale;
+    const [low, high] = payload.range;
+    this.steps = this.similar ? Float32Array.from({ length: 256 }, (_, q) => low + (q / 255) * (high - low)) : PROBABILITY;
     const L = payload.layers.length,
       T = payload.tokens.kind.length - 1,
       k = payload.k;
@@ -46,8 +64,8 @@ export class LensData {
     const { ids, ids_bytes } = payload;
     this.ids = ids_bytes === 4 ? decodeArray(Uint32Array, ids, L * T * k, "ids") : decodeArray(Uint16Array, ids, L * T * k, "ids");
     this.q = decodeArray(Uint8Array, payload.probs, L * T * k, "probs");
-    this.entropyQ = decodeArray(Uint8Array, payload.entropy, L * T, "entropy");
-    this.firstAt = decodeArray(Uint8Array, payload.first, T, "first");
+    this.entropyQ = payload.entropy ? decodeArray(Uint8Array, payload.entropy, L * T, "entropy") : null;
+    this.firstAt = payload.first ? decodeArray(Uint8Array, payload.first, T, "first") : null;
     this.maxEntropy = payload.max_entropy;
     /** @type {Look[]} */
     this.looks = new Array(this.vocab.length);
@@ -57,6 +75,49 @@ export class LensData {
     this.regions = regions;
     this.regionOf = regionOf;
     this.finest = finest;
+  }
+
+  /**
+   * The same scene through another lens.
+   * @param {LensReading} reading
+   */
+  through(reading) {
+    return new LensData({ ...this.payload, ...reading });
+  }
+
+  /**
+   * The index of the layer with this number, or of the nearest one that was read.
+   * @param {number} number
+   */
+  layerAt(number) {
+    const off = this.layers.map((layer) => Math.abs(layer - number));
+    return off.indexOf(Math.min(...off));
+  }
+
+  /**
+   * A score in words.
+   * @param {number} v
+   */
+  figure(v) {
+    return this.similar ? similarity(v) : percent(v);
+  }
+
+  /**
+   * A score as a fraction of the colour scale.
+   * @param {number} v
+   */
+  share(v) {
+    const [low, high] = this.scale;
+    return Number.isNaN(v) ? NaN : Math.min(1, Math.max(0, (v - low) / (high - low)));
+  }
+
+  /**
+   * The score at a fraction of the slider that hides patches. Squared for probabilities, so that the low end, where large models live, has room.
+   * @param {number} fraction
+   */
+  threshold(fraction) {
+    const [low, high] = this.scale;
+    return fraction === 0 ? -Infinity : this.similar ? low + fraction * (high - low) : fraction ** 2;
   }
 
   /** @param {number} index */
@@ -86,16 +147,16 @@ export class LensData {
    * @param {number} row
    */
   p(layer, row, j = 0) {
-    return PROBABILITY[this.q[this.at(layer, row, j)]];
+    return this.steps[this.q[this.at(layer, row, j)]];
   }
 
   /**
-   * In nats.
+   * In nats; 0 for a lens without entropy.
    * @param {number} layer
    * @param {number} row
    */
   entropy(layer, row) {
-    return (this.entropyQ[layer * this.T + row] / 255) * this.maxEntropy;
+    return this.entropyQ ? (this.entropyQ[layer * this.T + row] / 255) * this.maxEntropy : 0;
   }
 
   /** @param {number} id */
@@ -113,7 +174,7 @@ export class LensData {
   }
 
   /**
-   * Probability of one word over the layers; NaN where it is not among the stored top k.
+   * Score of one word over the layers; NaN where it is not among the stored top k.
    * @param {number} row
    * @param {number} id
    */
@@ -125,7 +186,7 @@ export class LensData {
   }
 
   /**
-   * The same at [layers, T], summed over all spellings of a typed word; null when no stored word spells it.
+   * The same at [layers, T] for a typed word: the sum over its spellings, or the most similar one. Null when no stored word spells it.
    * @param {string} word
    * @returns {FoundWord | null}
    */
@@ -141,19 +202,23 @@ export class LensData {
     for (let i = 0; i < this.ids.length; i++) {
       if (!hits.has(this.ids[i])) continue;
       const cell = Math.floor(i / this.k);
-      values[cell] = (Number.isNaN(values[cell]) ? 0 : values[cell]) + PROBABILITY[this.q[i]];
+      const score = this.steps[this.q[i]];
+      if (Number.isNaN(values[cell])) values[cell] = score;
+      else values[cell] = this.similar ? Math.max(values[cell], score) : values[cell] + score;
     }
     return { spellings: [...hits].map((id) => this.vocab[id]), values };
   }
 
   /**
-   * The server's answer to a search: quantised bytes, as in `probs`.
-   * @param {{ spellings: string[], values: string }} answer
+   * The server's answer to a search: quantised bytes, as in `probs`, with a range of their own.
+   * @param {{ spellings: string[], values: string, range: number[] }} answer
    * @returns {FoundWord}
    */
   found(answer) {
     const q = decodeArray(Uint8Array, answer.values, this.L * this.T, "found word");
-    return { spellings: answer.spellings, values: Float32Array.from(q, (v) => PROBABILITY[v]) };
+    const [low, high] = answer.range;
+    const value = (/** @type {number} */ v) => (this.similar ? low + (v / 255) * (high - low) : PROBABILITY[v]);
+    return { spellings: answer.spellings, values: Float32Array.from(q, value) };
   }
 
   /**
@@ -180,7 +245,7 @@ export class LensData {
   }
 
   /**
-   * Whether a patch says nothing: its top word is blank or punctuation, or less likely than the threshold.
+   * Whether a patch says nothing: its top word is blank or punctuation, or its score is below the threshold.
    * @param {number} layer
    * @param {number} row
    * @param {number} min
@@ -197,9 +262,9 @@ export class LensData {
   strongest(layer, grid) {
     const rows = this.imageRows(grid);
     let best = rows[0],
-      score = -1;
+      score = -Infinity;
     for (const row of rows) {
-      const p = this.silent(layer, row, 0) ? 0 : this.p(layer, row);
+      const p = this.silent(layer, row, -Infinity) ? -1 : this.p(layer, row);
       if (p > score) {
         best = row;
         score = p;

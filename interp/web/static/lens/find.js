@@ -3,12 +3,11 @@
 /** @import { LensData } from "./data.js" */
 
 import { el } from "../shared/elements.js";
-import { percent } from "./data.js";
 import { drawCurve } from "./readout.js";
 
 export class Find {
   /**
-   * findWord: (word) -> Promise<{spellings, values} | {error}>, or null in a file with no server
+   * findWord: (word, method) -> Promise<{spellings, values, range} | {error}>, or null in a file with no server
    * @param {LensData} data
    */
   constructor(data, part, findWord, set, signal) {
@@ -17,6 +16,7 @@ export class Find {
     this.findWord = findWord;
     this.set = set;
     this.asked = 0;
+    this.kept = new Map(); // by lens and word
     part.find.addEventListener(
       "submit",
       (event) => {
@@ -35,21 +35,34 @@ export class Find {
     return this.findWord ? "" : `This file has no model: only words among the stored top ${this.data.k} can be found.`;
   }
 
+  // The same word through another lens.
+  through(data) {
+    const word = this.found?.word;
+    this.data = data;
+    this.clear();
+    if (word === undefined) return;
+    this.part.word.value = word;
+    this.go();
+  }
+
   async go() {
     const { data, part } = this;
     const word = part.word.value;
     const ask = ++this.asked;
     if (!word.trim()) return this.say("Type a word first.", true);
     let found = null;
-    if (this.findWord) {
+    const key = `${data.method} ${word.trim()}`;
+    if (this.kept.has(key)) found = this.kept.get(key);
+    else if (this.findWord) {
       part.findGo.disabled = true;
       this.say("Searching…");
       try {
-        const answer = await this.findWord(word);
+        const answer = await this.findWord(word, data.method);
         // gradio answers a crash on the server with nothing
         if (!answer) throw new Error("The server could not search for this word. Run the picture again, or try another word.");
         if (answer.error) throw new Error(answer.error);
         found = data.found(answer);
+        this.kept.set(key, found);
       } catch (error) {
         if (ask === this.asked) this.fail(String(error?.message || error || "The search failed."));
         return;
@@ -61,13 +74,17 @@ export class Find {
       found = data.search(word);
       if (!found) return this.fail(`“${word.trim()}” is nowhere among the stored top ${data.k}. ${this.hint()}`);
     }
-    const top = found.values.reduce((best, v, i) => (v > best && data.place.has(i % data.T) ? v : best), 0);
+    const on = found.values.filter((v, i) => !Number.isNaN(v) && data.place.has(i % data.T));
+    const top = on.reduce((best, v) => Math.max(best, v), data.similar ? -1 : 0);
+    const low = data.similar ? on.reduce((least, v) => Math.min(least, v), top) : 0;
     const shown = found.spellings
       .slice(0, 6)
       .map((text) => `“${text}”`)
       .join(" ");
-    this.found = { ...found, word: word.trim(), top };
-    this.say(`Spelled ${shown}${found.spellings.length > 6 ? " …" : ""}, summed. ${this.hint()}`);
+    this.found = { ...found, word: word.trim(), low, top };
+    this.say(
+      `Spelled ${shown}${found.spellings.length > 6 ? " …" : ""}, ${data.similar ? "the most similar one" : "summed"}. ${this.hint()}`,
+    );
     part.findClear.hidden = false;
     this.set(this.found);
   }
@@ -115,7 +132,7 @@ export class Find {
       ],
       state.shownLayer,
     );
-    const say = (v) => (Number.isNaN(v) ? `not in the top ${data.k}` : percent(v));
+    const say = (v) => (Number.isNaN(v) ? `not in the top ${data.k}` : data.figure(v));
     const key = (name, cls, v) => {
       const span = el("span", `lens-key-line ${cls}`, `${name} `);
       span.append(el("b", "", say(v)));
@@ -124,7 +141,7 @@ export class Find {
     part.findKey.replaceChildren(key("here", "view-a", here[state.shownLayer]), key("highest patch", "view-b", best[state.shownLayer]));
     part.findCurve.setAttribute(
       "aria-label",
-      `Probability of ${found.word} over the layers: here ${say(here[state.shownLayer])}, highest patch ${say(best[state.shownLayer])}`,
+      `${data.similar ? "Similarity" : "Probability"} of ${found.word} over the layers: here ${say(here[state.shownLayer])}, highest patch ${say(best[state.shownLayer])}`,
     );
   }
 }

@@ -4,35 +4,39 @@
 import { OPACITY } from "../shared/canvas.js";
 import { OUTLINES } from "../shared/colours.js";
 import { el, tokenElement } from "../shared/elements.js";
-import { percent } from "./data.js";
+import { amount } from "../shared/text.js";
 
 const LEGEND = 12; // words in the legend
 
 // Numbers next to the sliders, the colour scale, the alternative text.
 export function drawBar(part, data, state) {
-  const { shownLayer, colour, found } = state;
+  const { shownLayer, colour, found, map } = state;
   const rows = data.grids[state.grid].positions;
   part.layerOut.textContent = `${data.layerName(shownLayer)} of ${data.layerName(data.L - 1)}${state.preview === null ? "" : " (preview)"}`;
   part.layer.setAttribute("aria-valuetext", data.layerName(state.layer));
-  part.minOut.textContent = state.min ? percent(state.min) : "off";
+  const hiding = state.hide > 0;
+  part.minOut.textContent = hiding ? data.figure(state.min) : "off";
   part.min.setAttribute("aria-valuetext", part.minOut.textContent);
   part.colour.querySelector("[value=found]").disabled = !found;
-  part.scale.classList.toggle("view-off", state.mask || colour === "none");
+  part.scale.classList.toggle("view-off", map ? !map.top : state.mask || colour === "none");
   const ends = {
     entropy: ["0 nats, certain", `${data.maxEntropy.toFixed(1)} nats, uniform`],
-    found: ["0", found ? `${percent(found.top)}, the highest at any layer` : ""],
+    found: found ? [data.figure(found.low), `${data.figure(found.top)}, the highest at any layer`] : ["", ""],
   };
-  [part.scaleLow.textContent, part.scaleHigh.textContent] = ends[colour] || ["0 %", "100 % top word"];
+  const ofTop = data.similar ? [`≤ ${data.figure(data.scale[0])}`, `≥ ${data.figure(data.scale[1])} top word`] : ["0 %", "100 % top word"];
+  [part.scaleLow.textContent, part.scaleHigh.textContent] = map ? ["0", map.top ? amount(map.top) : ""] : ends[colour] || ofTop;
   part.ramp.style.opacity = OPACITY + 0.2;
   const silent = rows.filter((row) => data.silent(shownLayer, row, state.min)).length;
   const below = rows.filter((row) => data.p(shownLayer, row) < state.min).length;
   part.pictureNote.textContent = data.regions.length
     ? "The image tokens of this model have no patches of their own: each reads the whole picture or a quarter of it. They are listed in the table below."
-    : state.mask
-      ? `Black: ${silent} of ${rows.length} patches, blank or punctuation${state.min ? " or below the threshold" : ""}.`
-      : state.min && colour !== "found"
-        ? `Dimmed: ${below} of ${rows.length} patches below ${percent(state.min)}.`
-        : "";
+    : map
+      ? ""
+      : state.mask
+        ? `Black: ${silent} of ${rows.length} patches, blank or punctuation${hiding ? " or below the threshold" : ""}.`
+        : hiding && colour !== "found"
+          ? `Dimmed: ${below} of ${rows.length} patches below ${data.figure(state.min)}.`
+          : "";
   const common = data
     .frequent(shownLayer, state.grid)
     .slice(0, 3)

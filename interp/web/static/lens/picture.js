@@ -11,22 +11,25 @@ export class LensPicture extends PatchCanvas {
     this.widths = new Map();
   }
 
-  // [0..1 for the ramp, or NaN for no colour] and the largest value, for the chosen colouring.
+  // For each patch a number from 0 to 1 for the ramp, or NaN for no colour.
   values(state) {
     const { data } = this;
     const rows = data.grids[state.grid].positions,
       layer = state.shownLayer;
-    if (state.colour === "entropy") return { top: data.maxEntropy, of: Float32Array.from(rows, (row) => data.entropy(layer, row)) };
-    if (state.colour === "found" && state.found)
-      return { top: state.found.top, of: Float32Array.from(rows, (row) => state.found.values[layer * data.T + row]) };
-    if (state.colour === "probability") return { top: 1, of: Float32Array.from(rows, (row) => data.p(layer, row)) };
-    return { top: 1, of: new Float32Array(rows.length).fill(NaN) };
+    const { map, found } = state;
+    if (map) return Float32Array.from(rows, (row) => (map.top > 0 ? map.values.get(row) / map.top : NaN));
+    if (state.colour === "entropy") return Float32Array.from(rows, (row) => data.entropy(layer, row) / data.maxEntropy);
+    if (state.colour === "found" && found)
+      return Float32Array.from(rows, (row) => (found.values[layer * data.T + row] - found.low) / (found.top - found.low || 1));
+    if (state.colour === "probability") return Float32Array.from(rows, (row) => data.share(data.p(layer, row)));
+    return new Float32Array(rows.length).fill(NaN);
   }
 
   paint(ctx, state, width, height, masked = state.mask) {
     this.background(ctx, state, width, height);
-    const { of, top } = this.values(state);
-    if (!masked && state.colour !== "none") this.fade(ctx, width, height);
+    const shares = this.values(state);
+    if (state.map) masked = false;
+    if (!masked && (state.map || state.colour !== "none")) this.fade(ctx, width, height);
     this.each(state, width, height, (row, i, x, y, w, h) => {
       if (masked) {
         if (this.data.silent(state.shownLayer, row, state.min)) {
@@ -37,17 +40,17 @@ export class LensPicture extends PatchCanvas {
       }
       const line = w > 14;
       // The threshold is about the top word, so a found word is shown wherever it has a probability.
-      const quiet = state.colour !== "found" && this.data.p(state.shownLayer, row) < state.min;
+      const quiet = !state.map && state.colour !== "found" && this.data.p(state.shownLayer, row) < state.min;
       if (quiet) {
         ctx.fillStyle = "rgba(24,26,31,.72)";
         ctx.fillRect(x, y, w, h);
         return;
       }
-      if (!Number.isNaN(of[i])) {
-        const [cr, cg, cb] = ramp(of[i] / (top || 1));
+      if (!Number.isNaN(shares[i])) {
+        const [cr, cg, cb] = ramp(shares[i]);
         ctx.fillStyle = `rgba(${cr},${cg},${cb},${OPACITY})`;
         ctx.fillRect(x, y, w, h);
-      } else if (state.colour === "found") {
+      } else if (!state.map && state.colour === "found") {
         ctx.fillStyle = "rgba(24,26,31,.55)";
         ctx.fillRect(x, y, w, h);
       }
@@ -56,7 +59,7 @@ export class LensPicture extends PatchCanvas {
         ctx.lineWidth = 1;
         ctx.strokeRect(x - 0.5, y - 0.5, w, h);
       }
-      this.word(ctx, this.data.look(this.data.id(state.shownLayer, row)), x, y, w, h);
+      if (!state.map) this.word(ctx, this.data.look(this.data.id(state.shownLayer, row)), x, y, w, h);
     });
   }
 
@@ -89,7 +92,8 @@ export class LensPicture extends PatchCanvas {
   }
 
   paintMarks(ctx, state, width, height, accent) {
-    this.data.grids[state.grid].positions.forEach((row, i) => {
+    const words = state.map ? [] : this.data.grids[state.grid].positions;
+    words.forEach((row, i) => {
       const slot = state.outlined.indexOf(this.data.id(state.shownLayer, row));
       if (slot < 0) return;
       this.stroke(ctx, state, width, height, i, i, "rgba(0,0,0,.7)", 4, 2);
@@ -98,19 +102,13 @@ export class LensPicture extends PatchCanvas {
     this.strokePlaces(ctx, state, width, height, accent);
   }
 
-  // PNG of the current view (picture, colours, words, outlines), or of the masked picture in its own pixels.
-  png(state, kind, accent) {
-    const scene = this.scene(state);
-    const masked = kind === "mask";
-    const width = masked ? scene.image.naturalWidth : Math.max(1024, this.width * 2);
+  // The masked picture as a PNG in its own pixels.
+  png(state) {
+    const { image, width, height } = this.scene(state);
     const canvas = document.createElement("canvas");
-    canvas.width = width;
-    canvas.height = Math.round((width * scene.height) / scene.width);
-    const ctx = canvas.getContext("2d");
-    const scale = masked ? 1 : canvas.width / this.width;
-    ctx.setTransform(scale, 0, 0, scale, 0, 0);
-    this.paint(ctx, state, canvas.width / scale, canvas.height / scale, masked || state.mask);
-    if (!masked) this.paintMarks(ctx, { ...state, shownRow: null, hover: null }, canvas.width / scale, canvas.height / scale, accent);
+    canvas.width = image.naturalWidth;
+    canvas.height = Math.round((canvas.width * height) / width);
+    this.paint(canvas.getContext("2d"), state, canvas.width, canvas.height, true);
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   }
 }

@@ -4,9 +4,10 @@
 import { barRows, el, svg, tokenElement } from "../shared/elements.js";
 import { placeName } from "../shared/payload.js";
 import { look } from "../shared/text.js";
-import { percent } from "./data.js";
 
-// Lines over the layers. series: [{values, className}]; NaN is a gap, with a hollow mark on the baseline.
+const TOPS = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1];
+
+// Lines over the layers. series: [{values, className}]; NaN is a gap, with a hollow mark on the baseline. A similarity below 0 is drawn on it.
 export function drawCurve(node, data, series, layer) {
   const W = 320,
     H = 104,
@@ -15,14 +16,14 @@ export function drawCurve(node, data, series, layer) {
     top = 8,
     bottom = 18;
   const highest = Math.max(...series.flatMap((s) => Array.from(s.values, (v) => v || 0)));
-  const scale = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1].find((v) => v >= highest) || 1;
+  const scale = TOPS.find((v) => v >= highest) || 1;
   const x = (i) => left + (data.L < 2 ? 0.5 : i / (data.L - 1)) * (W - left - right);
-  const y = (v) => top + (1 - v / scale) * (H - top - bottom);
+  const y = (v) => top + (1 - Math.max(0, v) / scale) * (H - top - bottom);
   node.setAttribute("viewBox", `0 0 ${W} ${H}`);
   const parts = [
     svg("line", { x1: left, x2: W - right, y1: y(0), y2: y(0), class: "view-axis" }),
     svg("line", { x1: left, x2: W - right, y1: y(scale), y2: y(scale), class: "view-axis view-faint" }),
-    svg("text", { x: left - 9, y: y(scale) + 4, "text-anchor": "end" }, `${scale * 100}%`),
+    svg("text", { x: left - 9, y: y(scale) + 4, "text-anchor": "end" }, data.similar ? String(scale) : `${scale * 100}%`),
     svg("text", { x: left - 9, y: y(0) + 3, "text-anchor": "end" }, "0"),
     svg("line", { x1: x(layer), x2: x(layer), y1: top, y2: y(0), class: "view-now" }),
   ];
@@ -72,11 +73,11 @@ export function drawReadout(part, data, row, layer, status) {
   part.where.replaceChildren(document.createTextNode(data.place.has(row) ? "Patch " : ""), document.createTextNode(placeName(data, row)));
   if (!data.place.has(row)) part.where.append(" ", tokenElement(look(data.tokens[row])));
   if (status) part.where.append(el("span", "view-chip", status));
-  part.whereSub.textContent = `position ${row} · layer ${data.layerName(layer)} · would say next`;
+  part.whereSub.textContent = `position ${row} · layer ${data.layerName(layer)} · ${data.next ? "would say next" : "reads here"}`;
   const words = data.words(layer, row);
   barRows(
     part.top,
-    words.map(({ id, p }) => [tokenElement(data.look(id)), p, percent(p)]),
+    words.map(({ id, p }) => [tokenElement(data.look(id)), data.share(p), data.figure(p)]),
   );
   const values = data.curve(row, words[0].id);
   drawCurve(part.curve, data, [{ values, className: "view-a" }], layer);
@@ -89,13 +90,14 @@ export function drawReadout(part, data, row, layer, status) {
   );
   part.curve.setAttribute(
     "aria-label",
-    `Probability of ${data.look(words[0].id).text} over the layers; ${percent(words[0].p)} at layer ${data.layerName(layer)}`,
+    `${data.similar ? "Similarity" : "Probability"} of ${data.look(words[0].id).text} over the layers; ${data.figure(words[0].p)} at layer ${data.layerName(layer)}`,
   );
-  const last = data.L - 1;
+  const last = data.L - 1,
+    text = !data.place.has(row);
   facts(part.numbers, [
-    ["entropy", `${data.entropy(layer, row).toFixed(2)} nats`],
-    ["last layer says", tokenElement(data.look(data.id(last, row)))],
-    ["on top from layer", data.layerName(data.firstAt[row])],
-    ...(data.place.has(row) ? [] : [["really next", tokenElement(look(data.tokens[row + 1]))]]),
+    ...(data.entropyQ ? [["entropy", `${data.entropy(layer, row).toFixed(2)} nats`]] : []),
+    [data.next ? "last layer says" : "last layer reads", tokenElement(data.look(data.id(last, row)))],
+    ...(data.firstAt ? [["on top from layer", data.layerName(data.firstAt[row])]] : []),
+    ...(text && data.next ? [["really next", tokenElement(look(data.tokens[row + 1]))]] : []),
   ]);
 }

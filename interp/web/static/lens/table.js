@@ -33,11 +33,19 @@ export class TokenTable {
     listen(scroller, "blur", () => on.point(null));
   }
 
+  // The same rows through another lens, at the same place of the scroller.
+  through(data) {
+    this.data = data;
+    this.from = this.to = undefined;
+    this.head();
+    this.draw();
+  }
+
   head() {
     const line = el("tr");
     const corner = el("th", "", "token ");
     corner.scope = "col";
-    corner.append(el("span", "lens-next", "→ next token"));
+    if (this.data.next) corner.append(el("span", "lens-next", "→ next token"));
     line.append(corner);
     for (let l = 0; l < this.data.L; l++) {
       const th = el("th", "", this.data.layerName(l));
@@ -143,13 +151,16 @@ export class TokenTable {
       th.append(`[${entry.count} image patch${entry.count === 1 ? "" : "es"}]`);
     } else {
       line.className = data.kinds[entry.row + 1] === "a" ? "lens-says-answer" : "";
-      const next = el("span", "lens-next", "→ ");
-      next.append(tokenElement(look(data.tokens[entry.row + 1])));
       const read = data.regionOf.get(entry.row);
       const of = read
         ? el("span", "view-token view-dim", `${read.index + 1} · ${read.region.name}`)
         : tokenElement(look(data.tokens[entry.row]));
-      th.append(of, " ", next);
+      th.append(of);
+      if (data.next) {
+        const next = el("span", "lens-next", "→ ");
+        next.append(tokenElement(look(data.tokens[entry.row + 1])));
+        th.append(" ", next);
+      }
     }
     line.append(th);
     for (let l = 0; l < data.L; l++) {
@@ -173,8 +184,8 @@ export class TokenTable {
       }
       const look = data.look(data.id(l, row));
       td.textContent = look.text;
-      td.style.setProperty("--p", data.p(l, row).toFixed(3));
-      td.className = `${look.dim ? "view-dim " : ""}${l === data.firstAt[row] ? "lens-first" : ""}`;
+      td.style.setProperty("--p", data.share(data.p(l, row)).toFixed(3));
+      td.className = `${look.dim ? "view-dim " : ""}${l === data.firstAt?.[row] ? "lens-first" : ""}`;
     }
   }
 

@@ -1,31 +1,31 @@
 // Mounts the view: one state, the controls that change it, and one render that brings every part up to date.
-// A host calls mount(element, {findWord, features, why}) and set(payload).
+// A host calls mount(element, {findWord, readLens, wordMap, chose, features, why}) and set(payload).
+// `findWord(word, method, payload)`, `readLens(method, payload)` and `wordMap(spec, payload)` ask the server; `chose(what)` is told what is looked at.
 // `features(row, payload)` shows the features of a position, `why(token, payload)` explains a token of the answer; `hasFeatures()` and `hasWhy()` say
 // whether the page can. All may be absent.
 
+import { captioned } from "../shared/caption.js";
 import { el, radios, saveFile } from "../shared/elements.js";
 import { featuresTab, openFeatures, openWhy, page, whyTab } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
 import { PictureShell } from "../shared/shell.js";
-import { LensData, percent } from "./data.js";
+import { ActivationMap } from "./activation.js";
+import { LensData } from "./data.js";
 import { Find } from "./find.js";
 import { drawBar, drawLegend } from "./legend.js";
+import { ACTIVATION_MAP, Methods } from "./methods.js";
 import { LensPicture } from "./picture.js";
 import { drawReadout } from "./readout.js";
 import { TokenTable } from "./table.js";
 
 /** @type {[string, string][]} */
-const COLOURS = [
-  ["probability", "Probability"],
-  ["entropy", "Entropy"],
-  ["found", "Found word"],
-  ["none", "None"],
-];
-/** @type {[string, string][]} */
 const VIEWS = [
   ["picture", "Picture"],
   ["encoder", "As the encoder saw it"],
 ];
+
+/** @type {import("./activation.js").WordMap} */
+const NO_MAP = { token: -1, values: new Map(), top: 0, note: "" }; // while it is computed
 
 /** @extends {PictureShell<LensData, LensPicture>} */
 class View extends PictureShell {
@@ -37,12 +37,17 @@ class View extends PictureShell {
       empty: "Nothing to look at yet. Choose a picture and press Run.",
       unreadable: "The picture in this lens could not be read.",
     });
+    const redraw = () => {
+      this.render();
+      this.tell();
+    };
+    this.activation = new ActivationMap(this.part, redraw, this.page.signal);
     this.set(null);
   }
 
   clear() {
     super.clear();
-    this.table = this.find = null;
+    this.table = this.find = this.methods = null;
   }
 
   /**
@@ -51,23 +56,27 @@ class View extends PictureShell {
    * @param {AbortSignal} signal
    */
   begin(data, picture, signal) {
-    const { part } = this;
-    const layer = data.payload.default;
+    const { part, options } = this;
+    const { payload } = data;
+    const layer = payload.default;
     const state = {
       ready: true,
-      run: data.payload.run ?? null,
+      run: payload.run ?? null,
+      method: data.method,
+      map: null,
       layer,
       shownLayer: layer,
       preview: null,
-      min: 0,
+      hide: 0,
+      min: -Infinity,
       colour: "probability",
       grid: data.finest,
       view: "picture",
       mask: false,
       hover: null,
-      locked: null,
+      locked: payload.locked,
       shownRow: null,
-      readRow: data.strongest(layer, data.finest),
+      readRow: payload.locked ?? data.strongest(layer, data.finest),
       patch: null,
       outlined: [],
       found: null,
@@ -80,10 +89,24 @@ class View extends PictureShell {
     this.root.__lens = state;
     part.empty.hidden = true;
     part.body.hidden = false;
+    this.root.dataset.mode = "lens";
+    const { findWord, readLens, wordMap } = options;
+    const map = Boolean(wordMap) && data.kinds.includes("a") && data.place.size > 0;
+    if (map) this.activation.begin(data, (token) => wordMap({ method: ACTIVATION_MAP.key, token }, payload), signal);
+    this.methods = new Methods(
+      data,
+      part,
+      {
+        read: readLens ? (method) => readLens(method, payload) : null,
+        show: (other) => this.through(other),
+        map: () => this.showMap(),
+      },
+      { name: `lens-method-${this.serial}`, map, signal },
+    );
     this.words();
     this.controls(signal);
-    const { findWord } = this.options;
-    this.find = new Find(data, part, findWord ? (word) => findWord(word, data.payload) : null, (found) => this.setFound(found), signal);
+    const find = findWord ? (word, method) => findWord(word, method, payload) : null;
+    this.find = new Find(data, part, find, (found) => this.setFound(found), signal);
     part.scroller.scrollTop = part.scroller.scrollLeft = 0;
     this.table = new TokenTable(data, part, {
       signal,
@@ -91,13 +114,55 @@ class View extends PictureShell {
       pick: (row, at) => this.pick(row, at),
     });
     this.render(true);
+    this.tell();
   }
 
-  // Texts that change only with the payload.
+  // Another lens on the same run: place, layer, lock and the word searched for stay.
+  through(data) {
+    const { state, part } = this;
+    const before = this.data;
+    const outlined = state.outlined.map((id) => data.vocab.indexOf(before.vocab[id])).filter((id) => id >= 0);
+    const layer = data.layerAt(before.layers[state.layer]);
+    this.data = this.picture.data = data;
+    this.key = {};
+    Object.assign(state, { method: data.method, map: null, layer, preview: null, outlined });
+    if (data.similar !== before.similar) state.hide = part.min.value = 0;
+    state.min = data.threshold(state.hide);
+    this.root.dataset.mode = "lens";
+    part.layer.max = data.L - 1;
+    part.layer.value = layer;
+    this.words();
+    this.colours();
+    this.table.through(data);
+    this.find.through(data);
+    this.render(true);
+    this.announce();
+    this.tell();
+  }
+
+  // The activation map of a word: no lens, so that the lens before stays as it was.
+  showMap() {
+    const { state, part } = this;
+    Object.assign(state, { method: ACTIVATION_MAP.key, preview: null });
+    this.root.dataset.mode = "map";
+    this.key = {};
+    this.activation.go();
+    this.render(true);
+  }
+
+  // The host keeps what is looked at, for links, files and code.
+  tell() {
+    const { state, data, methods } = this;
+    const { model } = data.payload;
+    const token = state.method === ACTIVATION_MAP.key ? this.activation.chips.chosen : null;
+    this.options.chose?.({ model, method: state.method, layer: data.layers[state.layer], row: state.locked, token, read: methods.read });
+  }
+
+  // Texts that change only with the payload and the lens.
   words() {
     const {
       part,
-      data: { payload, L, T },
+      data: { payload, L, T, next, firstAt },
     } = this;
     part.prompt.textContent = payload.prompt;
     part.answer.textContent = payload.answer || "(no answer)";
@@ -106,7 +171,23 @@ class View extends PictureShell {
     part.notes.replaceChildren(...payload.notes.map((note) => el("span", "view-chip", note)));
     part.why.textContent = payload.why_default;
     part.limits.textContent = payload.limits;
-    part.tableNote.textContent = `Marked cells: from this layer on, the last layer's word is on top. Hover to preview a layer, click to keep it.`;
+    part.tableAbout.textContent = next
+      ? "the top word for the next token, read at each layer"
+      : "the top word for the token itself, read at each layer";
+    part.tableNote.textContent = `${firstAt ? "Marked cells: from this layer on, the last layer's word is on top. " : ""}Hover to preview a layer, click to keep it.`;
+  }
+
+  colours() {
+    const { part, data, state } = this;
+    /** @type {[string, string][]} */
+    const entropy = data.entropyQ ? [["entropy", "Entropy"]] : [];
+    if (state.colour === "entropy" && !data.entropyQ) state.colour = "probability";
+    /** @type {[string, string][]} */
+    const named = [["probability", data.similar ? "Similarity" : "Probability"], ...entropy, ["found", "Found word"], ["none", "None"]];
+    radios(part.colour, `lens-colour-${this.serial}`, named, state.colour, (key) => {
+      state.colour = key;
+      this.render();
+    });
   }
 
   controls(signal) {
@@ -120,19 +201,22 @@ class View extends PictureShell {
       Object.assign(state, { layer: +part.layer.value, preview: null });
       this.render();
     });
-    // Squared, so that the low end, where large models live, has room.
+    on(part.layer, "change", () => this.tell());
+    on(part.best, "click", () => {
+      state.layer = part.layer.value = this.data.payload.best;
+      this.render();
+      this.tell();
+    });
     on(part.min, "input", () => {
-      state.min = (+part.min.value / 100) ** 2;
+      state.hide = +part.min.value / 100;
+      state.min = this.data.threshold(state.hide);
       this.render();
     });
     on(part.mask, "change", () => {
       state.mask = part.mask.checked;
       this.render();
     });
-    radios(part.colour, `lens-colour-${this.serial}`, COLOURS, state.colour, (key) => {
-      state.colour = key;
-      this.render();
-    });
+    this.colours();
     const views = data.grids[data.finest].view ? VIEWS : VIEWS.slice(0, 1);
     radios(part.view, `lens-view-${this.serial}`, views, state.view, (key) => {
       state.view = key;
@@ -166,6 +250,7 @@ class View extends PictureShell {
         state.locked = null;
         this.render();
         this.announce();
+        this.tell();
       }
     });
   }
@@ -197,6 +282,7 @@ class View extends PictureShell {
     if (!again) state.readRow = row;
     this.render();
     this.announce();
+    this.tell();
   }
 
   keys(event) {
@@ -226,9 +312,10 @@ class View extends PictureShell {
     const said = data
       .words(layer, row)
       .slice(0, 3)
-      .map(({ id, p }) => `${data.look(id).text} ${percent(p)}`)
+      .map(({ id, p }) => `${data.look(id).text} ${data.figure(p)}`)
       .join(", ");
-    this.part.live.textContent = `${placeName(data, row)}${state.locked === null ? "" : ", locked"}, layer ${data.layerName(layer)}: ${said}`;
+    const place = `${placeName(data, row)}${state.locked === null ? "" : ", locked"}`;
+    this.part.live.textContent = state.map ? place : `${place}, layer ${data.layerName(layer)}: ${said}`;
   }
 
   toggleWord(event) {
@@ -251,9 +338,21 @@ class View extends PictureShell {
   }
 
   async download(kind) {
-    const { state, data } = this;
-    const name = `lens-layer-${data.layerName(state.layer)}${kind === "mask" ? "-masked" : ""}.png`;
-    saveFile(await this.picture.png({ ...state, shownLayer: state.layer }, kind, this.accent()), name);
+    const { state, data, picture, methods } = this;
+    const layer = data.layerName(state.layer);
+    if (kind === "mask")
+      return saveFile(await picture.png({ ...state, shownLayer: state.layer }), `${data.method}-lens-layer-${layer}-masked.png`);
+    const { word } = this.activation;
+    const of =
+      { entropy: "entropy", found: `${state.found?.word}`, none: "" }[state.colour] ??
+      (data.similar ? "cosine similarity of the top word" : "probability of the top word");
+    const what = state.map ? `${methods.name} of “${word.text}”` : [`${methods.name}, layer ${layer}`, of].filter(Boolean).join(": ");
+    const lines = [
+      [what, state.map || (state.colour !== "none" && !state.mask) ? "ramp" : null],
+      [`${data.payload.model} · “${data.payload.prompt}”`, null],
+    ];
+    const name = state.map ? `activation-map-${state.map.token}` : `${data.method}-lens-layer-${layer}`;
+    saveFile(await captioned(picture, { ...state, shownLayer: state.layer }, lines, this.accent()), `${name}.png`);
   }
 
   accent() {
@@ -275,6 +374,7 @@ class View extends PictureShell {
   derive() {
     const { state, data } = this;
     state.shownLayer = state.preview ?? state.layer;
+    state.map = state.method === ACTIVATION_MAP.key ? (this.activation.map ?? NO_MAP) : null;
     // A lock holds the readout; pointing elsewhere only draws an outline. A layer previewed in the table is always shown.
     state.shownRow = state.locked ?? state.hover;
     if (state.shownRow !== null) state.readRow = state.shownRow;
@@ -295,13 +395,15 @@ class View extends PictureShell {
     const width = part.frame.clientWidth;
     if (!width) return; // in a tab that is not shown; the ResizeObserver calls again
     if (fresh) picture.fit(width, Math.max(260, innerHeight * 0.72), state, Math.min(3, devicePixelRatio || 1));
-    const quick = [shownLayer, state.min, state.colour, grid, state.mask, found];
+    const quick = [shownLayer, state.min, state.colour, grid, state.mask, found, state.map];
     if (this.changed("base", ...quick) || fresh) picture.drawBase(state);
     picture.drawMarks(state, this.accent());
     if (this.changed("bar", ...quick, state.view, state.preview)) drawBar(part, data, state);
+    if (this.changed("best", state.layer)) this.drawBest();
     if (this.changed("legend", state.layer, grid, state.outlined)) drawLegend(part, data, state);
-    if (this.changed("readout", readRow, shownLayer, state.locked)) {
-      drawReadout(part, data, readRow, shownLayer, state.locked === readRow ? "locked" : "");
+    if (this.changed("readout", readRow, shownLayer, state.locked, state.map)) {
+      if (state.map) this.activation.read(readRow);
+      else drawReadout(part, data, readRow, shownLayer, state.locked === readRow ? "locked" : "");
       // Checked each time: the page may gain the tab after the view.
       const { features, hasFeatures, why, hasWhy } = this.options;
       part.features.hidden = !features || Boolean(hasFeatures && !hasFeatures());
@@ -311,6 +413,14 @@ class View extends PictureShell {
     this.table.follow(state, state.patch);
     if (this.changed("column", state.layer) && state.preview === null) this.table.revealLayer();
     this.root.dataset.ready = "true";
+  }
+
+  // A button to the layer where this lens reads best, on any other layer.
+  drawBest() {
+    const { part, state, data } = this;
+    const { best } = data.payload;
+    part.best.hidden = best === null || best === state.layer;
+    if (best !== null) part.best.textContent = `Best read at layer ${data.layerName(best)}`;
   }
 }
 
