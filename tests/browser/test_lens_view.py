@@ -569,7 +569,7 @@ def test_another_lens_keeps_place_layer_lock_and_word_and_is_asked_for_once(swit
 
 
 def test_a_lens_that_fails_leaves_the_one_that_is_shown(switched):
-    switched.choose("Tuned lens")
+    switched.root.get_by_role("radio", name="Tuned lens").click()
     switched.page.get_by_text("It is gone.").wait_for()
     assert switched.root.get_by_role("radio", name="Logit lens").is_checked()
     assert switched.says(6, switched.state("readRow"))
@@ -721,15 +721,15 @@ def page_of_gradio(page_of):
     first, second = payload(run="r1", prompt=ATTACK), payload(side=6, layers=5, seed=3, run="r2", prompt="second")
     asked = []
 
-    def find_word(run, word):
-        asked.append((run, word))
+    def find_word(run, word, method):
+        asked.append((run, word, method))
         if word == "two words":
             raise InterpError("Type one word.")
         if word == "crash":
             raise RuntimeError("/secret")
         values = bytearray(9 * 85)
         values[6 * 85 + 4 + 9] = quantise(0.5)
-        return {"spellings": [" dog"], "values": b64(bytes(values))}
+        return {"spellings": [" dog"], "values": b64(bytes(values)), "range": [0, 1]}
 
     with gr.Blocks() as demo:
         view = LensView(server_functions=[find_word])
@@ -760,7 +760,7 @@ def test_in_a_gradio_page(page_of_gradio):
     lens.part("findGo").click()
     lens.part("findClear").wait_for()
     lens.settle()
-    assert asked == [("r1", "dog")]
+    assert asked == [("r1", "dog", "logit")]
     assert lens.state("colour") == "found"
     assert lens.text("findKey").startswith("here 49 %")
     for word, answer in [("two words", "Type one word."), ("crash", "The server could not search")]:

@@ -142,7 +142,7 @@ class View extends PictureShell {
 
   // The activation map of a word: no lens, so that the lens before stays as it was.
   showMap() {
-    const { state, part } = this;
+    const { state } = this;
     Object.assign(state, { method: ACTIVATION_MAP.key, preview: null });
     this.root.dataset.mode = "map";
     this.key = {};
@@ -342,11 +342,12 @@ class View extends PictureShell {
     const layer = data.layerName(state.layer);
     if (kind === "mask")
       return saveFile(await picture.png({ ...state, shownLayer: state.layer }), `${data.method}-lens-layer-${layer}-masked.png`);
-    const { word } = this.activation;
     const of =
       { entropy: "entropy", found: `${state.found?.word}`, none: "" }[state.colour] ??
       (data.similar ? "cosine similarity of the top word" : "probability of the top word");
-    const what = state.map ? `${methods.name} of “${word.text}”` : [`${methods.name}, layer ${layer}`, of].filter(Boolean).join(": ");
+    const what = state.map
+      ? `${methods.name} of “${this.activation.word.text}”`
+      : [`${methods.name}, layer ${layer}`, of].filter(Boolean).join(": ");
     const lines = [
       [what, state.map || (state.colour !== "none" && !state.mask) ? "ramp" : null],
       [`${data.payload.model} · “${data.payload.prompt}”`, null],
