@@ -77,10 +77,6 @@ class Preset:
     opens_with: str = "logit"
     """The lens that the page opens with: the one that reads this model best, if the logit lens reads nothing."""
 
-    def lens(self, method: str) -> KnownLens | None:
-        """What is known about one lens."""
-        return next((lens for lens in self.lenses if lens.method == method), None)
-
     def memory_gb(self, *, cpu: bool) -> float:
         """GB needed with the default quantisation: 4 bit on a GPU, 32-bit numbers on a CPU."""
         if flag("cpu", cpu):

@@ -159,7 +159,7 @@ def test_wrong_input_is_named(client, tmp_path, changes, message):
 
 def test_numbers_that_json_should_not_hold(url):
     uploaded = lens_file(url)
-    kind, body = post(url, [uploaded, "Describe the image.", "emoji-llava", float("nan"), 32, "auto"])
+    kind, body = post(url, [uploaded, "Describe the image.", "emoji-llava", float("nan"), 32, "auto", "logit"])
     assert kind == "error"
     assert "top_k is nan" in body
 
@@ -181,13 +181,13 @@ def lens_file(url):
     ids=["text", "dictionary", "file dictionary", "system file"],
 )
 def test_a_path_on_the_server_is_refused(url, picture):
-    kind, body = post(url, [picture, "Describe the image.", "emoji-llava", 5, 32, "auto"])
+    kind, body = post(url, [picture, "Describe the image.", "emoji-llava", 5, 32, "auto", "logit"])
     assert kind == "error"
     assert "patch_words" not in body
 
 
 def test_an_uploaded_file_is_accepted_by_raw_http(url):
-    kind, _ = post(url, [lens_file(url), "Describe the image.", "emoji-llava", 5, 32, "auto"])
+    kind, _ = post(url, [lens_file(url), "Describe the image.", "emoji-llava", 5, 32, "auto", "logit"])
     assert kind == "complete"
 
 

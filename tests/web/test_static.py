@@ -76,7 +76,7 @@ def test_every_part_that_the_scripts_use_is_in_the_markup_and_the_other_way_roun
 @pytest.mark.parametrize(
     ("view", "words"),
     [
-        ("lens", set()),
+        ("lens", {"select"}),
         ("attention", {"select"}),
         ("features", set()),
         ("attribution", {"select"}),

@@ -10,7 +10,7 @@ import torch
 from ...errors import InterpError
 from ...lens.lens import Lens
 from ...presets import PRESETS
-from .lens_texts import LIMITS, WHY_DEFAULT, LensMethod, lens_method
+from .lens_texts import LIMITS, WHY_DEFAULT, LensMethod, known_lens, lens_method
 from .scene import Scene, encode, quantise, scene
 
 SCHEMA = "llava-microscope/lens-view/2"
@@ -103,7 +103,7 @@ def lens_reading(lens: Lens) -> LensReading:
     axis_of = {layer: axis for axis, layer in enumerate(lens.layers)}
     most = math.log(len(texts))
     preset = PRESETS.get(trace.model_name)
-    known = preset.lens(lens.method) if preset else None
+    known = known_lens(lens.method, trace.model_name)
     best = None if known is None else known.layer
     probs, bounds = scores(lens, lens.probs)
     return {
@@ -143,10 +143,8 @@ def scores(lens: Lens, values: torch.Tensor) -> tuple[str, list[float]]:
 
 def opening_layer(lens: Lens) -> int:
     """The layer that a lens is opened at: where it is known to read best, or the model's default."""
-    vlm = lens.trace.vlm
-    preset = PRESETS.get(lens.trace.model_name)
-    known = preset.lens(lens.method) if preset else None
-    return vlm.default_layer if known is None or known.layer is None else known.layer
+    known = known_lens(lens.method, lens.trace.model_name)
+    return lens.trace.vlm.default_layer if known is None or known.layer is None else known.layer
 
 
 def _nearest(lens: Lens, layer: int) -> int:

@@ -66,10 +66,15 @@ LIMITS: dict[Method, str] = {
 }
 
 
+def known_lens(method: Method, model: str) -> KnownLens | None:
+    """What the model's preset says about a lens."""
+    preset = PRESETS.get(model)
+    return next((lens for lens in preset.lenses if lens.method == method), None) if preset else None
+
+
 def lens_method(method: Method, model: str, known: KnownLens | None = None) -> LensMethod:
     """One entry of the switch. `known`: what is known about this lens of the model, by default what its preset says."""
-    if known is None and (preset := PRESETS.get(model)):
-        known = preset.lens(method)
+    known = known or known_lens(method, model)
     trained = "Not trained." if method in _WITHOUT_TRAINING else f"Trained on {known.trained_on}." if known and known.trained_on else ""
     readable = f"Measured on this model: {known.readable.rstrip('.')}." if known and known.readable else "Not measured on this model."
     about = " ".join(filter(None, [_ABOUT[method], trained, readable, known.note if known else ""]))

@@ -72,3 +72,23 @@ export function drawLegend(part, data, state) {
   // The buttons are new; the focus stays where it was.
   if (focused !== null) part.legend.querySelector(`[data-id="${focused}"]`)?.focus({ preventScroll: true });
 }
+
+// A button to the layer where this lens reads best, on any other layer.
+export function drawBest(part, data, state) {
+  const { best } = data.payload;
+  part.best.hidden = best === null || best === state.layer;
+  if (best !== null) part.best.textContent = `Best read at layer ${data.layerName(best)}`;
+}
+
+// What a picture file says below the picture, and its name. `word`: that of the activation map.
+export function caption(data, state, lens, word) {
+  const { map, colour, found, mask } = state;
+  const layer = data.layerName(state.layer);
+  const of = { entropy: "entropy", found: found?.word, none: "" }[colour] ?? `${data.payload.score} of the top word`;
+  const what = map ? `${lens} of “${word}”` : [`${lens}, layer ${layer}`, of].filter(Boolean).join(": ");
+  const lines = [
+    [what, map || (colour !== "none" && !mask) ? "ramp" : null],
+    [`${data.payload.model} · “${data.payload.prompt}”`, null],
+  ];
+  return { name: `${map ? `activation-map-${map.token}` : `${data.method}-lens-layer-${layer}`}.png`, lines };
+}

@@ -12,7 +12,7 @@ import { PictureShell } from "../shared/shell.js";
 import { ActivationMap } from "./activation.js";
 import { LensData } from "./data.js";
 import { Find } from "./find.js";
-import { drawBar, drawLegend } from "./legend.js";
+import { caption, drawBar, drawBest, drawLegend } from "./legend.js";
 import { ACTIVATION_MAP, Methods } from "./methods.js";
 import { LensPicture } from "./picture.js";
 import { drawReadout } from "./readout.js";
@@ -338,22 +338,11 @@ class View extends PictureShell {
   }
 
   async download(kind) {
-    const { state, data, picture, methods } = this;
-    const layer = data.layerName(state.layer);
-    if (kind === "mask")
-      return saveFile(await picture.png({ ...state, shownLayer: state.layer }), `${data.method}-lens-layer-${layer}-masked.png`);
-    const of =
-      { entropy: "entropy", found: `${state.found?.word}`, none: "" }[state.colour] ??
-      (data.similar ? "cosine similarity of the top word" : "probability of the top word");
-    const what = state.map
-      ? `${methods.name} of “${this.activation.word.text}”`
-      : [`${methods.name}, layer ${layer}`, of].filter(Boolean).join(": ");
-    const lines = [
-      [what, state.map || (state.colour !== "none" && !state.mask) ? "ramp" : null],
-      [`${data.payload.model} · “${data.payload.prompt}”`, null],
-    ];
-    const name = state.map ? `activation-map-${state.map.token}` : `${data.method}-lens-layer-${layer}`;
-    saveFile(await captioned(picture, { ...state, shownLayer: state.layer }, lines, this.accent()), `${name}.png`);
+    const { state, data, picture, methods, activation } = this;
+    const still = { ...state, shownLayer: state.layer };
+    if (kind === "mask") return saveFile(await picture.png(still), `${data.method}-lens-layer-${data.layerName(state.layer)}-masked.png`);
+    const { name, lines } = caption(data, state, methods.name, state.map ? activation.word.text : "");
+    saveFile(await captioned(picture, still, lines, this.accent()), name);
   }
 
   accent() {
@@ -400,7 +389,7 @@ class View extends PictureShell {
     if (this.changed("base", ...quick) || fresh) picture.drawBase(state);
     picture.drawMarks(state, this.accent());
     if (this.changed("bar", ...quick, state.view, state.preview)) drawBar(part, data, state);
-    if (this.changed("best", state.layer)) this.drawBest();
+    if (this.changed("best", state.layer)) drawBest(part, data, state);
     if (this.changed("legend", state.layer, grid, state.outlined)) drawLegend(part, data, state);
     if (this.changed("readout", readRow, shownLayer, state.locked, state.map)) {
       if (state.map) this.activation.read(readRow);
@@ -414,14 +403,6 @@ class View extends PictureShell {
     this.table.follow(state, state.patch);
     if (this.changed("column", state.layer) && state.preview === null) this.table.revealLayer();
     this.root.dataset.ready = "true";
-  }
-
-  // A button to the layer where this lens reads best, on any other layer.
-  drawBest() {
-    const { part, state, data } = this;
-    const { best } = data.payload;
-    part.best.hidden = best === null || best === state.layer;
-    if (best !== null) part.best.textContent = `Best read at layer ${data.layerName(best)}`;
   }
 }
 
