@@ -17,7 +17,7 @@ A_FILE = "Send the picture as a file"
 WEB = httpx.Client(timeout=60)
 UPLOADED = object()  # in its place comes the example, uploaded
 
-LENS = {"image": UPLOADED, "prompt": PROMPT, "model": MODEL, "top_k": 5, "max_new_tokens": 4, "layers": "auto"}
+LENS = {"image": UPLOADED, "prompt": PROMPT, "model": MODEL, "top_k": 5, "max_new_tokens": 4, "layers": "auto", "method": "logit"}
 FEATURES = {
     **{name: LENS[name] for name in ("image", "prompt", "model")},
     "sae": "",
