@@ -140,7 +140,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
                                 lambda x: x.to_dict()),
         "ContextualLens.context": Call(nearby.context, {"layer": 1, "position": 4, "rank": 1}),
         "ContextualLens.resolve": Call(nearby.resolve, {"word": "cat", "first_piece": False}, named={"word": ("word",)}),
-        "build_index": Call(interp.build_index, {"vlm": vlm, "texts": sentences, "layers": [1], "size": 5, "per_token": 1, "seed": 0},
+        "build_index": Call(interp.build_index, {"vlm": vlm, "texts": sentences, "layers": [1], "size": 5, "per_token": 1, "seed": 0, "words": ["dog"]},
                             lambda x: x.contexts),
         "load_index": Call(interp.load_index, {"source": folder / "contexts", "device": "cpu"}, lambda x: x.contexts),
         "ContextualIndex.entries": Call(contexts.entries, {"word": "cat"}),

@@ -56,17 +56,23 @@ class _Plan:
 
 
 def build_index(
-    vlm: Vlm, texts: Texts, layers: Sequence[int] | None = None, size: int = SIZE, per_token: int = PER_TOKEN, seed: int = 0
+    vlm: Vlm,
+    texts: Texts,
+    layers: Sequence[int] | None = None,
+    size: int = SIZE,
+    per_token: int = PER_TOKEN,
+    seed: int = 0,
+    words: Sequence[str] | None = None,
 ) -> ContextualIndex:
     """States of `vlm`'s decoder on text, for `contextual_lens` to search.
 
     `texts`: a file, whose lines are read one by one, a folder of .txt files, or a list of strings. `size`: entries at most; a kept occurrence
     of a word has one for each of `layers` (by default four, from an eighth to three quarters of the depth). `per_token`: occurrences of a
-    word at most. The first position of a line and states of massive norm are left out.
+    word at most. `words`: only these, and where not all fit, the first of them. The first position of a line and states of massive norm are left out.
 
     Raises InterpError for text without words, and for a `size` below the number of layers.
     """
-    return built(vlm, texts, layers, size, per_token, seed, None, lambda _done, _of: None)
+    return built(vlm, texts, layers, size, per_token, seed, words, None, lambda _done, _of: None)
 
 
 def built(
@@ -76,6 +82,7 @@ def built(
     size: int,
     per_token: int,
     seed: int,
+    words: Sequence[str] | None,
     work: Path | None,
     on_progress: Callable[[int, int], None],
 ) -> ContextualIndex:
@@ -88,8 +95,10 @@ def built(
         at = sorted({checked_layer(each, vlm.name, vlm.n_layers) for each in given})
     size = whole_number("size", size, len(at), hint="the number of layers, since each word has an entry at all of them")
     per_token, seed = whole_number("per_token", per_token, 1), whole_number("seed", seed, 0)
+    if words is not None:
+        words = [text("A word of words", each).strip().casefold() for each in sequence("words", words, "words, at least one")]
     source = _Source.of(texts)
-    plan = _plan(vlm, source, at, size // len(at), per_token, seed)
+    plan = _plan(vlm, source, at, size // len(at), per_token, seed, words)
     vectors, done = _room(plan, len(at), vlm.d_model, work)
     contexts: list[Context] = []
     batch: list[tuple[list[int], list[_Chosen]]] = []
@@ -104,12 +113,12 @@ def built(
         on_progress(len(contexts), len(plan.chosen))
         batch = []
 
-    for ids, words in _wanted(vlm, source, plan):
+    for ids, these in _wanted(vlm, source, plan):
         longest = max([len(ids), *(len(other) for other, _ in batch)])
         if batch and longest * (len(batch) + 1) > _BATCH:
             flush()
-        batch.append((ids, words))
-        contexts += [_context(vlm, ids, word) for word in words]
+        batch.append((ids, these))
+        contexts += [_context(vlm, ids, word) for word in these]
     flush()
     kept = vectors.float().square().sum(-1) > 0.5  # unit length, or zero for a massive one
     place, layer = kept.nonzero(as_tuple=True)
@@ -172,9 +181,10 @@ def _words(vlm: Vlm, ids: list[int], start: int) -> list[Span]:
     return [Span(first + start, last + start, word) for first, last, word in found if first > 0]
 
 
-def _plan(vlm: Vlm, source: _Source, layers: list[int], count: int, per_token: int, seed: int) -> _Plan:
+def _plan(vlm: Vlm, source: _Source, layers: list[int], count: int, per_token: int, seed: int, words: Sequence[str] | None) -> _Plan:
     """Which occurrences to keep: at most `count`, at most `per_token` of a word."""
-    rng, digest = random.Random(seed), hashlib.sha256(repr((vlm.name, layers, count, per_token, seed)).encode())
+    rng, digest = random.Random(seed), hashlib.sha256(repr((vlm.name, layers, count, per_token, seed, words)).encode())
+    order = {word: i for i, word in enumerate(words or ())}
     drawn: dict[str, list[tuple[float, _Chosen]]] = {}
     often: dict[str, int] = {}
     lines = 0
@@ -184,6 +194,8 @@ def _plan(vlm: Vlm, source: _Source, layers: list[int], count: int, per_token: i
         for window, (ids, start) in enumerate(_windows(vlm, line)):
             for word in _words(vlm, ids, start):
                 key = word.text.casefold()
+                if words is not None and key not in order:
+                    continue
                 often[key] = often.get(key, 0) + 1
                 heap = drawn.setdefault(key, [])
                 # The occurrences with the largest random numbers are a random sample, whatever the length of the text.
@@ -191,9 +203,9 @@ def _plan(vlm: Vlm, source: _Source, layers: list[int], count: int, per_token: i
                 put(heap, (rng.random(), _Chosen(number, window, word.first, word.last)))
     if not drawn:
         raise InterpError(
-            f"texts hold no words beyond the first of a line ({lines} lines), so there is nothing to index. Give it sentences."
+            f"texts hold none of the words beyond the first position of a line ({lines} lines), so there is nothing to index. Give it sentences."
         )
-    ranked = [sorted(drawn[word], reverse=True) for word in sorted(drawn, key=lambda word: (-often[word], word))]
+    ranked = [sorted(drawn[word], reverse=True) for word in sorted(drawn, key=lambda word: (order.get(word, 0), -often[word], word))]
     rounds = (heap[turn][1] for turn in range(per_token) for heap in ranked if turn < len(heap))
     chosen = sorted(each for each, _ in zip(rounds, range(count), strict=False))
     return _Plan(tuple(chosen), lines, digest.hexdigest())

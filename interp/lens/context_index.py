@@ -164,26 +164,31 @@ def load_index(source: str | os.PathLike[str], *, device: str = "cpu") -> Contex
     if not isinstance(given, str) or not given.strip() or "\0" in given:
         raise InterpError(f"source is {shown(source)}; it must be the folder of an index of contexts.")
     folder, place = Path(text("source", given, LONGEST_PATH)), pick_device(device)
+    if not (folder / ABOUT).is_file():
+        raise _none_there(folder)
     try:
-        if not (folder / ABOUT).is_file():
-            raise _none_there(folder)
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        if not isinstance(about, dict) or about.get("schema") != SCHEMA:
-            raise InterpError(f"The source {shown(str(folder))} holds no index of contexts that this version can read. {_CONVERT}")
-        with safe_open(folder / TENSORS, framework="pt") as file:
-            vectors, layers, places = (file.get_tensor(name) for name in ("vectors", "layers", "places"))
-        index = ContextualIndex(
-            vectors=vectors,
-            layers=layers.to(torch.int64),
-            places=places.to(torch.int64),
-            contexts=tuple(_context(each) for each in about["contexts"]),
-            model_name=text("model", about["model"]),
-            made_from=text("made_from", about["made_from"]),
-            weights=dict(about["weights"]),
-        )
+        index = _read(folder)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        raise InterpError(f"The source {shown(str(folder))} is no index of contexts, or is damaged: {error}. {_CONVERT}") from error
+        why = " ".join(str(error).split()).rstrip(".")
+        raise InterpError(f"The source {shown(str(folder))} is no index of contexts, or is damaged: {why}. {_CONVERT}") from error
     return index if place.type == "cpu" else index.to(device)
+
+
+def _read(folder: Path) -> ContextualIndex:
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    if about["schema"] != SCHEMA:
+        raise ValueError(f"its schema is {shown(about['schema'])}, and {SCHEMA} is read")
+    with safe_open(folder / TENSORS, framework="pt") as file:
+        vectors, layers, places = (file.get_tensor(name) for name in ("vectors", "layers", "places"))
+    return ContextualIndex(
+        vectors=vectors,
+        layers=layers.to(torch.int64),
+        places=places.to(torch.int64),
+        contexts=tuple(_context(each) for each in about["contexts"]),
+        model_name=text("model", about["model"]),
+        made_from=text("made_from", about["made_from"]),
+        weights=dict(about["weights"]),
+    )
 
 
 def _none_there(folder: Path) -> InterpError:

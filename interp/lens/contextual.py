@@ -44,7 +44,7 @@ class ContextReader:
         """The words of the index as ids: of the spelling with a leading space, if the vocabulary has it."""
         known, ids = vlm.vocabulary.texts, list[int]()
         more: list[str] = []
-        number = {piece: i for i, piece in reversed(list(enumerate(known))) if piece}
+        number = {piece: i for i, piece in enumerate(known)}
         for word in index.words:
             spellings = (f" {word}", word, f" {word.capitalize()}", word.capitalize(), f" {word.upper()}")
             found = next((number[spelling] for spelling in spellings if spelling in number), None)

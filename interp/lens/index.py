@@ -25,8 +25,10 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, default=SIZE, help="entries at most (default: %(default)s)")
     parser.add_argument("--per-token", type=int, default=PER_TOKEN, help="occurrences of a word at most (default: %(default)s)")
+    parser.add_argument("--words", type=Path, help="a file of the only words to keep, one a line, the most wanted first")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    words = args.words.read_text(encoding="utf-8").split("\n") if args.words else None
     work = args.target / "part"
     with tqdm(desc="contexts") as bar:
 
@@ -35,7 +37,7 @@ def main() -> None:
             bar.update(done - bar.n)
 
         vlm = load(args.model, quantize=args.quantize)
-        index = built(vlm, args.text, args.layers, args.size, args.per_token, args.seed, work, show)
+        index = built(vlm, args.text, args.layers, args.size, args.per_token, args.seed, words, work, show)
     index.save(args.target)
     shutil.rmtree(work)
     print(f"{len(index.vectors)} entries of {len(index.words)} words in {args.target}")  # noqa: T201 - the outcome

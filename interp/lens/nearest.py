@@ -11,13 +11,16 @@ import torch
 from .context_index import ContextualIndex
 
 PAIRS = 1 << 24
-"""Similarities held at a time."""
-_COLUMNS = 16384  # entries multiplied at a time in bfloat16
+"""Similarities held at a time in float32."""
+_NARROW_PAIRS = 1 << 25  # likewise, in bfloat16
+_COLUMNS = 49152  # entries multiplied at a time in bfloat16
+_MEMBERS = 8  # columns of a group
 _WIDE_COLUMNS = 2048  # entries converted to float32 at a time
-_SPARE, _FEWEST = 8, 48  # candidates for each word asked for, and in all: a word has several entries near a state
-_GATHERED = 1 << 22  # numbers of candidates' vectors held at a time
-# bfloat16 has 8 bits: rounding a unit query changes its product with a unit vector by at most 2^-9, rounding a product by 2^-9 of it.
-_ROUNDING = 2.0**-9
+_SPARE, _FEWEST = 6, 24  # candidates for each word asked for, and in all: a word has several entries near a state
+_GATHERED = 1 << 18  # numbers of candidates' vectors held at a time
+_ROUNDING = 2.0**-8  # rounding to the 8 bits of bfloat16 changes a number by at most half of this share of it
+_UNIT = 1 + _ROUNDING  # length of a vector whose numbers were rounded, at most
+_SUMMING = 1e-5  # error of adding up in float32, at most: thousands of products of numbers below one
 _LEAST = 1e-12  # length below which a state counts as zero
 
 
@@ -41,7 +44,7 @@ def nearest_words(queries: torch.Tensor, index: ContextualIndex, k: int, *, less
     """
     entries = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
     found = torch.empty(len(queries), k, device=queries.device)
-    rows = max(1, PAIRS // (_COLUMNS * less))
+    rows = max(1, _NARROW_PAIRS // (_COLUMNS * less))
     for start in range(0, len(queries), rows):
         part, at = queries[start : start + rows], slice(start, start + rows)
         entries[at], found[at], sure = _fast(part, index, k)
@@ -68,22 +71,41 @@ def _fast(queries: torch.Tensor, index: ContextualIndex, k: int) -> tuple[torch.
 def _candidates(queries: torch.Tensor, vectors: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The best entries of a search in bfloat16: (exact similarities [T, count], entries [T, count], what no other entry exceeds [T])."""
     count, narrow = min(count, len(vectors)), queries.to(torch.bfloat16)
-    buffer = narrow.new_empty(len(queries), min(_COLUMNS, len(vectors)))
+    buffer = narrow.new_empty(len(queries), min(_COLUMNS, -(-len(vectors) // _MEMBERS) * _MEMBERS))
     best = narrow.new_empty(len(queries), 0)
     entries = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-    for start in range(0, len(vectors), _COLUMNS):
-        part = vectors[start : start + _COLUMNS]
-        products = torch.mm(narrow, part.T, out=buffer[:, : len(part)]) if len(part) == buffer.shape[1] else narrow @ part.T
-        top, at = products.topk(min(count, len(part)), sorted=False)
-        both, all_entries = torch.cat([best, top], dim=-1), torch.cat([entries, at + start], dim=-1)
-        best, kept = both.topk(min(count, both.shape[1]))
-        entries = all_entries.gather(1, kept)
+    for start in range(0, len(vectors), buffer.shape[1]):
+        part = vectors[start : start + buffer.shape[1]]
+        torch.mm(narrow, part.T, out=buffer[:, : len(part)])
+        buffer[:, len(part) :] = -torch.inf
+        top, at = _top(buffer, count)
+        best, kept = torch.cat([best, top], dim=-1).topk(min(count, best.shape[1] + top.shape[1]))
+        entries = torch.cat([entries, at + start], dim=-1).gather(1, kept)
+    entries.clamp_(max=len(vectors) - 1)  # of columns behind the last entry, which are candidates only in an index of hardly more
     last = best[:, -1].float()
-    outside = last + _ROUNDING * (1 + 2 * last.abs()) if count < len(vectors) else torch.full_like(last, -torch.inf)
+    rounded = (queries - narrow.float()).norm(dim=-1) * _UNIT  # what rounding the query changes a product by, at most (Cauchy-Schwarz)
+    outside = last + rounded + last.abs() * _ROUNDING + _SUMMING
+    if count == len(vectors):
+        outside.fill_(-torch.inf)
     exact = torch.empty(entries.shape, device=queries.device)
     for rows in torch.arange(len(queries), device=queries.device).split(max(1, _GATHERED // (count * vectors.shape[1]))):
         exact[rows] = torch.bmm(vectors[entries[rows]].float(), queries[rows, :, None])[..., 0]
     return exact, entries, outside
+
+
+def _top(products: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest of each row, in no order: values and columns. They are among the members of the groups with the largest peaks.
+
+    Column c is in group c mod groups, so that peaks are found by comparing whole rows of groups, which is faster than neighbours.
+    """
+    groups = products.shape[1] // _MEMBERS
+    if count >= groups:
+        values, columns = products.topk(min(count, products.shape[1]), sorted=False)
+        return values, columns
+    members = products.view(len(products), _MEMBERS, groups)
+    chosen = members.amax(1).topk(count, sorted=False).indices[:, None].expand(-1, _MEMBERS, -1)
+    values, at = members.gather(2, chosen).flatten(1).topk(count, sorted=False)
+    return values, chosen[:, 0].gather(1, at % count) + at // count * groups
 
 
 def _wide(queries: torch.Tensor, index: ContextualIndex, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -57,7 +57,14 @@ def test_a_search_in_blocks_of_16_bits_finds_what_float32_finds(crowded, monkeyp
     made = ContextualIndex(vectors, torch.zeros(900, dtype=torch.int64), torch.arange(900) // 3, contexts, "m", "t", {})
     queries = torch.randn(50, 32, generator=make) + (5 if crowded else 0)
     queries /= queries.norm(dim=-1, keepdim=True)
-    for name, value in {"_COLUMNS": 128, "_WIDE_COLUMNS": 100, "PAIRS": 2000, "_GATHERED": 4000}.items():
+    for name, value in {
+        "_COLUMNS": 128,
+        "_MEMBERS": 2,
+        "_WIDE_COLUMNS": 100,
+        "PAIRS": 2000,
+        "_NARROW_PAIRS": 4000,
+        "_GATHERED": 4000,
+    }.items():
         monkeypatch.setattr(nearest, name, value)
     entries, similarities = nearest_words(queries, made, 5)
     torch.testing.assert_close(similarities, naive(queries, made, 5), atol=1e-5, rtol=0)
@@ -102,6 +109,8 @@ def test_words_are_whole_and_kept_up_to_their_cap(vlm, made):
     few = interp.build_index(vlm, LINES, layers=[1], size=5, per_token=3)
     assert len(few.vectors) == len(few.words) == 5  # different words come first
     assert "dog" in few.words
+    wanted = interp.build_index(vlm, LINES, layers=[1], size=3, per_token=2, words=["Zebra", "pizza", "dog"])
+    assert sorted(wanted.words) == ["dog", "pizza", "zebra"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +171,7 @@ def test_a_stopped_build_resumes_to_the_same_index(vlm, made, tmp_path, monkeypa
         if len(steps) == 2:
             raise KeyboardInterrupt
 
-    arguments = (vlm, LINES, [EMBED, 0, 2], 120, 3, 0, tmp_path)
+    arguments = (vlm, LINES, [EMBED, 0, 2], 120, 3, 0, None, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         build_index.built(*arguments, stop)
     passes = []
@@ -172,7 +181,7 @@ def test_a_stopped_build_resumes_to_the_same_index(vlm, made, tmp_path, monkeypa
     torch.testing.assert_close(resumed.vectors, made.vectors, atol=1e-2, rtol=0)
     assert torch.equal(resumed.places, made.places)
     with pytest.raises(InterpError, match="other text, or with other settings"):
-        build_index.built(vlm, LINES[1:], [EMBED, 0, 2], 120, 3, 0, tmp_path, stop)
+        build_index.built(vlm, LINES[1:], [EMBED, 0, 2], 120, 3, 0, None, tmp_path, stop)
 
 
 def test_massive_states_are_left_out(vlm, monkeypatch):
@@ -213,7 +222,7 @@ def test_foreign_folders_and_models_are_refused(made, vlm, load, picture, tmp_pa
 
 
 def test_text_without_words_is_refused(vlm):
-    with pytest.raises(InterpError, match="no words"):
+    with pytest.raises(InterpError, match="none of the words"):
         interp.build_index(vlm, ["12 34", ""])
-    with pytest.raises(InterpError, match="no words"):
+    with pytest.raises(InterpError, match="none of the words"):
         interp.build_index(vlm, ["a dog <image> and a cat"])  # special tokens are no text
