@@ -43,6 +43,13 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         default=os.environ.get("SAE", ""),
         help="default SAE: a known name, release/id, hub repository or folder (or set SAE)",
     )
+    parser.add_argument(
+        "--lens",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a lens of the model: what interp.lens.train or interp.lens.index wrote, or a tuned lens from the hub; may be repeated",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced (spread over all GPUs)")
     parser.add_argument("--host", default=None, help="address to listen on; any but this machine's own makes the server shared")
     parser.add_argument("--port", type=int, default=None, help="default: the first free port from 7860 on")
@@ -80,13 +87,14 @@ def service_for(args: argparse.Namespace) -> Service:
     """
     local = args.host in {None, "127.0.0.1", "localhost"} and not args.share and "SPACE_ID" not in os.environ
     common: dict[str, Any] = {"quantize": args.quantize, "device": args.device, "shared": not local, "any_model": args.any_model}
+    own: dict[str, Any] = {"sae": args.sae, "lenses": args.lens}
     if args.model:
-        return Service(args.model, sae=args.sae, **common)
+        return Service(args.model, **own, **common)
     gpus = [device for device in pick_devices(args.device) if device.type == "cuda"]
     name = best_model(sum(map(free_bytes, gpus)), args.quantize)
     if name != EMBEDDED:
         print(f"Loading {name}, the largest model that fits this GPU. `--model {EMBEDDED}` starts at once.", flush=True)  # noqa: T201
-        service = Service(name, sae=args.sae, **common)
+        service = Service(name, **own, **common)
         try:
             service.vlm()
         except (InterpError, OSError, RuntimeError) as error:
@@ -94,7 +102,7 @@ def service_for(args: argparse.Namespace) -> Service:
             print(notice, flush=True)  # noqa: T201
             return Service(EMBEDDED, notice=notice, **common)
         return service
-    return Service(EMBEDDED, sae=args.sae, **common)
+    return Service(EMBEDDED, **own, **common)
 
 
 def launch_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from ..lens.lens import Lens
 from ..saes.features import Encoding, Features
 from ..saes.sae import Sae
 from ..web.payloads.features import FoundFeatures, found_payload, one_feature
-from ..web.payloads.lens import LensReading, lens_reading, scores
+from ..web.payloads.lens import LensPayload, LensReading, lens_payload, lens_reading, scores
 from .service import Service
 from .zerogpu import on_gpu, seconds
 
@@ -21,6 +21,12 @@ class Questions:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+
+    def lens_view(self, lens: Lens, *, layer: int | None = None, locked: int | None = None) -> LensPayload:
+        """A lens for a view that may ask for the others; its "run" is the key by which it does. `layer`, `locked`: see `lens_payload`."""
+        shelf, vlm = self._service.lens_shelf, lens.trace.vlm
+        key = self._service.remember(lens)
+        return lens_payload(lens, run=key, methods=shelf.described(vlm), missing=shelf.missing(vlm), layer=layer, locked=locked)
 
     def read_lens(self, run: str, method: str) -> LensReading:
         """What another lens reads in the same trace, in the form the view reads."""

@@ -6,7 +6,7 @@ Its methods take the dataclasses of `requests` and raise InterpError.
 import functools
 import secrets
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -54,7 +54,7 @@ class Service:
     """What the page and the API call.
 
     `shared`: people other than the machine's owner use it (a Space, a public address). Then requests may use only the model it was started with,
-    unless `any_model` is set. `sae`: the default SAE of `model`, instead of the first one known for it. `notice`: a message that the page shows from
+    unless `any_model` is set. `sae`: the default SAE of `model`, instead of the first one known for it; `lenses`: folders of its lenses. `notice`: a message that the page shows from
     the start.
     """
 
@@ -63,6 +63,7 @@ class Service:
         model: str = "emoji-llava",
         *,
         sae: str = "",
+        lenses: Sequence[str] = (),
         quantize: Quantize = "auto",
         device: str = "auto",
         shared: bool = False,
@@ -74,7 +75,7 @@ class Service:
         self._device = device
         self._fixed = shared and not any_model
         self.saes = SaeShelf(model, sae, fixed=self._fixed)
-        self.lens_shelf = LensShelf()
+        self.lens_shelf = LensShelf(model, lenses)
         self.traces = TraceCache()
         self._slot = ModelSlot(quantize=quantize, device=device, forget=self._forget)
         self._results: Recent[object] = Recent(2 * _REMEMBERED, 2 * _MAX_BYTES, self._parts)
@@ -108,6 +109,7 @@ class Service:
         for kept in (self._results, self._encodings, self._lenses, self._derived):
             kept.clear()
         self.saes.drop_others(name)
+        self.lens_shelf.clear()
 
     def trace(self, request: TraceRequest, on_text: Callable[[str], None] | None = None) -> Trace:
         """One generation with every layer kept, cached. `on_text` gets the growing answer."""

@@ -123,8 +123,8 @@ class SteerService:
         return ", ".join(words[:_WATCHED])
 
     def both_lenses(self, run: str | None) -> tuple[Lens, Lens]:
-        """The lenses of the plain and the steered run."""
-        plain, steered = map(self.service.read, self.both_traces(run))
+        """The lens that the model opens with, of the plain and of the steered run."""
+        plain, steered = (self.service.read(trace, method="") for trace in self.both_traces(run))
         return plain, steered
 
     def both_traces(self, run: str | None) -> tuple[Trace, Trace]:

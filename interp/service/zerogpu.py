@@ -22,6 +22,8 @@ import numpy as np
 import torch
 
 from ..errors import InterpError
+from ..lens.context_index import ContextualIndex
+from ..lens.translators import Translators
 from ..models.vlm import Vlm
 from ..saes.sae import Sae
 from ..steering.batch import StoppedError
@@ -29,7 +31,7 @@ from ..tracing.trace import Trace
 from .streaming import Done, stream
 
 R = TypeVar("R")
-_LARGE = (Vlm, Sae, Trace)
+_LARGE = (Vlm, Sae, Trace, Translators, ContextualIndex)
 # Seconds requested from ZeroGPU. Computed, not measured there: for an 8B model in 16 bit on such a GPU, with a margin. A short request is
 # scheduled sooner and uses less of the visitor's daily quota.
 _START = 15  # moving the weights onto the GPU, and prefill

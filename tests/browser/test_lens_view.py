@@ -605,6 +605,20 @@ def test_a_file_holds_the_lenses_that_were_read(open_lens):
     assert lens.root.get_by_role("radio", name="Activation map").count() == 0
 
 
+def test_contexts_stand_by_their_words_as_text(open_lens):
+    steps = Expected(payload()).steps
+    contexts = [{"before": f"{i} ", "word": ATTACK, "after": " barks", "layer": i - 1} for i in range(3)]
+    found = reading(method="contextual", contexts=contexts, neighbours=b64(struct_pack("I", [i % 3 for i in range(9 * steps * 5)])))
+    lens = open_lens(payload() | found | {"note": ATTACK}, fresh=True)
+    assert lens.page.evaluate("() => window.pwned") is None
+    at = (lens.state("layer") * steps + lens.state("readRow")) * 5
+    rows = lens.part("contexts").locator("li").all_inner_texts()
+    layers = ["input", "layer 0", "layer 1"]
+    assert rows == [f"{i} {ATTACK} barks {layers[i]}" for i in ((at + j) % 3 for j in range(5))]
+    assert lens.part("contexts").locator("b").first.inner_text() == ATTACK
+    assert ATTACK in lens.text("notes")
+
+
 def test_as_the_encoder_saw_it(open_lens):
     lens = open_lens(payload(width=320, height=200, seen=[60, 0, 260, 200]))
     lens.choose("As the encoder saw it")

@@ -121,6 +121,29 @@ def test_find_a_word(page):
     page.wait_for_function("document.querySelector('[data-part=findNote]').innerText.includes('tokens for this model')")
 
 
+def test_another_lens_goes_into_link_code_and_files(open_page, tmp_path):
+    page = open_page()
+    page.locator("[data-part=stage]").click(position={"x": 20, "y": 20})
+    page.get_by_role("radio", name="Embedding lens").click()
+    page.wait_for_function(f"{LENS}.__lens.method === 'embedding'")
+    page.get_by_text("Do this from Python").click()
+    page.locator(".cm-content").get_by_text("'embedding'").wait_for()
+    with page.expect_download() as download:
+        page.click("#make-json")
+    file = tmp_path / "lens.json"
+    download.value.save_as(file)
+    assert json.loads(file.read_text(encoding="utf-8"))["method"] == "embedding"
+    page.click("#lens-share")
+    page.wait_for_selector("#lens-link textarea, #lens-link input")
+    link = page.locator("#lens-link").locator("textarea, input").first.input_value()
+    locked = page.evaluate(f"{LENS}.__lens.locked")
+    again = open_page("/" + link.split("/", 3)[3])
+    assert again.evaluate(f"(({{ method, locked, layer }}) => [method, locked, layer])({LENS}.__lens)") == ["embedding", locked, 8]
+    after(page, lambda: page.locator(".gallery-item, .gallery button").nth(2).click())
+    assert page.evaluate(f"{LENS}.__lens.method") == "embedding"  # another picture, the same lens
+    assert page.faults == again.faults == []
+
+
 def test_the_downloads_hold_what_is_shown(page, chromium, tmp_path):
     with page.expect_download() as download:
         page.click("#make-html")

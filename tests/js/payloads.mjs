@@ -62,6 +62,9 @@ export function lens(ids, probs, fields = {}) {
     entropy: b64(Uint8Array.from({ length: 18 }, (_, i) => i * 15)),
     max_entropy: 5.1,
     first: b64(new Uint8Array(9)),
+    contexts: [],
+    neighbours: "",
+    note: "",
     limits: "",
     ...fields,
   };

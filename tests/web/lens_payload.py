@@ -179,6 +179,9 @@ def payload(
         "entropy": b64(bytes(entropy)),
         "max_entropy": 6.2,
         "first": b64(first),
+        "contexts": [],
+        "neighbours": "",
+        "note": "",
         "limits": "A logit lens reads each layer with the last layer's dictionary. What a layer holds in another form stays unseen.",
     }
     return made | fields
@@ -200,7 +203,7 @@ READING = (
     "range",
     "scale",
 )
-READING += ("entropy", "max_entropy", "first", "limits")
+READING += ("entropy", "max_entropy", "first", "contexts", "neighbours", "note", "limits")
 
 
 def reading(seed: int = 1, **fields: Any) -> dict[str, Any]:

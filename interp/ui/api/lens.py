@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from ...lens.contextual import ContextualLens
 from ...lens.lens import Lens
 from ...service.requests import MAX_NEW_TOKENS, MAX_TOP_K, LensRequest
 from ...service.service import Service
@@ -40,8 +41,8 @@ def logit_lens(service: Service) -> None:
         "which one stands at a position). "
         "Returns a summary (model, method, reads, score, answer, layers, where -1 is the embedding, grids, regions, and patch_words: for each grid, "
         "rows of patches with the best word at default_layer, the layer that this lens opens at, and its probability or, for embedding and contextual, "
-        "its similarity), a standalone interactive HTML file, and a JSON file with everything (ids, scores and entropy for these layers at all "
-        "positions).",
+        "its similarity; for contextual also the context in which the word was found), a standalone interactive HTML file, and a JSON file with "
+        "everything (ids, scores and entropy for these layers at all positions).",
     )
 
 
@@ -62,6 +63,21 @@ def summary(lens: Lens) -> dict[str, Any]:
         "grids": [{"name": g.name, "rows": g.rows, "cols": g.cols, "seen": [round(x, 1) for x in g.seen]} for g in trace.grids],
         "regions": [{"name": region.name, "tokens": len(region.positions), "box": list(region.box)} for region in trace.regions],
         "patch_words": [
-            [[{"word": word, score: float(f"{p:.4g}")} for word, p in row] for row in lens.grid(layer, g)] for g in range(len(trace.grids))
+            [
+                [
+                    {"word": word, score: float(f"{p:.4g}"), **_context(lens, layer, at)}
+                    for (word, p), at in zip(row, positions, strict=True)
+                ]
+                for row, positions in zip(lens.grid(layer, g), grid.positions.tolist(), strict=True)
+            ]
+            for g, grid in enumerate(trace.grids)
         ],
     }
+
+
+def _context(lens: Lens, layer: int, position: int) -> dict[str, Any]:
+    """Where the contextual lens found a patch's word: the sentence, with the word in brackets, and the layer of the text's state."""
+    if not isinstance(lens, ContextualLens):
+        return {}
+    found = lens.context(layer, position)
+    return {"context": str(found.context), "context_layer": found.layer}

@@ -13,7 +13,6 @@ from ...service.questions import Questions
 from ...service.requests import LensLook, LensRequest
 from ...service.service import Service
 from ...service.streaming import Done, stream
-from ...web.payloads.lens import lens_payload
 from .. import share
 from ..components.downloads import download_buttons, switched
 from ..components.lens_view import LensView
@@ -43,7 +42,7 @@ class LensTab:
     def __init__(
         self, service: Service, questions: Questions, explaining: AttentionService, controls: Controls, states: LensStates
     ) -> None:
-        self._service, self._controls, self._states = service, controls, states
+        self._service, self._questions, self._controls, self._states = service, questions, controls, states
         with gr.Tab(TAB, id="lens"):
             self._view = LensView(label=TAB, server_functions=[questions.find_word, questions.read_lens, explaining.word_map])
             files = [
@@ -88,16 +87,15 @@ class LensTab:
             raise
 
     def _result(self, lens: Lens, asked: Mapping[str, Any], request: gr.Request, look: LensLook) -> Updates:
-        key, shelf, vlm = self._service.remember(lens), self._service.lens_shelf, lens.trace.vlm
+        shelf, vlm = self._service.lens_shelf, lens.trace.vlm
+        view = self._questions.lens_view(lens, layer=look.layer, locked=look.row)
         lacks = look.method not in {"", _MAP, lens.method}
         return {
             self._controls.answer: lens.trace.answer,
             self._controls.message: message(f"{shelf.lacking(look.method, vlm)} Another lens is shown.", error=True) if lacks else "",
             self._controls.about: about_model(self._service, vlm.name),
-            self._view: lens_payload(
-                lens, run=key, methods=shelf.described(vlm), missing=shelf.missing(vlm), layer=look.layer, locked=look.row
-            ),
-            self._states.run: key,
+            self._view: view,
+            self._states.run: view["run"],
             self._code: self._snippet(lens, asked, LensLook(method=lens.method), request),
             **switched(self._downloads, on=True),
         }

@@ -11,6 +11,7 @@ import gradio as gr
 
 from ...errors import InterpError
 from ...lens.lens import Lens
+from ...service.questions import Questions
 from ...service.requests import SETTINGS, SteerRequest, TraceRequest
 from ...service.service import Service
 from ...service.steer_service import SteerRun, SteerService
@@ -19,7 +20,6 @@ from ...steering.batch import StoppedError
 from ...steering.edits import Edit
 from ...steering.results import SteeringResult, Sweep
 from ...web.payloads.edits import requests
-from ...web.payloads.lens import lens_payload
 from ...web.payloads.steer import SweepPayload, running_payload, running_sweep, steer_payload, sweep_payload
 from .. import share
 from ..components.downloads import switched
@@ -81,8 +81,8 @@ class Asked:
 class SteerListeners:
     """The tab's listeners. Each takes the values of its inputs and returns or yields updates."""
 
-    def __init__(self, service: Service, steering: SteerService, parts: SteerParts) -> None:
-        self._service, self._steering, self._parts = service, steering, parts
+    def __init__(self, service: Service, steering: SteerService, questions: Questions, parts: SteerParts) -> None:
+        self._service, self._steering, self._questions, self._parts = service, steering, questions, parts
 
     def _asked(self, values: Values) -> Asked:
         settings = named(self._parts.settings, values)
@@ -174,7 +174,7 @@ class SteerListeners:
 
     def lenses(self, key: str | None) -> Updates:
         """The lenses of the plain and the steered run."""
-        parts, remember = self._parts, self._service.remember
+        parts, view = self._parts, self._questions.lens_view
         nothing = {parts.plain_lens: None, parts.steered_lens: None}
         if key is None:
             return {parts.message: message("Steer first.", error=True), **nothing}
@@ -184,8 +184,8 @@ class SteerListeners:
             return {parts.message: message(str(error), error=True), **nothing}
         return {
             parts.message: "",
-            parts.plain_lens: lens_payload(plain, run=remember(plain)),
-            parts.steered_lens: lens_payload(steered, run=remember(steered)),
+            parts.plain_lens: view(plain),
+            parts.steered_lens: view(steered),
         }
 
     def link(self, values: Values, request: gr.Request) -> Updates:

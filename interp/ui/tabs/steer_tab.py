@@ -61,10 +61,10 @@ class SteerTab:
                 with gr.Row():
                     with gr.Column(min_width=320):
                         gr.Markdown("**Without edits**")
-                        plain_lens = LensView(label="Without edits", server_functions=[questions.find_word])
+                        plain_lens = LensView(label="Without edits", server_functions=[questions.find_word, questions.read_lens])
                     with gr.Column(min_width=320):
                         gr.Markdown("**Steered** (layers below the first edit are identical)")
-                        steered_lens = LensView(label="Steered", server_functions=[questions.find_word])
+                        steered_lens = LensView(label="Steered", server_functions=[questions.find_word, questions.read_lens])
             with gr.Accordion("Sampling", open=False):
                 temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature (0: greedy decoding)", elem_id="steer-temperature")
                 seed = Whole(0, minimum=0, label="Seed (shared by both answers)", elem_id="steer-seed")
@@ -78,7 +78,7 @@ class SteerTab:
                 code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         settings = {**controls.of_a_trace, "temperature": temperature, "seed": seed, "words": words, "sweep": sweep}
         parts = SteerParts(run_key, sae, settings, edits, told, view, key, code, downloads, plain_lens, steered_lens, link)
-        on = self._on = SteerListeners(service, steering, parts)
+        on = self._on = SteerListeners(service, steering, questions, parts)
         asked, looked = {edits, *settings.values()}, {run_key, sae, edits}
         outputs = [told, view, key, code, *downloads]
         quietly = {**QUEUE, "show_progress": "hidden"}

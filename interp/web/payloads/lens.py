@@ -8,12 +8,22 @@ import numpy as np
 import torch
 
 from ...errors import InterpError
+from ...lens.contextual import ContextualLens
 from ...lens.lens import Lens
 from ...presets import PRESETS
 from .lens_texts import LIMITS, WHY_DEFAULT, LensMethod, known_lens, lens_method
 from .scene import Scene, encode, quantise, scene
 
 SCHEMA = "llava-microscope/lens-view/2"
+
+
+class ContextItem(TypedDict):
+    """Where a word of the contextual lens was read: what stands before and after it, and the layer of the text's state."""
+
+    before: str
+    word: str
+    after: str
+    layer: int
 
 
 class LensReading(TypedDict):
@@ -24,6 +34,7 @@ class LensReading(TypedDict):
     similarities as steps of 1/255 between the two numbers of `range`. `scale`: the scores at the two ends of the colours.
     `entropy`: uint8 [L, T], 255 is `max_entropy` nats; "" for a lens without.
     `first`: uint8 [T], the index of the layer from which on the last layer's word is on top; "" for a lens that reads what stands here.
+    `contexts`, and `neighbours`: uint32 [L, T, k] into them, for the contextual lens; else empty. `note`: what to know about it, "" for nothing.
     `default`: index of the layer to open at; `best`: the same if it is known to be the best for this lens, else null.
     """
 
@@ -44,6 +55,9 @@ class LensReading(TypedDict):
     entropy: str
     max_entropy: float
     first: str
+    contexts: list[ContextItem]
+    neighbours: str
+    note: str
     limits: str
 
 
@@ -98,20 +112,21 @@ def lens_reading(lens: Lens) -> LensReading:
     if lens.positions != tuple(range(trace.states.shape[1])):
         raise InterpError(f"The view needs a lens of all positions; leave `positions` out of {lens.method}_lens.")
     listed, index = torch.unique(lens.ids, return_inverse=True)
-    texts = trace.vlm.vocabulary.texts
+    texts = lens.vocabulary
     wide = len(listed) > 65535
     axis_of = {layer: axis for axis, layer in enumerate(lens.layers)}
-    most = math.log(len(texts))
+    most = math.log(len(trace.vlm.vocabulary.texts))
     preset = PRESETS.get(trace.model_name)
     known = known_lens(lens.method, trace.model_name)
     best = None if known is None else known.layer
     probs, bounds = scores(lens, lens.probs)
+    contexts, neighbours = _contexts(lens)
     return {
         "method": lens.method,
         "reads": lens.reads,
         "score": lens.score_name,
         "layers": list(lens.layers),
-        "default": _nearest(lens, opening_layer(lens)),
+        "default": axis_of[opening_layer(lens)],
         "best": None if best is None else _nearest(lens, best),
         "why_default": preset.default_layer_note
         if preset and preset.default_layer_note and lens.method == "logit"
@@ -128,8 +143,22 @@ def lens_reading(lens: Lens) -> LensReading:
         "first": encode(np.array([axis_of[layer] for layer in lens.first_layer().tolist()], dtype=np.uint8))
         if lens.reads == "next"
         else "",
+        "contexts": contexts,
+        "neighbours": neighbours,
+        "note": lens.note,
         "limits": LIMITS[lens.method],
     }
+
+
+def _contexts(lens: Lens) -> tuple[list[ContextItem], str]:
+    if not isinstance(lens, ContextualLens):
+        return [], ""
+    entries, at = torch.unique(lens.neighbours, return_inverse=True)
+    contexts: list[ContextItem] = []
+    for layer, place in zip(*(part.cpu()[entries].tolist() for part in (lens.index.layers, lens.index.places)), strict=True):
+        found = lens.index.contexts[place]
+        contexts.append({"before": found.before, "word": found.word, "after": found.after, "layer": layer})
+    return contexts, encode(at.numpy().astype("<u4"))
 
 
 def scores(lens: Lens, values: torch.Tensor) -> tuple[str, list[float]]:
@@ -142,9 +171,10 @@ def scores(lens: Lens, values: torch.Tensor) -> tuple[str, list[float]]:
 
 
 def opening_layer(lens: Lens) -> int:
-    """The layer that a lens is opened at: where it is known to read best, or the model's default."""
+    """The layer that a lens is opened at: where it is known to read best, or the model's default; of those that it holds the nearest."""
     known = known_lens(lens.method, lens.trace.model_name)
-    return lens.trace.vlm.default_layer if known is None or known.layer is None else known.layer
+    layer = lens.trace.vlm.default_layer if known is None or known.layer is None else known.layer
+    return lens.layers[_nearest(lens, layer)]
 
 
 def _nearest(lens: Lens, layer: int) -> int:

@@ -75,7 +75,13 @@ def known_lens(method: Method, model: str) -> KnownLens | None:
 def lens_method(method: Method, model: str, known: KnownLens | None = None) -> LensMethod:
     """One entry of the switch. `known`: what is known about this lens of the model, by default what its preset says."""
     known = known or known_lens(method, model)
-    trained = "Not trained." if method in _WITHOUT_TRAINING else f"Trained on {known.trained_on}." if known and known.trained_on else ""
+    trained = (
+        "Not trained."
+        if method in _WITHOUT_TRAINING
+        else f"{'Its text' if method == 'contextual' else 'Trained on'}: {known.trained_on.rstrip('.')}."
+        if known and known.trained_on
+        else ""
+    )
     readable = f"Measured on this model: {known.readable.rstrip('.')}." if known and known.readable else "Not measured on this model."
     about = " ".join(filter(None, [_ABOUT[method], trained, readable, known.note if known else ""]))
     return {"key": method, "name": NAMES[method], "about": about}

@@ -51,7 +51,15 @@ export interface LensMethod {
   about: string;
 }
 
-/** What one lens reads. L layers, T positions (the last token was never read), k words at each. `reads`: "next" or "here", the token that the words stand for; `score`: "probability" or "cosine similarity". `vocab`: the words that occur; `ids`: uint16 or uint32 [L, T, k] into it; `probs`: uint8 [L, T, k], probabilities as quantised logits, similarities as steps of 1/255 between the two numbers of `range`. `scale`: the scores at the two ends of the colours. `entropy`: uint8 [L, T], 255 is `max_entropy` nats; "" for a lens without. `first`: uint8 [T], the index of the layer from which on the last layer's word is on top; "" for a lens that reads what stands here. `default`: index of the layer to open at; `best`: the same if it is known to be the best for this lens, else null. */
+/** Where a word of the contextual lens was read: what stands before and after it, and the layer of the text's state. */
+export interface ContextItem {
+  before: string;
+  word: string;
+  after: string;
+  layer: number;
+}
+
+/** What one lens reads. L layers, T positions (the last token was never read), k words at each. `reads`: "next" or "here", the token that the words stand for; `score`: "probability" or "cosine similarity". `vocab`: the words that occur; `ids`: uint16 or uint32 [L, T, k] into it; `probs`: uint8 [L, T, k], probabilities as quantised logits, similarities as steps of 1/255 between the two numbers of `range`. `scale`: the scores at the two ends of the colours. `entropy`: uint8 [L, T], 255 is `max_entropy` nats; "" for a lens without. `first`: uint8 [T], the index of the layer from which on the last layer's word is on top; "" for a lens that reads what stands here. `contexts`, and `neighbours`: uint32 [L, T, k] into them, for the contextual lens; else empty. `note`: what to know about it, "" for nothing. `default`: index of the layer to open at; `best`: the same if it is known to be the best for this lens, else null. */
 export interface LensReading {
   method: string;
   reads: string;
@@ -70,6 +78,9 @@ export interface LensReading {
   entropy: string;
   max_entropy: number;
   first: string;
+  contexts: ContextItem[];
+  neighbours: string;
+  note: string;
   limits: string;
 }
 
@@ -102,6 +113,9 @@ export interface LensPayload {
   entropy: string;
   max_entropy: number;
   first: string;
+  contexts: ContextItem[];
+  neighbours: string;
+  note: string;
   limits: string;
   schema: string;
   run: string | null;

@@ -67,6 +67,7 @@ export class LensData {
     this.entropyQ = payload.entropy ? decodeArray(Uint8Array, payload.entropy, L * T, "entropy") : null;
     this.firstAt = payload.first ? decodeArray(Uint8Array, payload.first, T, "first") : null;
     this.maxEntropy = payload.max_entropy;
+    this.neighbours = payload.neighbours ? decodeArray(Uint32Array, payload.neighbours, L * T * k, "neighbours") : null;
     /** @type {Look[]} */
     this.looks = new Array(this.vocab.length);
     const { grids, place, regions, regionOf, finest } = decodePatches(payload);
@@ -157,6 +158,16 @@ export class LensData {
    */
   entropy(layer, row) {
     return this.entropyQ ? (this.entropyQ[layer * this.T + row] / 255) * this.maxEntropy : 0;
+  }
+
+  /**
+   * Where the words of a place were read, for the contextual lens.
+   * @param {number} layer
+   * @param {number} row
+   */
+  contexts(layer, row) {
+    const { neighbours } = this;
+    return neighbours ? Array.from({ length: this.k }, (_, j) => this.payload.contexts[neighbours[this.at(layer, row, j)]]) : [];
   }
 
   /** @param {number} id */

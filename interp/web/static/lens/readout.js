@@ -69,6 +69,18 @@ function facts(node, pairs) {
   );
 }
 
+// The sentences in which the contextual lens found its words.
+function drawContexts(list, contexts) {
+  list.hidden = !contexts.length;
+  list.replaceChildren(
+    ...contexts.map(({ before, word, after, layer }) => {
+      const item = el("li");
+      item.append(before, el("b", "", word), after, " ", el("small", "", layer < 0 ? "input" : `layer ${layer}`));
+      return item;
+    }),
+  );
+}
+
 export function drawReadout(part, data, row, layer, status) {
   part.where.replaceChildren(document.createTextNode(data.place.has(row) ? "Patch " : ""), document.createTextNode(placeName(data, row)));
   if (!data.place.has(row)) part.where.append(" ", tokenElement(look(data.tokens[row])));
@@ -79,6 +91,7 @@ export function drawReadout(part, data, row, layer, status) {
     part.top,
     words.map(({ id, p }) => [tokenElement(data.look(id)), data.share(p), data.figure(p)]),
   );
+  drawContexts(part.contexts, data.contexts(layer, row));
   const values = data.curve(row, words[0].id);
   drawCurve(part.curve, data, [{ values, className: "view-a" }], layer);
   const missing = values.filter((v) => Number.isNaN(v)).length;

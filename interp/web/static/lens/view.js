@@ -168,7 +168,7 @@ class View extends PictureShell {
     part.answer.textContent = payload.answer || "(no answer)";
     part.cut.hidden = payload.finished;
     part.facts.textContent = `${payload.model} · ${T} positions · ${L} states`;
-    part.notes.replaceChildren(...payload.notes.map((note) => el("span", "view-chip", note)));
+    part.notes.replaceChildren(...[...payload.notes, payload.note].filter(Boolean).map((note) => el("span", "view-chip", note)));
     part.why.textContent = payload.why_default;
     part.limits.textContent = payload.limits;
     part.tableAbout.textContent = next
