@@ -1,11 +1,13 @@
-.PHONY: check test test-fast test-js
+.PHONY: check lint test test-fast test-js
 
-check: node_modules
+check: lint node_modules
+	npm run check
+
+lint:
 	ruff check .
 	ruff format --check .
 	mypy
 	lint-imports
-	npm run check
 
 test:
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

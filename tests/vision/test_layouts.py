@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ PICTURES = {"portrait": (120, 200), "landscape": (200, 120), "square": (150, 150
 def model_of(load, request):
     random_emoji = build_processor()
 
+    @functools.cache
     def get(name):
         if name == "emoji":
             return request.getfixturevalue("emoji_vlm")
@@ -59,7 +61,11 @@ def probes(vlm, picture, *, apart):
 def test_a_painted_box_changes_its_own_token(model_of, name, size, mixing):
     vlm, picture = model_of(name), tiny.noise(*size)
     model = vlm.model if mixing else tiny.without_attention(vlm.model)
-    tokens, painted = zip(*probes(vlm, picture, apart=not mixing), strict=True)
+    shown = list(probes(vlm, picture, apart=not mixing))
+    count = len(shown)
+    if count == 64:
+        shown = shown[::7]  # of 8 x 8: the corners, and one in each other row and column
+    tokens, painted = zip(*shown, strict=True)
     plain, *changed = image_rows(vlm, [picture, *painted], model)
     change = (torch.stack(changed) - plain).norm(dim=-1)
     assert change.argmax(1).tolist() == list(tokens)
@@ -69,7 +75,7 @@ def test_a_painted_box_changes_its_own_token(model_of, name, size, mixing):
         # Some processors round the rows of a product differently by where they lie in a batch.
         assert (change < 1e-3 * own).all()
     if name != "pad":  # where padding patches have nothing to paint
-        assert len(tokens) == len(plain)
+        assert count == len(plain)
 
 
 @pytest.mark.parametrize("size", PICTURES.values(), ids=PICTURES)
