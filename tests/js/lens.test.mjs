@@ -94,17 +94,20 @@ test("similarities are steps of their own range, and coloured by their own scale
     reads: "here",
     score: "cosine similarity",
     range: [-0.1, 0.4],
-    scale: [0, 0.2],
     entropy: "",
     first: "",
   };
-  const data = new LensData(lens([rows(() => [DOG, BARE]), rows(() => [CAT, DOG])], [bytes, bytes], fields));
+  const scale = [
+    [0, 0.2],
+    [0, 0.4],
+  ];
+  const data = new LensData(lens([rows(() => [DOG, BARE]), rows(() => [CAT, DOG])], [bytes, bytes], { ...fields, scale }));
   close(data.p(0, 0), 0.4, 1e-6);
   close(data.p(0, 0, 1), 0, 1e-6);
-  assert.deepEqual([data.share(0.1), data.share(0.4), data.share(-1)], [0.5, 1, 0]);
+  assert.deepEqual([data.share(0.1, 0), data.share(0.4, 0), data.share(-1, 0), data.share(0.1, 1)], [0.5, 1, 0, 0.25]);
   assert.deepEqual([data.figure(-0.123), data.figure(NaN)], ["−0.12", "not stored"]);
-  assert.equal(data.threshold(0), -Infinity);
-  close(data.threshold(0.5), 0.1, 1e-6);
+  assert.equal(data.threshold(0, 0), -Infinity);
+  close(data.threshold(0.5, 0), 0.1, 1e-6);
   close(data.search("dog").values[0], 0.4, 1e-6); // the better of its two spellings, not their sum
   close(data.found({ spellings: [" dog"], values: b64(new Uint8Array(18).fill(255)), range: [-0.5, -0.2] }).values[3], -0.2, 1e-6);
 });

@@ -49,7 +49,10 @@ export function lens(ids, probs, fields = {}) {
     reads: "next",
     score: "probability",
     range: [0, 1],
-    scale: [0, 1],
+    scale: [
+      [0, 1],
+      [0, 1],
+    ],
     best: null,
     layers: [-1, 0],
     default: 1,

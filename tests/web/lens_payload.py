@@ -166,7 +166,7 @@ def payload(
         "reads": "next",
         "score": "probability",
         "range": [0.0, 1.0],
-        "scale": [0.0, 1.0],
+        "scale": [[0.0, 1.0]] * layers,
         "best": None,
         "layers": list(range(-1, layers - 1)),
         "default": round((layers - 1) * 0.75),
@@ -209,7 +209,7 @@ READING += ("entropy", "max_entropy", "first", "contexts", "neighbours", "note",
 def reading(seed: int = 1, **fields: Any) -> dict[str, Any]:
     """What an embedding lens reads in the scene of `payload()`: cosine similarities of other words, from -0.1 to 0.5."""
     made = payload(seed=seed)
-    similar = {"method": "embedding", "reads": "here", "score": "cosine similarity", "range": [-0.1, 0.5], "scale": [0.0, 0.25]}
+    similar = {"method": "embedding", "reads": "here", "score": "cosine similarity", "range": [-0.1, 0.5], "scale": [[0.0, 0.25]] * 9}
     return {name: made[name] for name in READING} | similar | {"entropy": "", "first": "", "limits": "It compares."} | fields
 
 

@@ -31,7 +31,7 @@ class LensReading(TypedDict):
 
     `reads`: "next" or "here", the token that the words stand for; `score`: "probability" or "cosine similarity".
     `vocab`: the words that occur; `ids`: uint16 or uint32 [L, T, k] into it; `probs`: uint8 [L, T, k], probabilities as quantised logits,
-    similarities as steps of 1/255 between the two numbers of `range`. `scale`: the scores at the two ends of the colours.
+    similarities as steps of 1/255 between the two numbers of `range`. `scale`: [L, 2], the scores at the ends of each layer's colours.
     `entropy`: uint8 [L, T], 255 is `max_entropy` nats; "" for a lens without.
     `first`: uint8 [T], the index of the layer from which on the last layer's word is on top; "" for a lens that reads what stands here.
     `contexts`, and `neighbours`: uint32 [L, T, k] into them, for the contextual lens; else empty. `note`: what to know about it, "" for nothing.
@@ -51,7 +51,7 @@ class LensReading(TypedDict):
     ids_bytes: int
     probs: str
     range: list[float]
-    scale: list[float]
+    scale: list[list[float]]
     entropy: str
     max_entropy: float
     first: str
@@ -181,13 +181,14 @@ def _nearest(lens: Lens, layer: int) -> int:
     return min(range(len(lens.layers)), key=lambda axis: abs(lens.layers[axis] - layer))
 
 
-def _scale(lens: Lens) -> list[float]:
-    """The ends of the colours: for similarities, which fill a small part of -1 to 1, nearly all top words of the patches lie between them."""
+def _scale(lens: Lens) -> list[list[float]]:
+    """The ends of the colours: of similarities, which fill a part of -1 to 1 that moves with depth, nearly all of the patches' at each layer."""
     if lens.score_name == "probability":
-        return [0.0, 1.0]
-    top = lens.probs[:, lens.trace.positions("image") or list(lens.positions), 0].flatten()
-    low, high = torch.quantile(top, torch.tensor([0.02, 0.98])).tolist()
-    return [low, max(high, low + 1e-3)]
+        return [[0.0, 1.0] for _ in lens.layers]
+    top = lens.probs[:, lens.trace.positions("image") or list(lens.positions), 0]
+    low, high = torch.quantile(top, torch.tensor([0.02, 0.98]), dim=1)
+    ends: list[list[float]] = torch.stack([low, torch.maximum(high, low + 1e-3)], dim=1).tolist()
+    return ends
 
 
 def _some_layers(lens: Lens) -> list[str]:

@@ -59,7 +59,7 @@ export interface ContextItem {
   layer: number;
 }
 
-/** What one lens reads. L layers, T positions (the last token was never read), k words at each. `reads`: "next" or "here", the token that the words stand for; `score`: "probability" or "cosine similarity". `vocab`: the words that occur; `ids`: uint16 or uint32 [L, T, k] into it; `probs`: uint8 [L, T, k], probabilities as quantised logits, similarities as steps of 1/255 between the two numbers of `range`. `scale`: the scores at the two ends of the colours. `entropy`: uint8 [L, T], 255 is `max_entropy` nats; "" for a lens without. `first`: uint8 [T], the index of the layer from which on the last layer's word is on top; "" for a lens that reads what stands here. `contexts`, and `neighbours`: uint32 [L, T, k] into them, for the contextual lens; else empty. `note`: what to know about it, "" for nothing. `default`: index of the layer to open at; `best`: the same if it is known to be the best for this lens, else null. */
+/** What one lens reads. L layers, T positions (the last token was never read), k words at each. `reads`: "next" or "here", the token that the words stand for; `score`: "probability" or "cosine similarity". `vocab`: the words that occur; `ids`: uint16 or uint32 [L, T, k] into it; `probs`: uint8 [L, T, k], probabilities as quantised logits, similarities as steps of 1/255 between the two numbers of `range`. `scale`: [L, 2], the scores at the ends of each layer's colours. `entropy`: uint8 [L, T], 255 is `max_entropy` nats; "" for a lens without. `first`: uint8 [T], the index of the layer from which on the last layer's word is on top; "" for a lens that reads what stands here. `contexts`, and `neighbours`: uint32 [L, T, k] into them, for the contextual lens; else empty. `note`: what to know about it, "" for nothing. `default`: index of the layer to open at; `best`: the same if it is known to be the best for this lens, else null. */
 export interface LensReading {
   method: string;
   reads: string;
@@ -74,7 +74,7 @@ export interface LensReading {
   ids_bytes: number;
   probs: string;
   range: number[];
-  scale: number[];
+  scale: number[][];
   entropy: string;
   max_entropy: number;
   first: string;
@@ -109,7 +109,7 @@ export interface LensPayload {
   ids_bytes: number;
   probs: string;
   range: number[];
-  scale: number[];
+  scale: number[][];
   entropy: string;
   max_entropy: number;
   first: string;

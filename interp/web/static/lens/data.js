@@ -104,20 +104,22 @@ export class LensData {
   }
 
   /**
-   * A score as a fraction of the colour scale.
+   * A score as a fraction of a layer's colour scale.
    * @param {number} v
+   * @param {number} layer
    */
-  share(v) {
-    const [low, high] = this.scale;
+  share(v, layer) {
+    const [low, high] = this.scale[layer];
     return Number.isNaN(v) ? NaN : Math.min(1, Math.max(0, (v - low) / (high - low)));
   }
 
   /**
    * The score at a fraction of the slider that hides patches. Squared for probabilities, so that the low end, where large models live, has room.
    * @param {number} fraction
+   * @param {number} layer
    */
-  threshold(fraction) {
-    const [low, high] = this.scale;
+  threshold(fraction, layer) {
+    const [low, high] = this.scale[layer];
     return fraction === 0 ? -Infinity : this.similar ? low + fraction * (high - low) : fraction ** 2;
   }
 

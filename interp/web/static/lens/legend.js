@@ -23,7 +23,8 @@ export function drawBar(part, data, state) {
     entropy: ["0 nats, certain", `${data.maxEntropy.toFixed(1)} nats, uniform`],
     found: found ? [data.figure(found.low), `${data.figure(found.top)}, the highest at any layer`] : ["", ""],
   };
-  const ofTop = data.similar ? [`≤ ${data.figure(data.scale[0])}`, `≥ ${data.figure(data.scale[1])} top word`] : ["0 %", "100 % top word"];
+  const [low, high] = data.scale[shownLayer];
+  const ofTop = data.similar ? [`≤ ${data.figure(low)}`, `≥ ${data.figure(high)} top word`] : ["0 %", "100 % top word"];
   [part.scaleLow.textContent, part.scaleHigh.textContent] = map ? ["0", map.top ? amount(map.top) : ""] : ends[colour] || ofTop;
   part.ramp.style.opacity = OPACITY + 0.2;
   const silent = rows.filter((row) => data.silent(shownLayer, row, state.min)).length;

@@ -21,7 +21,7 @@ export class LensPicture extends PatchCanvas {
     if (state.colour === "entropy") return Float32Array.from(rows, (row) => data.entropy(layer, row) / data.maxEntropy);
     if (state.colour === "found" && found)
       return Float32Array.from(rows, (row) => (found.values[layer * data.T + row] - found.low) / (found.top - found.low || 1));
-    if (state.colour === "probability") return Float32Array.from(rows, (row) => data.share(data.p(layer, row)));
+    if (state.colour === "probability") return Float32Array.from(rows, (row) => data.share(data.p(layer, row), layer));
     return new Float32Array(rows.length).fill(NaN);
   }
 

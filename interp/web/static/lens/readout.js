@@ -89,7 +89,7 @@ export function drawReadout(part, data, row, layer, status) {
   const words = data.words(layer, row);
   barRows(
     part.top,
-    words.map(({ id, p }) => [tokenElement(data.look(id)), data.share(p), data.figure(p)]),
+    words.map(({ id, p }) => [tokenElement(data.look(id)), data.share(p, layer), data.figure(p)]),
   );
   drawContexts(part.contexts, data.contexts(layer, row));
   const values = data.curve(row, words[0].id);

@@ -184,7 +184,7 @@ export class TokenTable {
       }
       const look = data.look(data.id(l, row));
       td.textContent = look.text;
-      td.style.setProperty("--p", data.share(data.p(l, row)).toFixed(3));
+      td.style.setProperty("--p", data.share(data.p(l, row), l).toFixed(3));
       td.className = `${look.dim ? "view-dim " : ""}${l === data.firstAt?.[row] ? "lens-first" : ""}`;
     }
   }

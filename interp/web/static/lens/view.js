@@ -127,7 +127,6 @@ class View extends PictureShell {
     this.key = {};
     Object.assign(state, { method: data.method, map: null, layer, preview: null, outlined });
     if (data.similar !== before.similar) state.hide = part.min.value = 0;
-    state.min = data.threshold(state.hide);
     this.root.dataset.mode = "lens";
     part.layer.max = data.L - 1;
     part.layer.value = layer;
@@ -171,6 +170,7 @@ class View extends PictureShell {
     part.notes.replaceChildren(...[...payload.notes, payload.note].filter(Boolean).map((note) => el("span", "view-chip", note)));
     part.why.textContent = payload.why_default;
     part.limits.textContent = payload.limits;
+    this.root.dataset.reads = payload.reads;
     part.tableAbout.textContent = next
       ? "the top word for the next token, read at each layer"
       : "the top word for the token itself, read at each layer";
@@ -209,7 +209,6 @@ class View extends PictureShell {
     });
     on(part.min, "input", () => {
       state.hide = +part.min.value / 100;
-      state.min = this.data.threshold(state.hide);
       this.render();
     });
     on(part.mask, "change", () => {
@@ -364,6 +363,7 @@ class View extends PictureShell {
   derive() {
     const { state, data } = this;
     state.shownLayer = state.preview ?? state.layer;
+    state.min = data.threshold(state.hide, state.shownLayer);
     state.map = state.method === ACTIVATION_MAP.key ? (this.activation.map ?? NO_MAP) : null;
     // A lock holds the readout; pointing elsewhere only draws an outline. A layer previewed in the table is always shown.
     state.shownRow = state.locked ?? state.hover;
