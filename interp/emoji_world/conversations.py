@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from .scenes import Scene
-from .words import PROMPT, QUESTIONS, ask
+from .world import EMOJI, World
 
 
 @dataclass(frozen=True)
@@ -31,25 +31,29 @@ class Packed:
     image: slice
 
 
-def sample_questions(scene: Scene, rng: random.Random, branches: int, paraphrased: float = 0.3) -> list[tuple[str, str]]:
+def sample_questions(
+    scene: Scene, rng: random.Random, branches: int, paraphrased: float = 0.3, world: World = EMOJI
+) -> list[tuple[str, str]]:
     """A description and `branches - 1` other questions about the scene, some of them in another wording."""
-    kinds = ["describe", *rng.sample([kind for kind in QUESTIONS if kind != "describe"], branches - 1)]
+    kinds = ["describe", *rng.sample([kind for kind in world.questions if kind != "describe"], branches - 1)]
     out = []
     for kind in kinds:
-        wording = rng.randrange(len(QUESTIONS[kind])) if rng.random() < paraphrased else 0
-        out.append(ask(kind, scene.nouns, scene.color, rng, wording))
+        wording = rng.randrange(len(world.questions[kind])) if rng.random() < paraphrased else 0
+        out.append(world.ask(kind, scene.nouns, scene.color, rng, wording))
     return out
 
 
-def pack(tokenizer: PreTrainedTokenizerFast, dialogues: Sequence[Sequence[tuple[str, str]]], image_tokens: int) -> Packed:
+def pack(
+    tokenizer: PreTrainedTokenizerFast, dialogues: Sequence[Sequence[tuple[str, str]]], image_tokens: int, world: World = EMOJI
+) -> Packed:
     """One row for each scene; `dialogues` holds its questions and answers."""
-    before, after = PROMPT.split("{image}")
+    before, after = world.prompt.split("{image}")
     opening = tokenizer(before).input_ids
     prefix = opening + [tokenizer.image_token_id] * image_tokens + tokenizer("\n", add_special_tokens=False).input_ids
     turn = after.removeprefix("\n")
     flat = [text for dialogue in dialogues for text in dialogue]
     questions = tokenizer([turn.format(question=q) for q, _ in flat], add_special_tokens=False).input_ids
-    answers = tokenizer([f" {a}{tokenizer.eos_token}" for _, a in flat], add_special_tokens=False).input_ids
+    answers = tokenizer([f"{world.reply.format(answer=a)}{tokenizer.eos_token}" for _, a in flat], add_special_tokens=False).input_ids
     rows, start = [], 0
     for dialogue in dialogues:
         rows.append(list(zip(questions[start : start + len(dialogue)], answers[start : start + len(dialogue)], strict=True)))

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from .words import COLORS, NOUNS, WORDS
+from .words import COLORS, NOUN_WORDS
 
-NOUN_INDEX = {noun: i for i, (noun, _) in enumerate(NOUNS)}
+NOUN_INDEX = {noun: i for i, noun in enumerate(NOUN_WORDS)}
 COLOR_NAMES = tuple(COLORS)
 # Smallest and largest side of an object in a scene with one, two or three of them.
 _SIZES = {1: (0.40, 0.85), 2: (0.36, 0.56), 3: (0.34, 0.44)}
@@ -98,17 +98,19 @@ def _crowd(rng: random.Random) -> list[tuple[float, float, float]]:
     return sorted(spots)
 
 
-def sample_scene(rng: random.Random, vendors: Sequence[int], *, augment: float = 1.0, crowded: bool = False) -> Scene:
+def sample_scene(
+    rng: random.Random, vendors: Sequence[int], *, augment: float = 1.0, crowded: bool = False, nouns: Sequence[str] = NOUN_WORDS
+) -> Scene:
     """A random scene of one to three things, or of four to six if `crowded` (no questions are asked about these; they train the tower faster).
 
-    `augment` scales every distortion of the drawings (0: as the vendor drew them).
+    `augment` scales every distortion of the drawings (0: as the vendor drew them). `nouns`: what there is to draw.
     """
     spots = _crowd(rng) if crowded else _place(rng, rng.choices((1, 2, 3), weights=(0.3, 0.35, 0.35))[0])
     count = len(spots)
-    nouns = [noun for noun, _ in rng.sample(NOUNS, count)]
+    chosen = rng.sample(nouns, count)
     if count > 1 and rng.random() < _REPEATED:
-        nouns[0] = nouns[-1]
-        rng.shuffle(nouns)
+        chosen[0] = chosen[-1]
+        rng.shuffle(chosen)
     things = tuple(
         Thing(
             noun=noun,
@@ -123,14 +125,14 @@ def sample_scene(rng: random.Random, vendors: Sequence[int], *, augment: float =
             softness=rng.random() < 0.25 * augment,
             tint=_tint(rng) if rng.random() < 0.4 * augment else None,
         )
-        for noun, (x, y, size) in zip(nouns, spots, strict=True)
+        for noun, (x, y, size) in zip(chosen, spots, strict=True)
     )
     color = rng.choice(COLOR_NAMES)
     rgb = [min(max((value + rng.gauss(0, 7)) / 255, 0.0), 1.0) for value in COLORS[color]]
     return Scene(things, color, (rgb[0], rgb[1], rgb[2]), (rng.gauss(0, 0.02), rng.gauss(0, 0.02)))
 
 
-def _warp(sprites: torch.Tensor, scenes: Sequence[Scene], side: int) -> torch.Tensor:
+def _warp(sprites: torch.Tensor, scenes: Sequence[Scene], side: int, index: dict[str, int]) -> torch.Tensor:
     """Every thing on its own transparent canvas, empty canvases after the last: [B, things, 4, side, side], colour premultiplied."""
     batch, most = len(scenes), max(len(scene.things) for scene in scenes)
     chosen = torch.zeros(batch, most, 4, *sprites.shape[-2:])
@@ -140,7 +142,7 @@ def _warp(sprites: torch.Tensor, scenes: Sequence[Scene], side: int) -> torch.Te
         for k, thing in enumerate(scene.things):
             # Minification beyond about two needs a low-pass first: the blurred tiles serve small and "soft" things.
             small = thing.size * side < sprites.shape[-1] / 2
-            tile = sprites[thing.vendor, NOUN_INDEX[thing.noun], int(thing.softness or small)]
+            tile = sprites[thing.vendor, index[thing.noun], int(thing.softness or small)]
             if thing.tint is not None:
                 rgb = torch.einsum("ij,jhw->ihw", torch.tensor(thing.tint), tile[:3])
                 tile = torch.cat([torch.minimum(rgb.clamp(min=0), tile[3:]), tile[3:]])
@@ -157,28 +159,31 @@ def _warp(sprites: torch.Tensor, scenes: Sequence[Scene], side: int) -> torch.Te
     return F.grid_sample(chosen.flatten(0, 1), grid, align_corners=False).unflatten(0, (batch, most))
 
 
-def draw(scenes: Sequence[Scene], sprites: torch.Tensor, side: int = 96, cells: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures [B, 3, side, side] in [0, 1], and how much of each patch every word of `WORDS` covers [B, cells * cells, words].
+def draw(
+    scenes: Sequence[Scene], sprites: torch.Tensor, side: int = 96, cells: int = 8, nouns: Sequence[str] = NOUN_WORDS
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures [B, 3, side, side] in [0, 1], and how much of each patch every word covers [B, cells * cells, words].
 
-    `sprites` is what `sprites.load_sprites` returns. The shares of a patch sum to 1; the background colour has the rest.
+    The words are `nouns`, then the colours. `sprites` is what `sprites.load_sprites` returns for these nouns. The shares of a patch sum to 1; the background colour has the rest.
     """
-    canvases = _warp(sprites, scenes, side)
+    index = {noun: i for i, noun in enumerate(nouns)}
+    canvases = _warp(sprites, scenes, side, index)
     ramp = torch.linspace(-1, 1, side)
     rgb = torch.tensor([scene.rgb for scene in scenes])[:, :, None, None]
     slopes = torch.tensor([scene.slope for scene in scenes])
     shade = slopes[:, 0, None, None] * ramp + slopes[:, 1, None, None] * ramp[:, None]
     picture = (rgb + shade[:, None]).clamp(0, 1)
     seen = torch.ones(len(scenes), side, side)
-    shares = torch.zeros(len(scenes), cells * cells, len(WORDS))
+    shares = torch.zeros(len(scenes), cells * cells, len(nouns) + len(COLOR_NAMES))
     for k in reversed(range(canvases.shape[1])):  # the rightmost thing lies on top
         visible = F.avg_pool2d(canvases[:, k, 3] * seen, side // cells).flatten(1)
         seen = seen * (1 - canvases[:, k, 3])
         for b, scene in enumerate(scenes):
             if k < len(scene.things):
-                shares[b, :, NOUN_INDEX[scene.things[k].noun]] += visible[b]
+                shares[b, :, index[scene.things[k].noun]] += visible[b]
     for k in range(canvases.shape[1]):
         picture = canvases[:, k, :3] + picture * (1 - canvases[:, k, 3:])
-    backgrounds = torch.tensor([len(NOUNS) + COLOR_NAMES.index(scene.color) for scene in scenes])
+    backgrounds = torch.tensor([len(nouns) + COLOR_NAMES.index(scene.color) for scene in scenes])
     shares[torch.arange(len(scenes)), :, backgrounds] += 1 - shares.sum(-1)
     return picture.clamp(0, 1), shares
 

@@ -1,7 +1,8 @@
-"""Emoji drawings: one sheet of 120 tiles per vendor, built once from the icon packages and shipped with its licence."""
+"""Emoji drawings: sheets of tiles for each vendor, built once from the icon packages and shipped with their licences."""
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ..presets import ASSETS
-from .words import NOUNS
+from .world import EMOJI, World
 
 SHEETS = ASSETS / "emoji"
 TILE = 144  # pixels per side
@@ -20,14 +21,19 @@ HELD_OUT_VENDOR = "twemoji"
 VENDORS = (*SEEN_VENDORS, HELD_OUT_VENDOR)
 
 
-def build_sheet(package: Path, target: Path) -> None:
-    """Render one npm icon package (`@iconify-json/<vendor>`, unpacked) into a lossless WebP sheet of 12 x 10 tiles."""
+def build_sheet(package: Path, target: Path, icon_names: Sequence[str]) -> None:
+    """Render one npm icon package (`@iconify-json/<vendor>`, unpacked) into a WebP sheet, 12 tiles to a row.
+
+    `icon_names`: comma-separated names for each tile, of which the first that the package holds is drawn. A tile without an icon stays empty.
+    """
     import resvg_py  # noqa: PLC0415 - only needed to rebuild the sheets
 
     icons = json.loads((package / "icons.json").read_text(encoding="utf-8"))
-    sheet = Image.new("RGBA", (COLUMNS * TILE, -(-len(NOUNS) // COLUMNS) * TILE))
-    for i, (_, names) in enumerate(NOUNS):
-        name = next(n for n in names.split(",") if n in icons["icons"] or n in icons.get("aliases", {}))
+    sheet = Image.new("RGBA", (COLUMNS * TILE, -(-len(icon_names) // COLUMNS) * TILE))
+    for i, names in enumerate(icon_names):
+        name = next((n for n in names.split(",") if n in icons["icons"] or n in icons.get("aliases", {})), None)
+        if name is None:
+            continue
         name = icons.get("aliases", {}).get(name, {}).get("parent", name)
         icon = icons["icons"][name]
         width, height = icon.get("width", icons.get("width", 16)), icon.get("height", icons.get("height", 16))
@@ -40,16 +46,25 @@ def build_sheet(package: Path, target: Path) -> None:
     sheet.save(target, lossless=True, method=6)
 
 
-def load_sprites(vendors: tuple[str, ...] = VENDORS, size: int = 72, sheets: Path = SHEETS) -> torch.Tensor:
-    """Drawings with alpha-premultiplied colour in [0, 1], each sharp and blurred: float32 [vendors, nouns, 2, 4, size, size]."""
-    out = []
+def load_sprites(vendors: tuple[str, ...] = VENDORS, size: int = 72, world: World = EMOJI, sheets: Path = SHEETS) -> torch.Tensor:
+    """Drawings with alpha-premultiplied colour in [0, 1], each sharp and blurred: float32 [vendors, nouns, 2, 4, size, size].
+
+    What a vendor has not drawn is taken from the first one.
+    """
+    out: list[torch.Tensor] = []
     for vendor in vendors:
-        sheet = np.asarray(Image.open(sheets / f"{vendor}.webp").convert("RGBA"), dtype=np.float32) / 255
-        rows = sheet.shape[0] // TILE
-        tiles = torch.from_numpy(sheet).reshape(rows, TILE, COLUMNS, TILE, 4).permute(0, 2, 4, 1, 3)
-        tiles = tiles.reshape(-1, 4, TILE, TILE)[: len(NOUNS)]
+        parts = []
+        for ending in world.sheets:
+            sheet = np.asarray(Image.open(sheets / f"{vendor}{ending}.webp").convert("RGBA"), dtype=np.float32) / 255
+            rows = sheet.shape[0] // TILE
+            parts.append(torch.from_numpy(sheet).reshape(rows, TILE, COLUMNS, TILE, 4).permute(0, 2, 4, 1, 3).reshape(-1, 4, TILE, TILE))
+        tiles = torch.cat(parts)[: len(world.nouns)]
         tiles = torch.cat([tiles[:, :3] * tiles[:, 3:], tiles[:, 3:]], dim=1)
         tiles = F.interpolate(tiles, size=(size, size), mode="area")
         blurred = F.interpolate(F.avg_pool2d(tiles, 2), size=(size, size), mode="bilinear")
-        out.append(torch.stack([tiles, blurred], dim=1))
+        drawn = torch.stack([tiles, blurred], dim=1)
+        if out:
+            missing = drawn[:, :, 3].amax(dim=(1, 2, 3)) == 0
+            drawn[missing] = out[0][missing]
+        out.append(drawn)
     return torch.stack(out)

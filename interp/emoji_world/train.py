@@ -33,6 +33,7 @@ from .muon import optimizers
 from .scenes import Scene, draw, sample_scene
 from .sprites import SEEN_VENDORS, load_sprites
 from .words import NOUNS, WORDS
+from .world import EMOJI, World
 
 BRANCHES = 4  # questions for each scene
 SAVE_EVERY = 60.0  # seconds
@@ -50,6 +51,7 @@ class Studio:
     sprites: torch.Tensor
     device: torch.device
     batch: int
+    world: World = EMOJI
 
     @property
     def word_ids(self) -> torch.Tensor:
@@ -60,7 +62,9 @@ class Studio:
     def scenes(self, rng: random.Random, *, augment: float = 1.0, crowded: float = 0.0) -> list[Scene]:
         """A batch of training scenes, from the seen vendors only; a share of them `crowded`."""
         vendors = range(len(SEEN_VENDORS))
-        return [sample_scene(rng, vendors, augment=augment, crowded=rng.random() < crowded) for _ in range(self.batch)]
+        return [
+            sample_scene(rng, vendors, augment=augment, crowded=rng.random() < crowded, nouns=self.world.nouns) for _ in range(self.batch)
+        ]
 
     def pixels(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures in [0, 1] as the tower expects them."""
@@ -120,17 +124,19 @@ def words_step(studio: Studio) -> Step:
 
 def patches_step(studio: Studio, head: nn.Module) -> Step:
     """Stage 2: see the module's docstring."""
+    nouns = studio.world.nouns
 
     def step(rng: random.Random, progress: float) -> dict[str, torch.Tensor]:
-        pictures, shares = draw(studio.scenes(rng, augment=min(1.0, 3 * progress), crowded=0.7), studio.sprites, IMAGE_SIDE, CELLS)
+        scenes = studio.scenes(rng, augment=min(1.0, 3 * progress), crowded=0.7)
+        pictures, shares = draw(scenes, studio.sprites, IMAGE_SIDE, CELLS, nouns)
         shares = shares.to(studio.device)
         states = studio.model.model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:]
         logits = head(states)
-        weight = 1 + 2 * shares[..., : len(NOUNS)].sum(-1)  # most patches are background, and that is the easy part
+        weight = 1 + 2 * shares[..., : len(nouns)].sum(-1)  # most patches are background, and that is the easy part
         losses = -(F.log_softmax(logits, dim=-1) * shares).sum(-1)
         with torch.no_grad():
             hit = logits.argmax(-1) == shares.argmax(-1)
-            thing = shares[..., : len(NOUNS)].amax(-1) > 0.5
+            thing = shares[..., : len(nouns)].amax(-1) > 0.5
         return {"loss": (losses * weight).sum() / weight.sum(), "nouns": hit[thing].float().mean(), "colors": hit[~thing].float().mean()}
 
     return step
@@ -251,7 +257,8 @@ def run(
     checkpoint.save(max(start, batches), now=True)
 
 
-def _load_part(work: Path, stage: str, parts: dict[str, nn.Module]) -> bool:
+def load_parts(work: Path, stage: str, parts: dict[str, nn.Module]) -> bool:
+    """Load what a stage has saved of these parts. Returns whether it has saved anything."""
     file = work / f"{stage}.pt"
     if file.exists():
         saved = torch.load(file, weights_only=True)["parts"]
@@ -279,20 +286,20 @@ def stages(studio: Studio, work: Path) -> dict[str, Callable[[int], None]]:
         run("patches", patches_step(studio, head), trained, {"tower": 2e-3, "head": 2e-3}, work, scenes, studio.batch, 2)
 
     def align(scenes: int) -> None:
-        _load_part(work, "words", parts)
-        _load_part(work, "patches", parts)
+        load_parts(work, "words", parts)
+        load_parts(work, "patches", parts)
         decoder.requires_grad_(requires_grad=False)
         trained = {"projector": parts["projector"], "tower": parts["tower"]}
         run("align", answers_step(studio), trained, {"projector": 2e-3, "tower": 2e-4}, work, scenes, studio.batch, 3)
 
     def tune(scenes: int) -> None:
-        _load_part(work, "words", parts)
-        _load_part(work, "align", parts)
+        load_parts(work, "words", parts)
+        load_parts(work, "align", parts)
         rates = {"projector": 3e-4, "tower": 3e-4, "decoder": 1e-4}
         run("tune", answers_step(studio), parts, rates, work, scenes, studio.batch, 4)
 
     def late(scenes: int) -> None:
-        _load_part(work, "tune", parts)
+        load_parts(work, "tune", parts)
         run("late", late_step(studio), {"decoder": decoder}, {"decoder": 5e-4}, work, scenes, studio.batch, 5)
 
     return {"words": words, "patches": patches, "align": align, "tune": tune, "late": late}
@@ -304,7 +311,7 @@ def assemble(studio: Studio, work: Path, target: Path) -> None:
     decoder = nn.ModuleDict({"language_model": model.model.language_model, "lm_head": model.lm_head})
     parts = {"decoder": decoder, "tower": model.model.vision_tower, "projector": model.model.multi_modal_projector}
     for stage in SCENES:
-        _load_part(work, stage, parts)
+        load_parts(work, stage, parts)
     model.half().save_pretrained(target)
     studio.processor.save_pretrained(target)
     seen = {stage: torch.load(work / f"{stage}.pt", weights_only=True)["scenes"] for stage in SCENES if (work / f"{stage}.pt").exists()}

@@ -31,7 +31,8 @@ COLORS: dict[str, tuple[int, int, int]] = {
 }
 """Background colours: word and central RGB value (scenes vary around it)."""
 
-WORDS: tuple[str, ...] = tuple(word for word, _ in NOUNS) + tuple(COLORS)
+NOUN_WORDS = tuple(noun for noun, _ in NOUNS)
+WORDS: tuple[str, ...] = NOUN_WORDS + tuple(COLORS)
 """What a patch can be: the nouns, then the colours. The index into this tuple is the patch's class."""
 
 NUMBERS = ("zero", "one", "two", "three")
