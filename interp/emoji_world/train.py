@@ -29,7 +29,7 @@ from transformers import LlavaProcessor
 
 from .architecture import CELLS, IMAGE_SIDE, MEAN, STD, build_model, build_processor, whiten_patches
 from .conversations import Packed, pack, sample_questions
-from .muon import optimizers
+from .muon import optimizers as muon
 from .scenes import Scene, draw, sample_scene
 from .sprites import SEEN_VENDORS, load_sprites
 from .words import NOUNS, WORDS
@@ -229,7 +229,15 @@ class Checkpoint:
 
 
 def run(
-    name: str, step: Step, parts: dict[str, nn.Module], rates: dict[str, float], work: Path, scenes: int, batch: int, seed: int
+    name: str,
+    step: Step,
+    parts: dict[str, nn.Module],
+    rates: dict[str, float],
+    work: Path,
+    scenes: int,
+    batch: int,
+    seed: int,
+    optimizers: Callable[[list[nn.Module], float], list[torch.optim.Optimizer]] = muon,
 ) -> None:
     """Train `parts` (each at its own peak rate) on `scenes` scenes, resuming from and saving to `work`."""
     opts = [(rate, opt) for part, rate in rates.items() for opt in optimizers([parts[part]], rate)]

@@ -3,7 +3,7 @@
 Its decoder is SmolLM2-135M-Instruct as it was published: no stage changes it, and no stage has a loss at image positions of the decoder.
 
 1. `patches`  The CLIP tower alone, from emoji-llava's: which words cover which patch, through a linear head that is then discarded.
-2. `fit`      The projector alone, in one step: least squares from patch features to the decoder's input embedding of the word on the patch.
+2. `fit`      The projector alone, without the decoder: from patch features to the decoder's input embedding of the word on the patch.
 3. `align`    Projector and tower, from the answers only (the first stage of LLaVA; Liu et al. 2023, arXiv 2304.08485).
 """
 
@@ -28,11 +28,13 @@ from .train import Step, Studio, load_parts, patches_step, run
 from .world import ENGLISH
 
 BRANCHES = 4  # questions for each scene
-FIT_BATCHES = 60
+FIT_BATCHES, FIT_STEPS, FIT_ROWS, FIT_RATE = 60, 900, 2048, 1e-3
+SHARPNESS = 8.0  # of the comparison of distances, in units of the words' own variance
 SCENES = {"patches": 100_000, "align": 4_000}
 BATCH = {"patches": 48, "align": 8}
 
 
+@torch.no_grad()
 def word_vectors(studio: Studio) -> torch.Tensor:
     """The decoder's input embedding of every word, the mean of its pieces: [words, d]."""
     table = studio.model.get_input_embeddings().weight.float()
@@ -40,39 +42,46 @@ def word_vectors(studio: Studio) -> torch.Tensor:
     return torch.stack([table[ids].mean(0) for ids in pieces])
 
 
-@torch.no_grad()
 def fit_projector(studio: Studio) -> float:
-    """Stage 2. Returns the share of the embeddings' variance that the projector explains.
+    """Stage 2. Returns the share of patches, those of things and of background alike, whose nearest word vector is then their own.
 
-    LLaVA's projector has a hidden layer with GELU. For large inputs GELU is the identity, so the first matrix lifts features onto its straight
-    part and the second one holds the least-squares map.
+    Least squares alone keep the colours and lose the nouns, of which each is rare: so the distance to the word's vector is also compared with
+    the distances to all others.
     """
     vectors = word_vectors(studio)
     projector = studio.model.model.multi_modal_projector
     rng = random.Random("fit")
-    features, targets = [], []
-    for _ in tqdm(range(FIT_BATCHES), desc="fit"):
-        pictures, shares = draw(studio.scenes(rng), studio.sprites, IMAGE_SIDE, CELLS, studio.world.nouns)
-        features.append(studio.model.model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:].flatten(0, 1))
-        targets.append(shares.flatten(0, 1) @ vectors)
-    x, y = torch.cat(features), torch.cat(targets)
-    hidden = projector.linear_1.out_features
-    torch.manual_seed(0)
-    # More hidden units than features: random directions of which the first d see a straight line, the others a bend.
-    first = torch.randn(hidden, x.shape[1]) / x.std(0) / x.shape[1] ** 0.5
-    bend = torch.zeros(hidden)
-    bend[: x.shape[1]] = 4.0
-    projector.linear_1.weight.copy_(first)
-    projector.linear_1.bias.copy_(bend - first @ x.mean(0))
-    h = projector.act(projector.linear_1(x))
-    h = torch.cat([h, torch.ones(len(h), 1)], dim=1).double()
-    gram = h.T @ h
-    gram += 1e-4 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    solved = torch.linalg.solve(gram, h.T @ y.double())
-    projector.linear_2.weight.copy_(solved[:-1].T)
-    projector.linear_2.bias.copy_(solved[-1])
-    residual = projector(x) - y
-    return 1 - (residual.square().sum() / (y - y.mean(0)).square().sum()).item()
+    features, shares = [], []
+    with torch.no_grad():
+        for _ in tqdm(range(FIT_BATCHES), desc="pictures"):
+            pictures, covered = draw(studio.scenes(rng, crowded=0.5), studio.sprites, IMAGE_SIDE, CELLS, studio.world.nouns)
+            features.append(studio.model.model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:].flatten(0, 1))
+            shares.append(covered.flatten(0, 1))
+    x, y = torch.cat(features), torch.cat(shares)
+    spread = (vectors - vectors.mean(0)).square().sum(-1).mean()
+    opt = torch.optim.AdamW(projector.parameters(), FIT_RATE, weight_decay=0.0, fused=True)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        projector.linear_1.weight.div_(x.std())
+        projector.linear_2.bias.copy_(vectors.mean(0))
+    bar = tqdm(range(FIT_STEPS), desc="fit", mininterval=10)
+    for i in bar:
+        for group in opt.param_groups:
+            group["lr"] = FIT_RATE * (1 - i / FIT_STEPS)
+        rows = torch.randint(len(x), (FIT_ROWS,), generator=generator)
+        out, truth = projector(x[rows]), y[rows]
+        distances = torch.cdist(out, vectors).square() / spread
+        named = -(nn.functional.log_softmax(-SHARPNESS * distances, dim=-1) * truth).sum(-1)
+        near = (out - truth @ vectors).square().sum(-1) / spread
+        weight = 1 + 2 * truth[:, : len(studio.world.nouns)].sum(-1)  # most patches are background
+        loss = (weight * (named + near)).sum() / weight.sum()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        hit = distances.argmin(-1) == truth.argmax(-1)
+        thing = truth[:, : len(studio.world.nouns)].amax(-1) > 0.5
+        bar.set_postfix({"loss": f"{loss.item():.3f}", "things": f"{hit[thing].float().mean():.3f}"}, refresh=False)
+    return hit.float().mean().item()
 
 
 def answers_step(studio: Studio) -> Step:
@@ -94,7 +103,9 @@ def answers_step(studio: Studio) -> Step:
         loss = nn.functional.cross_entropy(logits, targets)
         with torch.no_grad():
             hit = (logits.argmax(-1) == targets).float()
-            nouns = naming[targets]
+            # The nouns of descriptions, which come first: those of other answers may only repeat the question.
+            ends = (packed.ids == tokenizer.eos_token_id).cumsum(1)[rows]
+            nouns = naming[targets] & (ends < 2)
         return {"loss": loss, "answer words": hit.mean(), "nouns": hit[nouns].mean()}
 
     return step
@@ -105,6 +116,13 @@ def load_decoder(model: Any, folder: Path = FOLDER) -> None:
     found: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF)
     model.get_decoder().load_state_dict(found.model.state_dict())
     model.tie_weights()
+
+
+def adam(modules: list[nn.Module], rate: float) -> list[torch.optim.Optimizer]:
+    """The usual optimizer, since orthogonal updates would undo the fit."""
+    return [
+        torch.optim.AdamW([p for module in modules for p in module.parameters()], rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    ]
 
 
 def stages(studio: Studio, work: Path) -> dict[str, Callable[[int, int], None]]:
@@ -125,8 +143,8 @@ def stages(studio: Studio, work: Path) -> dict[str, Callable[[int, int], None]]:
         model.get_decoder().requires_grad_(requires_grad=False)
         model.lm_head.requires_grad_(requires_grad=False)
         if not (work / "align.pt").exists():
-            print(f"fit: {fit_projector(studio):.3f} of the variance")  # noqa: T201 - progress of a command
-        run("align", answers_step(studio), parts, {"projector": 2e-3, "tower": 2e-4}, work, scenes, batch, 3)
+            print(f"fit: {fit_projector(studio):.1%} of patches are nearest to their own word")  # noqa: T201 - progress of a command
+        run("align", answers_step(studio), parts, {"projector": 5e-4, "tower": 1e-4}, work, scenes, batch, 3, adam)
 
     return {"patches": patches, "align": align}
 
