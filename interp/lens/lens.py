@@ -106,7 +106,7 @@ class Lens:
         def read(_less: int) -> None:
             for axis, layer, states in self._states():
                 scores = self.reader.scores(vlm, layer, states, ids).cpu()
-                out[axis] = scores.amax(-1) if self.log_z is None else (scores - self.log_z[axis, :, None]).exp().sum(-1)
+                out[axis] = scores.amax(-1) if self.log_z is None else (scores - self.log_z[axis, :, None]).exp().sum(-1).clamp(max=1)
 
         with vlm.lock, torch.no_grad():
             retry_on_oom(read, LOWER)

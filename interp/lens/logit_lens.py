@@ -71,5 +71,5 @@ def _read(want: Asked, reader: Reader, buffers: Buffers) -> tuple[torch.Tensor, 
             vlm.unembed.hide_undecodable(logits, peaks)
             values, found = top_scores(logits, peaks, want.top_k)
             ids[axis, at] = found
-            probs[axis, at] = (values - z[:, None]).exp()
+            probs[axis, at] = (values - z[:, None]).exp().clamp(max=1)  # rounding takes a certain word past 1
     return ids.cpu(), probs.cpu(), entropy.cpu(), log_z.cpu()

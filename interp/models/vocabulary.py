@@ -12,6 +12,7 @@ from ..errors import InterpError
 
 _LONGEST = 200  # characters of a word
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+_ODD = re.compile("[\udc80-\udcff]")  # how Python's "surrogateescape" marks bytes that are no text
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Vocabulary:
     """The text of every id of a model's output layer.
 
     A text is what the token adds to a sentence, leading space included ("▁dog" and "Ġdog" are both " dog"). Bytes that are not
-    valid UTF-8 by themselves are shown as "<0xE2>".
+    valid UTF-8 by themselves are shown as "<0xE2>" (an emoji may begin with the token " <0xF0><0x9F>").
     """
 
     texts: tuple[str, ...]
@@ -102,7 +103,4 @@ def _sentencepiece_text(piece: str) -> str:
 
 
 def _utf8_or_hex(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return "".join(f"<0x{byte:02X}>" for byte in data)
+    return _ODD.sub(lambda found: f"<0x{ord(found[0]) - 0xDC00:02X}>", data.decode("utf-8", errors="surrogateescape"))

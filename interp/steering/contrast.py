@@ -17,6 +17,7 @@ from ..validation import instance, sequence, shown, text
 from .edits import Contrast
 
 FOLDS = 5
+_ROUNDING = 1e-5  # of a state's norm: what lies closer than this differs by rounding alone
 Example = tuple[Any, str]
 
 
@@ -24,7 +25,8 @@ def contrast_vector(vlm: Vlm, positives: Sequence[Example], negatives: Sequence[
     """Mean residual after `layer` of the positives minus that of the negatives, each a (picture, prompt).
 
     `where`: the tokens averaged in each, as in `tracing.select`; "answer" is the last prompt position, which predicts the answer's
-    first token. BOS and attention sinks are left out.
+    first token. BOS and attention sinks are left out. In most models the prompt follows the picture: image tokens do not know it, so sets that
+    differ only in the prompt need "prompt" or "answer". If the means differ by no more than rounding, the vector is zero.
 
     Its `auroc` says whether the direction means anything. It is cross-validated (five folds): no example is scored along a direction that it
     contributed to.
@@ -37,6 +39,10 @@ def contrast_vector(vlm: Vlm, positives: Sequence[Example], negatives: Sequence[
     sides = [_checked("positives", positives), _checked("negatives", negatives)]
     means = [_means(vlm, examples, layer, where) for examples in sides]
     up, down = (states for states, _ in means)
+    whole = up.mean(0) - down.mean(0)
+    rounding = max(_ROUNDING, torch.finfo(vlm.model.dtype).eps) * up.mean(0).norm()
+    if whole.norm() <= rounding:  # scaled to a strength, it would push along noise
+        return Contrast(torch.zeros_like(whole), layer, vlm.name, means[0][1], 0.5, (len(up), len(down)))
     scores = [torch.empty(len(states)) for states in (up, down)]
     folds = min(FOLDS, len(up), len(down))
     for fold in range(folds):
@@ -49,7 +55,7 @@ def contrast_vector(vlm: Vlm, positives: Sequence[Example], negatives: Sequence[
             kept[rows] = (states[rows] - middle) @ direction / length
     above, level = scores[0][:, None] > scores[1], scores[0][:, None] == scores[1]
     auroc = float((above.float() + level.float() / 2).mean())
-    return Contrast(up.mean(0) - down.mean(0), layer, vlm.name, means[0][1], auroc, (len(up), len(down)))
+    return Contrast(whole, layer, vlm.name, means[0][1], auroc, (len(up), len(down)))
 
 
 def _checked(name: str, examples: object) -> list[Example]:

@@ -93,7 +93,7 @@ class Edit:
             raise InterpError(f"The embed layer ({EMBED}) can be inspected but not edited. Choose layer 0 or a later one.")
         if self.layer is not None:
             self._set("layer", layer)
-        _checked_direction(self.name, self.direction)
+        _checked_direction(self.name, self.direction, self.vector.where if isinstance(self.vector, Contrast) else "")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # the class is frozen
@@ -139,10 +139,16 @@ class Edit:
         return f"feature {self.feature} of {self.sae.name}" if self.sae is not None else f"a vector at layer {self.at}"
 
 
-def _checked_direction(name: str, direction: object) -> None:
+def _checked_direction(name: str, direction: object, contrasted: str) -> None:
+    """`contrasted`: which tokens a contrast vector was averaged over."""
     vector = instance("vector", direction, torch.Tensor, "a tensor, or what interp.contrast_vector(...) returns")
     there = vector.layout == torch.strided and not vector.is_meta and vector.is_floating_point() and vector.ndim == 1
     row = vector.float() if there else torch.zeros(1)  # as it is used
+    if contrasted and not row.any():
+        raise InterpError(
+            f"{name} has no direction to push along: positives and negatives have the same mean at their {contrasted}. If the sets differ only "
+            f"in the prompt, which most models read after the picture, average where='answer'."
+        )
     if not row.isfinite().all() or not row.any():
         raise InterpError(
             f"{name} has no direction to push along: it must be one row of finite numbers that are not all zero; "

@@ -177,6 +177,11 @@ def test_probability_and_rank_of_a_word(case):
     assert (lens.rank("dog") == (logits > best).sum(-1)).float().mean() > 0.98
 
 
+def test_rounding_makes_no_probability_larger_than_1(lens):
+    rounded = dataclasses.replace(lens, log_z=lens.log_z - 20)
+    assert rounded.probability("dog").max() == 1
+
+
 def test_words_of_several_pieces(lens):
     with pytest.raises(InterpError, match="'zebra' is 5 tokens"):
         lens.probability("zebra")

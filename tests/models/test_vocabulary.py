@@ -46,10 +46,25 @@ def text_of(tokenizer, piece, size=400):
 
 @pytest.mark.parametrize(
     ("piece", "text"),
-    [("Ġdog", " dog"), ("dog", "dog"), ("Ċ", "\n"), ("Ġ", " "), ("Ã", "<0xC3>"), ("A", "A"), ("<image>", "<image>"), ("</s>", "</s>")],
+    [
+        ("Ġdog", " dog"),
+        ("dog", "dog"),
+        ("Ċ", "\n"),
+        ("Ġ", " "),
+        ("Ã", "<0xC3>"),
+        ("A", "A"),
+        ("<image>", "<image>"),
+        ("</s>", "</s>"),
+    ],
 )
 def test_byte_level_pieces(byte_level, piece, text):
     assert text_of(byte_level, piece) == text
+
+
+def test_of_a_piece_that_ends_inside_a_letter_only_the_odd_bytes_are_shown_as_numbers():
+    pieces = {"ĠðŁ": 0, "ĠcafÃ": 1, "©Ċ": 2, "Ã©": 3, "Ġa": 4}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(pieces, [])))
+    assert Vocabulary.of(tokenizer, 5).texts == (" <0xF0><0x9F>", " caf<0xC3>", "<0xA9>\n", "é", " a")
 
 
 @pytest.mark.parametrize(

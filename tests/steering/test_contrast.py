@@ -21,7 +21,7 @@ class Planted(interp.Vlm):
     """A model whose every trace has the states that its "picture" is."""
 
     def __init__(self, trace):
-        self._trace, self.name, self.blocks = trace, "planted", trace.vlm.blocks
+        self._trace, self.name, self.blocks, self.model = trace, "planted", trace.vlm.blocks, trace.vlm.model
 
     def trace(self, picture, _prompt, **_options):
         states = self._trace.states.clone()
@@ -46,7 +46,7 @@ def drawn(count, seed, shift=0.0):
         ("image", IMAGE, "image tokens"),
         ("answer", [-1], "the last prompt position"),
         ({"patches": [[0, 0], [1, 1]]}, [4, 9], "2 patches"),
-        ({"positions": [0, 2]}, [0, 2], "2 tokens"),
+        ({"positions": [0, 4]}, [0, 4], "2 tokens"),
     ],
     ids=repr,
 )
@@ -132,8 +132,14 @@ def test_folds_whose_directions_differ_in_length_are_compared(planted):
 def test_the_same_on_both_sides_is_no_direction(planted):
     found = contrast_vector(planted, drawn(1, 5) * 3, drawn(1, 5) * 3, 1)
     assert found.auroc == 0.5
-    with pytest.raises(InterpError, match="no direction to push along"):
+    with pytest.raises(InterpError, match=r"no direction to push along: .* the same mean at their image tokens\..* where='answer'"):
         Edit(vector=found, strength=0.1)
+
+
+def test_sets_that_differ_only_in_the_prompt_look_the_same_to_the_picture(vlm):
+    other = [(picture, "Say what is there.") for picture, _ in UP]
+    assert not contrast_vector(vlm, UP, other, 1).vector.any()
+    assert contrast_vector(vlm, UP, other, 1, where="answer").vector.any()
 
 
 def test_it_can_be_steered_along(vlm, picture):
