@@ -84,6 +84,7 @@ class Preset:
         return self.memory_16bit_gb if self.quantize == "none" else self.memory_4bit_gb
 
 
+_RASTERS = "text alone: the words of scenes in the order of their patches, each scene with a question and its answer"
 _TEXT_ONLY = "Trained on text with the decoder's base model: it has seen neither pictures nor this fine-tune. Check the explained variance."
 
 
@@ -120,6 +121,31 @@ PRESETS = {
                     "",
                     "",
                     "at layer 7, on unseen scenes, the top word is the object's noun on 96.5 % of its patches and the colour of the background on 78.2 %",
+                ),
+                KnownLens(
+                    "tuned",
+                    str(ASSETS / "emoji-llava-lenses" / "tuned"),
+                    _RASTERS,
+                    "at layer 6, on unseen scenes, the top word is the object's noun on 97.9 % of its patches and the colour of the background on "
+                    "61.3 %; with the nouns of another picture 0.3 %",
+                    "The last layer has no map: it is the model's own prediction.",
+                    layer=6,
+                ),
+                KnownLens(
+                    "token",
+                    str(ASSETS / "emoji-llava-lenses" / "token"),
+                    _RASTERS,
+                    "at layer 7, on unseen scenes, the top word is the object's noun on 98.5 % of its patches and the colour of the background on "
+                    "68.5 %; with the nouns of another picture 0.3 %",
+                    layer=7,
+                ),
+                KnownLens(
+                    "embedding",
+                    "",
+                    "",
+                    "at layer 2, on unseen scenes, the top word is the object's noun on 98.7 % of its patches and the colour of the background on "
+                    "24.6 %; with the nouns of another picture 0.4 %",
+                    layer=2,
                 ),
             ),
         ),

@@ -51,7 +51,8 @@ def service(folders):
     return Service(lenses=folders)
 
 
-def test_lenses_given_by_folder_are_offered_with_their_text_and_the_rest_with_its_command(service):
+def test_lenses_given_by_folder_are_offered_with_their_text_and_the_rest_with_its_command(service, monkeypatch):
+    monkeypatch.setitem(PRESETS, "emoji-llava", dataclasses.replace(PRESETS["emoji-llava"], lenses=()))
     view = Questions(service).lens_view(service.lens(ASKED))
     assert [method["key"] for method in view["methods"]] == ["logit", "token", "contextual", "embedding"]
     assert "Trained on: Ten lines. Not measured on this model." in view["methods"][1]["about"]
