@@ -141,8 +141,7 @@ def text_png(folder):
         ({"top_k": 2.5}, "top_k is 2.5"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"max_new_tokens": 10**9}, "max_new_tokens is"),
-        ({"method": "tuned"}, "method is 'tuned'; emoji-llava has these lenses: logit, embedding"),
-        ({"method": "magic"}, "method is 'magic'; emoji-llava has these lenses: logit, embedding"),
+        ({"method": "magic"}, "method is 'magic'; emoji-llava has these lenses: logit, "),
         ({"model": "no-such-model"}, "neither a known model nor a folder"),
     ],
     ids=lambda value: (

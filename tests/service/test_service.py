@@ -205,7 +205,8 @@ def test_similarities_reach_the_view_with_their_range_and_a_scale_of_the_patches
     np.testing.assert_allclose(low + values / 255 * (high - low), expected, atol=(high - low) / 500)
 
 
-def test_a_lens_that_a_model_lacks_is_named_with_those_it_has(service, questions, trace):
+def test_a_lens_that_a_model_lacks_is_named_with_those_it_has(service, questions, trace, monkeypatch):
+    monkeypatch.setitem(PRESETS, "emoji-llava", dataclasses.replace(PRESETS["emoji-llava"], lenses=()))
     run = service.remember(service.read(trace))
     for method in ("magic", "tuned"):
         with pytest.raises(InterpError, match=f"method is '{method}'; emoji-llava has these lenses: logit, embedding"):
@@ -229,6 +230,7 @@ def test_a_model_opens_with_the_lens_that_its_preset_names(service, trace, monke
 
 
 def test_a_lens_that_would_take_long_reads_some_layers_unless_all_are_asked_for(service, trace, monkeypatch):
+    monkeypatch.setitem(PRESETS, "emoji-llava", dataclasses.replace(PRESETS["emoji-llava"], lenses=()))
     picture = tiny.noise(96, 96)
     assert service.lens(LensRequest(picture, PROMPT, max_new_tokens=4)).layers == tuple(range(-1, 8))
     assert "states were read" not in str(lens_payload(service.read(trace))["notes"])
