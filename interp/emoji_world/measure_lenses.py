@@ -25,11 +25,13 @@ Read = Callable[[interp.Trace, list[int]], interp.Lens]
 def lenses(layers: int) -> dict[str, Read]:
     """The lenses of emoji-llava: the five best words of every layer at some positions of a trace."""
     tuned, token = (interp.load_translators(LENSES / kind) for kind in ("tuned", "token"))
+    index = interp.load_index(LENSES / "contextual")
     every = list(range(interp.EMBED, layers))
     return {
         "logit": lambda trace, rows: interp.logit_lens(trace, 5, every, rows),
         "tuned": lambda trace, rows: interp.tuned_lens(trace, tuned, 5, every, rows),
         "token": lambda trace, rows: interp.token_lens(trace, token, 5, every, rows),
+        "contextual": lambda trace, rows: interp.contextual_lens(trace, index, 5, every, rows),
         "embedding": lambda trace, rows: interp.embedding_lens(trace, 5, every, rows),
     }
 

@@ -7,6 +7,9 @@ import torch
 
 import interp
 from interp import EMBED, InterpError
+from interp.emoji_world.measure import sample
+from interp.emoji_world.sprites import SEEN_VENDORS
+from interp.emoji_world.words import NOUNS, WORDS
 from interp.lens import build_index, index, nearest
 from interp.lens.context_index import ContextualIndex
 from interp.lens.nearest import nearest_words
@@ -226,3 +229,21 @@ def test_text_without_words_is_refused(vlm):
         interp.build_index(vlm, ["12 34", ""])
     with pytest.raises(InterpError, match="none of the words"):
         interp.build_index(vlm, ["a dog <image> and a cat"])  # special tokens are no text
+
+
+def test_the_shipped_index_reads_the_nouns_on_patches(emoji_vlm):
+    """At every layer, of scenes that training never used; compared with the wrong picture's nouns it reads nothing."""
+    made = interp.load_index(interp.presets.ASSETS / "emoji-llava-lenses" / "contextual")
+    data = sample("contextual", 3, SEEN_VENDORS)
+    own = data.shares.argmax(-1)
+    things = data.shares[..., : len(NOUNS)].amax(-1) >= 0.5
+    hits, control = [], []
+    for picture, truth, other, thing in zip(data.pictures, own, own.roll(1, 0), things, strict=True):
+        trace = emoji_vlm.trace(picture, "Describe the image.", max_new_tokens=1)
+        found = interp.contextual_lens(trace, made, top_k=1, positions=trace.grids[0].positions[thing.view(8, 8)].tolist())
+        for layer in found.layers:
+            words = [found.texts(layer, position)[0].strip() for position in found.positions]
+            hits += [word == WORDS[i] for word, i in zip(words, truth[thing].tolist(), strict=True)]
+            control += [word == WORDS[i] for word, i in zip(words, other[thing].tolist(), strict=True)]
+    assert sum(hits) / len(hits) > 0.95
+    assert sum(control) / len(control) < 0.03
