@@ -21,6 +21,7 @@ from .architecture import CELLS, IMAGE_SIDE
 from .scenes import Scene, draw, sample_scene
 from .sprites import HELD_OUT_VENDOR, SEEN_VENDORS, VENDORS, load_sprites
 from .words import NOUNS, QUESTIONS, WORDS, ask
+from .world import EMOJI, World
 
 BATCH = 32
 SWAPS = 100
@@ -110,25 +111,27 @@ class Sample:
     shares: torch.Tensor
 
 
-def sample(seed: str, count: int, vendors: Sequence[str], *, augment: float = 0.0) -> Sample:
+def sample(seed: str, count: int, vendors: Sequence[str], *, augment: float = 0.0, world: World = EMOJI) -> Sample:
     """`count` scenes of these vendors."""
     rng = random.Random(seed)
-    sprites = load_sprites()
-    scenes = [sample_scene(rng, [VENDORS.index(v) for v in vendors], augment=augment) for _ in range(count)]
-    pixels, shares = zip(*(draw([scene], sprites, IMAGE_SIDE, CELLS) for scene in scenes), strict=True)
+    sprites = load_sprites(world=world)
+    scenes = [sample_scene(rng, [VENDORS.index(v) for v in vendors], augment=augment, nouns=world.nouns) for _ in range(count)]
+    pixels, shares = zip(*(draw([scene], sprites, IMAGE_SIDE, CELLS, world.nouns) for scene in scenes), strict=True)
     pictures = [Image.fromarray((p[0].permute(1, 2, 0) * 255).round().byte().numpy()) for p in pixels]
     return Sample(scenes, pictures, torch.cat(shares))
 
 
 def answers(vlm: interp.Vlm, pictures: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
-    """Greedy answers, batched: all prompts of one kind have the same length here, so nothing is padded."""
+    """Greedy answers, batched; shorter prompts are padded on the left."""
     out: list[str] = []
     for start in range(0, len(pictures), BATCH):
         content = [[{"type": "image"}, {"type": "text", "text": q}] for q in questions[start : start + BATCH]]
         texts = [
             vlm.processor.apply_chat_template([{"role": "user", "content": c}], add_generation_prompt=True, tokenize=False) for c in content
         ]
-        inputs = vlm.processor(images=list(pictures[start : start + BATCH]), text=texts, return_tensors="pt")
+        inputs = vlm.processor(
+            images=list(pictures[start : start + BATCH]), text=texts, padding=True, padding_side="left", return_tensors="pt"
+        )
         with torch.inference_mode():
             ids = vlm.model.generate(**inputs.to(vlm.model.device), max_new_tokens=32, do_sample=False)
         new = ids[:, inputs["input_ids"].shape[1] :]

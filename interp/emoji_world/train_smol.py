@@ -28,7 +28,7 @@ from .train import Step, Studio, load_parts, patches_step, run
 from .world import ENGLISH
 
 BRANCHES = 4  # questions for each scene
-FIT_BATCHES, FIT_STEPS, FIT_ROWS, FIT_RATE = 60, 900, 2048, 1e-3
+FIT_SCENES, FIT_STEPS, FIT_ROWS, FIT_RATE = 4800, 900, 2048, 1e-3
 SHARPNESS = 8.0  # of the comparison of distances, in units of the words' own variance
 SCENES = {"patches": 100_000, "align": 4_000}
 BATCH = {"patches": 48, "align": 8}
@@ -53,7 +53,7 @@ def fit_projector(studio: Studio) -> float:
     rng = random.Random("fit")
     features, shares = [], []
     with torch.no_grad():
-        for _ in tqdm(range(FIT_BATCHES), desc="pictures"):
+        for _ in tqdm(range(FIT_SCENES // studio.batch), desc="pictures"):
             pictures, covered = draw(studio.scenes(rng, crowded=0.5), studio.sprites, IMAGE_SIDE, CELLS, studio.world.nouns)
             features.append(studio.model.model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:].flatten(0, 1))
             shares.append(covered.flatten(0, 1))

