@@ -175,9 +175,9 @@ def read(vlm: interp.Vlm, data: Sample, desc: str) -> tuple[torch.Tensor, torch.
     return torch.stack(ids), torch.stack(states)
 
 
-def probe_hits(train: torch.Tensor, truth: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
+def probe_hits(train: torch.Tensor, truth: torch.Tensor, test: torch.Tensor, classes: int = len(WORDS)) -> torch.Tensor:
     """Top-5 classes of a linear probe (linear discriminant analysis, all classes equally likely) fitted on `train` [N, d]: [M, 5]."""
-    labels = torch.nn.functional.one_hot(truth, len(WORDS)).float()
+    labels = torch.nn.functional.one_hot(truth, classes).float()
     counts = labels.sum(0)
     means = labels.T @ train / counts.clamp(min=1)[:, None]
     centred = train - means[truth]
