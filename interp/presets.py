@@ -111,7 +111,7 @@ PRESETS = {
             proved="real weights",
             about=(
                 "Knows 120 emoji and nothing else. It was built to be readable and says nothing about how readable large models are. "
-                "For the real thing, choose another model, such as llava-interleave-0.5b."
+                "For a real language model, choose another one, such as smol-llava, which ships here too."
             ),
             quantize="none",
             saes=(KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), 3, "what they fire on in unseen scenes"),),
@@ -168,8 +168,8 @@ PRESETS = {
             memory_16bit_gb=0.6,
             proved="real weights",
             about=(
-                "A real language model (SmolLM2 135M, unchanged) that was taught to see scenes of emoji: good for seeing what each lens reads in "
-                "a decoder that nobody trained to be readable."
+                "A real language model (SmolLM2 135M, unchanged) in front of which a small eye was trained: good for seeing what each lens reads in "
+                "a decoder that nobody trained to be readable. Its training was stopped early: it names 56 % of the objects in unseen scenes."
             ),
             quantize="none",
         ),

