@@ -23,7 +23,9 @@ def processor():
 def studio(processor):
     """The real recipe around a decoder of two narrow layers."""
     config = build_config(processor)
-    config.text_config.update({"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 1})
+    config.text_config.update(
+        {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 1}
+    )
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config)
     return Studio(model, processor, load_sprites(SEEN_VENDORS, size=36, world=ENGLISH), torch.device("cpu"), 4, ENGLISH)
