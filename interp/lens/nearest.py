@@ -21,6 +21,7 @@ _GATHERED = 1 << 18  # numbers of candidates' vectors held at a time
 _ROUNDING = 2.0**-8  # rounding to the 8 bits of bfloat16 changes a number by at most half of this share of it
 _UNIT = 1 + _ROUNDING  # length of a vector whose numbers were rounded, at most
 _SUMMING = 1e-5  # error of adding up in float32, at most: thousands of products of numbers below one
+_SUMMING_ON_GPU = 2.0**-7  # likewise where parts of a sum, each at most one, may be rounded to bfloat16 before they are added up
 _LEAST = 1e-12  # length below which a state counts as zero
 
 
@@ -84,7 +85,7 @@ def _candidates(queries: torch.Tensor, vectors: torch.Tensor, count: int) -> tup
     entries.clamp_(max=len(vectors) - 1)  # of columns behind the last entry, which are candidates only in an index of hardly more
     last = best[:, -1].float()
     rounded = (queries - narrow.float()).norm(dim=-1) * _UNIT  # what rounding the query changes a product by, at most (Cauchy-Schwarz)
-    outside = last + rounded + last.abs() * _ROUNDING + _SUMMING
+    outside = last + rounded + last.abs() * _ROUNDING + (_SUMMING if last.device.type == "cpu" else _SUMMING_ON_GPU)
     if count == len(vectors):
         outside.fill_(-torch.inf)
     exact = torch.empty(entries.shape, device=queries.device)

@@ -1,5 +1,6 @@
 """Whole words among the tokens of a text: a word of several pieces is one word, which its last piece stands for."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 from .directions import is_word
 
 _LONGEST = 30  # letters
+_CLITIC = re.compile("['\u2019](?!s$).*")
 
 
 class Span(NamedTuple):
@@ -29,7 +31,8 @@ def whole_words(pieces: Sequence[str]) -> list[Span]:
             start = i
         whole = i + 1 == len(pieces) or not pieces[i + 1][:1].isalpha() or _caseless(pieces[i + 1]) or _caseless(piece)
         word = "".join(pieces[start : i + 1])
-        if whole and is_word(word) and len(word.strip()) <= _LONGEST:
+        cut = i + 1 < len(pieces) and _CLITIC.fullmatch(pieces[i + 1]) is not None  # "don" of "don't" is no word, "dog" of "dog's" is
+        if whole and not cut and is_word(word) and len(word.strip()) <= _LONGEST:
             out.append(Span(start, i, word.strip()))
     return out
 

@@ -123,6 +123,7 @@ def test_words_are_whole_and_kept_up_to_their_cap(vlm, made):
         (["The", " A", " 3", "rd", "!", " it", "'s"], ["The", "rd", "it"]),
         (["\u732b", "\u304c", " dog"], ["\u732b", "\u304c", "dog"]),
         ([" well", "-", "known"], ["well", "known"]),
+        ([" don", "'t", " say", " dog", "'s"], ["say", "dog"]),
         ([" x" * 31], []),
     ],
 )
