@@ -137,7 +137,7 @@ def test_lens(trace, lens, failing, left_behind, monkeypatch):
     sizes = []
     real = Unembed.buffers
     monkeypatch.setattr(Unembed, "buffers", lambda self, less=1: sizes.append(len((made := real(self, less))[0])) or made)
-    failing(logit_lens, "_top_k", times=1, good=2)
+    failing(logit_lens, "top_scores", times=1, good=2)
     again = interp.logit_lens(trace, top_k=3)
     assert torch.equal(again.ids, lens.ids)
     for name in ("probs", "entropy", "log_z"):
@@ -148,7 +148,7 @@ def test_lens(trace, lens, failing, left_behind, monkeypatch):
     failing(Unembed, "some_logits", times=1)
     assert torch.equal(lens.rank("dog"), ranks)
     assert torch.equal(lens.probability("dog"), chances)
-    failing(logit_lens, "_top_k", times=BOTH)
+    failing(logit_lens, "top_scores", times=BOTH)
     with pytest.raises(InterpError, match=MESSAGE):
         interp.logit_lens(trace, top_k=3)
     assert left_behind() == (0, [True])

@@ -11,6 +11,7 @@ import interp
 from interp import InterpError
 from interp.presets import ASSETS
 from interp.service.edit_requests import MAX_EDITS
+from interp.service.questions import Questions
 from interp.service.requests import LensRequest, Ranking, SteerRequest, TraceRequest
 from interp.service.service import Service
 from interp.service.steer_service import SteerRun, SteerService
@@ -208,7 +209,7 @@ def test_the_editor_follows_the_sae_that_is_chosen(tmp_path):
     with gr.Blocks():
         run_key, sae_box, edits, told = gr.State(), gr.Dropdown(), gr.State(), gr.HTML()
     parts = SimpleNamespace(run_key=run_key, sae=sae_box, edits=edits, message=told)
-    listeners = SteerListeners(service, steering, parts)
+    listeners = SteerListeners(service, steering, Questions(service), parts)
     run = service.remember(service.lens(LensRequest(tiny.noise(96, 96), PROMPT, max_new_tokens=4)))
 
     def look(sae, editor):
