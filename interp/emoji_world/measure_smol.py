@@ -92,8 +92,6 @@ Exchange after a block: the picture's states are replaced by another picture's. 
 |---|{swap_rule}
 | nouns of the second picture named | {swap_shares} |
 
-What each lens reads on its patches is in docs/benchmarks.md of LLaVA Microscope.
-
 ## Licence
 
 Apache-2.0 ([LICENSE](LICENSE)), the decoder's file included. The drawings it was trained on are listed with their licences in `assets/emoji/README.md`.
