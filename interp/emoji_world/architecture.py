@@ -10,6 +10,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedTokenizerFast,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -20,15 +21,29 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def build_processor() -> LlavaProcessor:
-    """CLIP preprocessing (resize the short side to 96, centre crop) and the emoji tokenizer behind LLaVA's own processor."""
+def build_processor(tokenizer: PreTrainedTokenizerFast | None = None, chat_template: str = CHAT_TEMPLATE) -> LlavaProcessor:
+    """CLIP preprocessing (resize the short side to 96, centre crop) and a tokenizer, by default the emoji one, behind LLaVA's own processor."""
     return LlavaProcessor(
         image_processor=CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIDE}, crop_size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}),
-        tokenizer=build_tokenizer(),
+        tokenizer=tokenizer or build_tokenizer(),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template,
+    )
+
+
+def vision_config() -> CLIPVisionConfig:
+    """The tower of both embedded models: 6 layers, 192 wide."""
+    return CLIPVisionConfig(
+        hidden_size=192,
+        intermediate_size=512,
+        hidden_act="relu",
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        image_size=IMAGE_SIDE,
+        patch_size=PATCH,
+        projection_dim=192,
     )
 
 
@@ -36,16 +51,7 @@ def build_model(processor: LlavaProcessor, *, seed: int = 0) -> LlavaForConditio
     """A LLaVA with a 6-layer CLIP tower and an 8-layer Llama decoder, both 192 wide, randomly initialised."""
     tokenizer = processor.tokenizer
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=192,
-            intermediate_size=512,
-            hidden_act="relu",
-            num_hidden_layers=6,
-            num_attention_heads=6,
-            image_size=IMAGE_SIDE,
-            patch_size=PATCH,
-            projection_dim=192,
-        ),
+        vision_config=vision_config(),
         text_config=LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=192,

@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import words
 from .words import with_article
 
 _ROWS = tuple(csv.DictReader((Path(__file__).parent / "english_nouns.tsv").open(encoding="utf-8"), delimiter="\t"))
@@ -67,22 +68,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "What does the picture show?",
         "describe the image",
     ),
-    "left": ("What is on the left?", "What is on the left side?", "what is on the left", "Which object is on the left?"),
-    "right": ("What is on the right?", "What is on the right side?", "what is on the right", "Which object is on the right?"),
-    "count": (
-        "How many objects are there?",
-        "How many objects are in the image?",
-        "How many things are there?",
-        "how many objects are there",
-        "How many objects do you see?",
-    ),
-    "color": (
-        "What color is the background?",
-        "What colour is the background?",
-        "What is the color of the background?",
-        "what color is the background",
-        "Which color is the background?",
-    ),
+    **{kind: words.QUESTIONS[kind] for kind in ("left", "right", "count", "color")},
     "exists": (
         "Is there {a_noun}?",
         "Is there {a_noun} in the image?",

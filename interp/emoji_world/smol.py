@@ -9,17 +9,15 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import (
     AutoTokenizer,
-    CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from ..presets import ASSETS
-from .architecture import IMAGE_SIDE, PATCH
+from .architecture import vision_config
 
 FOLDER = ASSETS / "smol-llava"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -52,32 +50,11 @@ def build_tokenizer(folder: Path = FOLDER) -> PreTrainedTokenizerFast:
     )
 
 
-def build_processor(folder: Path = FOLDER) -> LlavaProcessor:
-    """CLIP preprocessing (resize the short side to 96, centre crop) and SmolLM2's tokenizer behind LLaVA's own processor."""
-    return LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIDE}, crop_size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}),
-        tokenizer=build_tokenizer(folder),
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
-    )
-
-
 def build_config(processor: LlavaProcessor) -> LlavaConfig:
     """emoji-llava's tower, SmolLM2's decoder."""
     tokenizer = processor.tokenizer
     return LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=192,
-            intermediate_size=512,
-            hidden_act="relu",
-            num_hidden_layers=6,
-            num_attention_heads=6,
-            image_size=IMAGE_SIDE,
-            patch_size=PATCH,
-            projection_dim=192,
-        ),
+        vision_config=vision_config(),
         text_config=LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=576,

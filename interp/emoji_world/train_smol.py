@@ -19,10 +19,10 @@ from torch import nn
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
-from .architecture import CELLS, IMAGE_SIDE
+from .architecture import CELLS, IMAGE_SIDE, build_processor
 from .conversations import pack, sample_questions
 from .scenes import draw
-from .smol import FOLDER, GGUF, build_model, build_processor, save
+from .smol import CHAT_TEMPLATE, FOLDER, GGUF, build_model, build_tokenizer, save
 from .sprites import SEEN_VENDORS, load_sprites
 from .train import Step, Studio, load_parts, patches_step, run
 from .world import ENGLISH
@@ -30,7 +30,7 @@ from .world import ENGLISH
 BRANCHES = 4  # questions for each scene
 FIT_SCENES, FIT_STEPS, FIT_ROWS, FIT_RATE = 4800, 900, 2048, 1e-3
 SHARPNESS = 8.0  # of the comparison of distances, in units of the words' own variance
-SCENES = {"patches": 100_000, "align": 4_000}
+SCENES = {"patches": 100_000, "align": 3_200}
 BATCH = {"patches": 48, "align": 8}
 
 
@@ -174,7 +174,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
     args.work.mkdir(parents=True, exist_ok=True)
-    processor = build_processor()
+    processor = build_processor(build_tokenizer(), CHAT_TEMPLATE)
     studio = Studio(build_model(processor), processor, load_sprites(SEEN_VENDORS, world=ENGLISH), torch.device("cpu"), 0, ENGLISH)
     for stage in args.stages:
         if stage == "assemble":

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.functional import normalize
 
 from ..errors import InterpError
 from ..files import write_whole
-from ..models.hooks import Hooks
 from ..models.identity import fingerprint
 from ..models.vlm import Vlm
 from ..tracing.trace import checked_layer
 from ..validation import file_path, instance, sequence, shown, text, whole_number
 from .context_index import Context, ContextualIndex
+from .text_states import text_states
 from .whole_words import Span, whole_words
 
 SIZE, PER_TOKEN = 20_000, 8
@@ -225,26 +226,14 @@ def _wanted(vlm: Vlm, source: _Source, plan: _Plan) -> Iterator[tuple[list[int],
 
 def _states(vlm: Vlm, windows: list[list[int]], words: list[list[_Chosen]], layers: list[int]) -> torch.Tensor:
     """The states of the words of some windows at unit length, zero where the norm is massive: bfloat16 [words, layers, d]."""
-    longest = max(map(len, windows))
-    # Padded on the right, where causal attention of the text never looks.
-    ids = torch.tensor([window + window[-1:] * (longest - len(window)) for window in windows], device=vlm.model.device)
-    caught: dict[int, torch.Tensor] = {}
-
-    def keep(layer: int) -> Callable[[torch.Tensor], None]:
-        return lambda hidden: caught.__setitem__(layer, hidden.detach())
-
-    with vlm.lock, torch.inference_mode(), Hooks() as hooks:
-        for layer in layers:
-            vlm.on_layer(hooks, layer, keep(layer))
-        vlm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1)
-        out = []
-        for layer in layers:
-            states = caught[layer].float()
-            for row, (window, those) in enumerate(zip(windows, words, strict=True)):
-                norms = states[row, : len(window)].norm(dim=-1)
-                at = [word.last for word in those]
-                unit = states[row, at] / norms[at, None].clamp(min=1e-12)
-                out.append(torch.where((norms[at] > _MASSIVE * norms.median())[:, None], 0, unit).to("cpu", torch.bfloat16))
+    caught, out = text_states(vlm, windows, layers), []
+    for layer in layers:
+        states = caught[layer].float()
+        for row, (window, those) in enumerate(zip(windows, words, strict=True)):
+            norms = states[row, : len(window)].norm(dim=-1)
+            at = [word.last for word in those]
+            unit = normalize(states[row, at], dim=-1)
+            out.append(torch.where((norms[at] > _MASSIVE * norms.median())[:, None], 0, unit).to("cpu", torch.bfloat16))
     return torch.cat(out).view(len(layers), -1, vlm.d_model).transpose(0, 1)
 
 

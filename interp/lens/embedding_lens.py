@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import normalize
 
 from ..devices import retry_on_oom
 from ..errors import InterpError
@@ -18,7 +19,7 @@ from .lens import LOWER, Buffers, Lens
 from .reading import Asked, asked, top_scores
 
 _STEP = 4096  # embedding rows that are converted to float32 together
-_LEAST = 1e-12  # length of a state or an embedding row below which it counts as zero
+_LEAST = 1e-12  # length of an embedding row below which it counts as zero, as in `normalize`
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class CosineReader:
         """See `Reader`."""
         weight = vlm.model.get_input_embeddings().weight
         rows = weight[ids.to(weight.device)].float().cpu() * self.inverse_lengths[ids, None]
-        return _unit(states.float()) @ rows.T
+        return normalize(states.float(), dim=-1) @ rows.T
 
     def chunks(self, vlm: Vlm, layer: int, states: torch.Tensor, buffers: Buffers) -> Iterator[tuple[slice, torch.Tensor]]:  # noqa: ARG002
         """See `Reader`."""
         buffer, words = buffers[0], len(self.inverse_lengths)
-        states, scale = _unit(states.to(buffer)), self.inverse_lengths.to(buffer.device)
+        states, scale = normalize(states.to(buffer), dim=-1), self.inverse_lengths.to(buffer.device)
         for start in range(0, len(states), len(buffer)):
             part = states[start : start + len(buffer)]
             out = buffer[: len(part)]
@@ -90,7 +91,3 @@ def _blocks(vlm: Vlm) -> Iterator[tuple[slice, torch.Tensor]]:
     step = words if weight.dtype == torch.float32 else _STEP
     for start in range(0, words, step):
         yield slice(start, min(start + step, words)), weight[start : min(start + step, words)].float()
-
-
-def _unit(states: torch.Tensor) -> torch.Tensor:
-    return states / states.norm(dim=-1, keepdim=True).clamp(min=_LEAST)

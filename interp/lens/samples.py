@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from ..errors import InterpError
-from ..models.hooks import Hooks
 from ..models.vlm import Vlm
 from ..tracing.trace import EMBED
+from .text_states import text_states
 
 SHARD = 1024  # positions in a file, at least
 _TOKENS = 2048  # read together
@@ -112,20 +112,11 @@ def _states(vlm: Vlm, texts: list[str], length: int) -> Iterator[dict[str, torch
     ids = [row[:length] for row in vlm.tokenizer(texts).input_ids if len(row) > 1]
     if not ids:
         return
-    # Padded on the right, where causal attention cannot see it.
-    batch = torch.tensor([row + [row[-1]] * (max(map(len, ids)) - len(row)) for row in ids])
-    states: dict[int, torch.Tensor] = {}
-
-    def keep(layer: int, hidden: torch.Tensor) -> None:
-        states[layer] = hidden.detach()
-
-    with vlm.lock, torch.inference_mode(), Hooks() as hooks:
-        for layer in range(EMBED, vlm.n_layers):
-            vlm.on_layer(hooks, layer, functools.partial(keep, layer))
-        given = batch.to(vlm.model.device)
-        vlm.model(input_ids=given, attention_mask=torch.ones_like(given), use_cache=False, logits_to_keep=1)
-    real = torch.tensor([[0 < at < len(row) and row[at] not in vlm.special_ids for at in range(batch.shape[1])] for row in ids])
-    yield {"ids": batch[real]} | {str(layer): _sixteen(hidden.cpu()[real]) for layer, hidden in states.items()}
+    states = text_states(vlm, ids, range(EMBED, vlm.n_layers))
+    longest = max(map(len, ids))
+    real = torch.tensor([[0 < at < len(row) and row[at] not in vlm.special_ids for at in range(longest)] for row in ids])
+    told = torch.tensor([token for row in ids for token in row[1:] if token not in vlm.special_ids])
+    yield {"ids": told} | {str(layer): _sixteen(hidden.cpu()[real]) for layer, hidden in states.items()}
 
 
 def _sixteen(states: torch.Tensor) -> torch.Tensor:

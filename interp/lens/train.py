@@ -56,9 +56,10 @@ def train(vlm: Vlm, text: str, work: Path, recipe: Recipe) -> Translators:
         file = place / f"layer-{layer}.safetensors"
         if not file.exists():
             move, told = desk.fit(layer)
-            parts = {"up": move.up, "bias": move.bias} | ({} if move.down is None else {"down": move.down})
             save_file(
-                {name: part.contiguous() for name, part in parts.items()}, file.with_suffix(".tmp"), metadata={"told": json.dumps(told)}
+                {name: part.contiguous() for name, part in move.parts.items()},
+                file.with_suffix(".tmp"),
+                metadata={"told": json.dumps(told)},
             )
             file.with_suffix(".tmp").replace(file)
         with safe_open(file, framework="pt") as saved:

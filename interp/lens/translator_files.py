@@ -63,7 +63,7 @@ def save(translators: Translators, folder: str | os.PathLike[str]) -> None:
     place = file_path("folder", folder)
     tensors: dict[str, torch.Tensor] = {}
     for layer, move in translators.maps.items():
-        for name, part in _parts(move).items():
+        for name, part in move.parts.items():
             half = part.detach().cpu().half()
             tensors[f"{layer}.{name}"] = (half if half.isfinite().all() else part.detach().cpu().bfloat16()).contiguous()
     about = {
@@ -172,10 +172,6 @@ def _maps(named: Mapping[int, Mapping[str, torch.Tensor]], kind: Kind, width: in
         maps[layer] = Affine(parts["up"], parts["bias"], parts.get("down"))
     _expect(bool(maps), "it has a map for no layer.")
     return maps
-
-
-def _parts(move: Affine) -> dict[str, torch.Tensor]:
-    return {"up": move.up, "bias": move.bias} | ({} if move.down is None else {"down": move.down})
 
 
 def _json(file: Path) -> dict[str, Any]:

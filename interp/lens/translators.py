@@ -45,9 +45,14 @@ class Affine:
         return torch.addmm(wide + bias, inner, up.T).to(states.dtype)
 
     @property
+    def parts(self) -> dict[str, torch.Tensor]:
+        """Its tensors by name."""
+        return {"up": self.up, "bias": self.bias} | ({} if self.down is None else {"down": self.down})
+
+    @property
     def nbytes(self) -> int:
         """Bytes of its tensors."""
-        return self.up.nbytes + self.bias.nbytes + (0 if self.down is None else self.down.nbytes)
+        return sum(part.nbytes for part in self.parts.values())
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,8 +121,9 @@ class LensShelf:
                 if made is None:
                     raise InterpError(self.lacking(method, vlm))
                 device = vlm.model.device
-                beside = isinstance(made, ContextualIndex) and device.type == "cuda" and not remote()
-                self._held[method] = made.to(str(device)) if beside and isinstance(made, ContextualIndex) else made
+                if isinstance(made, ContextualIndex) and device.type == "cuda" and not remote():
+                    made = made.to(str(device))
+                self._held[method] = made
             return self._held[method]
 
     def clear(self) -> None:

@@ -48,15 +48,12 @@ def test_a_training_sequence_is_the_conversation_of_run_time(processor):
     assert packed.ids[0].tolist() == processor.tokenizer(f"{text}{answer}<|im_end|>").input_ids
 
 
-def test_the_fit_points_patches_at_their_words(studio):
-    train_smol.FIT_SCENES, before = 16, train_smol.FIT_SCENES
-    steps, train_smol.FIT_STEPS = train_smol.FIT_STEPS, 1
-    try:
-        untrained = train_smol.fit_projector(studio)
-        train_smol.FIT_STEPS = 60
-        assert train_smol.fit_projector(studio) > max(untrained, 0.4)
-    finally:
-        train_smol.FIT_SCENES, train_smol.FIT_STEPS = before, steps
+def test_the_fit_points_patches_at_their_words(studio, monkeypatch):
+    monkeypatch.setattr(train_smol, "FIT_SCENES", 16)
+    monkeypatch.setattr(train_smol, "FIT_STEPS", 1)
+    untrained = train_smol.fit_projector(studio)
+    monkeypatch.setattr(train_smol, "FIT_STEPS", 60)
+    assert train_smol.fit_projector(studio) > max(untrained, 0.4)
 
 
 def test_align_learns_from_answers_and_leaves_the_decoder_as_it_is(studio):

@@ -65,11 +65,14 @@ def test_a_search_in_blocks_of_16_bits_finds_what_float32_finds(crowded, monkeyp
         "_MEMBERS": 2,
         "_WIDE_COLUMNS": 100,
         "PAIRS": 2000,
-        "_NARROW_PAIRS": 4000,
+        "_ROWS": 12,
         "_GATHERED": 4000,
     }.items():
         monkeypatch.setattr(nearest, name, value)
+    read_again = []
+    monkeypatch.setattr(nearest, "_wide", lambda *a, wide=nearest._wide: read_again.append(len(a[0])) or wide(*a))
     entries, similarities = nearest_words(queries, made, 5)
+    assert read_again == ([2] * 25 if crowded else [])
     torch.testing.assert_close(similarities, naive(queries, made, 5), atol=1e-5, rtol=0)
     torch.testing.assert_close((vectors[entries].float() * queries[:, None]).sum(-1), similarities, atol=1e-5, rtol=0)
     assert all(len(set(row)) == 5 for row in made.word_of[entries].tolist())
