@@ -43,7 +43,7 @@ def word_vectors(studio: Studio) -> torch.Tensor:
 
 
 def fit_projector(studio: Studio) -> float:
-    """Stage 2. Returns the share of patches, those of things and of background alike, whose nearest word vector is then their own.
+    """Stage 2. Returns the share of patches of things, in the last step, whose nearest word vector is then their own.
 
     Least squares alone keep the colours and lose the nouns, of which each is rare: so the distance to the word's vector is also compared with
     the distances to all others.
@@ -81,7 +81,7 @@ def fit_projector(studio: Studio) -> float:
         hit = distances.argmin(-1) == truth.argmax(-1)
         thing = truth[:, : len(studio.world.nouns)].amax(-1) > 0.5
         bar.set_postfix({"loss": f"{loss.item():.3f}", "things": f"{hit[thing].float().mean():.3f}"}, refresh=False)
-    return hit.float().mean().item()
+    return hit[thing].float().mean().item()
 
 
 def answers_step(studio: Studio) -> Step:
@@ -143,7 +143,7 @@ def stages(studio: Studio, work: Path) -> dict[str, Callable[[int, int], None]]:
         model.get_decoder().requires_grad_(requires_grad=False)
         model.lm_head.requires_grad_(requires_grad=False)
         if not (work / "align.pt").exists():
-            print(f"fit: {fit_projector(studio):.1%} of patches are nearest to their own word")  # noqa: T201 - progress of a command
+            print(f"fit: {fit_projector(studio):.1%} of the patches of things are nearest to their own word")  # noqa: T201 - progress of a command
         run("align", answers_step(studio), parts, {"projector": 5e-4, "tower": 1e-4}, work, scenes, batch, 3, adam)
 
     return {"patches": patches, "align": align}
