@@ -1,7 +1,7 @@
-"""Residual streams of `emoji-llava` on endless random scenes, on which its SAE is trained and measured.
+"""Residual streams of an embedded model on endless random scenes, on which its SAE is trained and measured.
 
-Several questions share one pass over a picture (`conversations.pack`). BOS, padding and the end of an answer, which a generation never feeds
-back, are left out; the model has no attention sinks.
+Several questions share one pass over a picture (`conversations.pack`). Special tokens are left out, and so is the end of an answer, which a
+generation never feeds back; the attention sink of smol-llava is the first of them.
 """
 
 import random
@@ -9,13 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import LlavaProcessor
+
+import interp
 
 from .architecture import CELLS, IMAGE_SIDE
 from .conversations import pack, sample_questions
 from .scenes import Scene, draw, sample_scene
 from .sprites import SEEN_VENDORS, load_sprites
 from .train import BRANCHES, Studio
+from .world import WORLDS
 
 BATCH = 48  # scenes in one pass
 DISTORTED = 0.5  # share of training scenes whose drawings are distorted
@@ -41,28 +43,33 @@ class Residuals:
     """The share of each patch that each word covers: [scenes, patches, words]."""
 
 
-def studio(model: object, processor: LlavaProcessor, device: torch.device, batch: int = BATCH) -> Studio:
-    """The `Studio` that `residuals` needs, around a trained model."""
-    return Studio(model, processor, load_sprites(SEEN_VENDORS), device, batch)
+def studio(vlm: interp.Vlm, batch: int = BATCH) -> Studio:
+    """The `Studio` that `residuals` needs, around an embedded model."""
+    world = WORLDS[vlm.name]
+    return Studio(vlm.model, vlm.processor, load_sprites(SEEN_VENDORS, world=world), vlm.model.device, batch, world)
 
 
 @torch.inference_mode()
 def residuals(desk: Studio, scenes: Sequence[Scene], rng: random.Random, layers: Sequence[int]) -> Residuals:
     """Run the model on `scenes`, each with a description and other questions with their true answers."""
-    pictures, shares = draw(scenes, desk.sprites, IMAGE_SIDE, CELLS)
+    pictures, shares = draw(scenes, desk.sprites, IMAGE_SIDE, CELLS, desk.world.nouns)
     features = desk.model.model.vision_tower(desk.pixels(pictures)).last_hidden_state[:, 1:]
     image = desk.model.model.multi_modal_projector(features)
-    packed = pack(desk.processor.tokenizer, [sample_questions(s, rng, BRANCHES) for s in scenes], CELLS * CELLS)
+    asked = [sample_questions(s, rng, BRANCHES, world=desk.world) for s in scenes]
+    packed = pack(desk.processor.tokenizer, asked, CELLS * CELLS, desk.world)
     caught: dict[int, torch.Tensor] = {}
-    blocks = desk.model.model.language_model.layers
+    decoder = desk.model.model.language_model
+    blocks = decoder.layers
     handles = [
         blocks[layer].register_forward_hook(lambda _m, _a, output, layer=layer: caught.__setitem__(layer, output)) for layer in layers
     ]
     neurons: list[torch.Tensor] = []
     handles.append(blocks[layers[-1]].mlp.down_proj.register_forward_pre_hook(lambda _m, args: neurons.append(args[0])))
+    decoder.layers = blocks[: max(layers) + 1]  # the blocks behind them would be for nothing
     try:
         desk.decode(packed, image)
     finally:
+        decoder.layers = blocks
         for handle in handles:
             handle.remove()
     states = torch.stack([caught[layer].float().cpu() for layer in layers])
@@ -90,7 +97,12 @@ def batches(desk: Studio, layers: Sequence[int], seed: str, *, augment: float | 
     while True:
         rng = random.Random(f"{seed} {i}")
         scenes = [
-            sample_scene(rng, range(len(SEEN_VENDORS)), augment=float(rng.random() < DISTORTED) if augment is None else augment)
+            sample_scene(
+                rng,
+                range(len(SEEN_VENDORS)),
+                augment=float(rng.random() < DISTORTED) if augment is None else augment,
+                nouns=desk.world.nouns,
+            )
             for _ in range(desk.batch)
         ]
         yield residuals(desk, scenes, rng, layers)

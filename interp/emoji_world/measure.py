@@ -20,7 +20,7 @@ import interp
 from .architecture import CELLS, IMAGE_SIDE
 from .scenes import Scene, draw, sample_scene
 from .sprites import HELD_OUT_VENDOR, SEEN_VENDORS, VENDORS, load_sprites
-from .words import NOUNS, QUESTIONS, WORDS, ask
+from .words import NOUNS, QUESTIONS, WORDS
 from .world import EMOJI, World
 
 BATCH = 32
@@ -139,17 +139,15 @@ def answers(vlm: interp.Vlm, pictures: Sequence[Image.Image], questions: Sequenc
     return out
 
 
-def descriptions(vlm: interp.Vlm, data: Sample) -> dict[str, float]:
+def descriptions(vlm: interp.Vlm, data: Sample, world: World = EMOJI) -> dict[str, float]:
     """Recall and precision of the nouns named in "Describe the image.", and the share of descriptions that are exactly right."""
-    known = {noun for noun, _ in NOUNS}
-    said = answers(vlm, data.pictures, [QUESTIONS["describe"][0]] * len(data.pictures))
-    found = named = there = exact = 0
-    rng = random.Random(0)
+    said = answers(vlm, data.pictures, [world.questions["describe"][0]] * len(data.pictures))
+    found = claimed = there = exact = 0
     for scene, text in zip(data.scenes, said, strict=True):
-        truth, claim = set(scene.nouns), {word for word in text.replace(",", " ").split() if word in known}
-        found, named, there = found + len(truth & claim), named + len(claim), there + len(truth)
-        exact += text == ask("describe", scene.nouns, scene.color, rng)[1]
-    return {"recall": found / there, "precision": found / max(named, 1), "exact": exact / len(said)}
+        truth, claim = set(scene.nouns), set(world.named(text))
+        found, claimed, there = found + len(truth & claim), claimed + len(claim), there + len(truth)
+        exact += text == world.ask("describe", scene.nouns, scene.color, random.Random(0))[1]
+    return {"recall": found / there, "precision": found / max(claimed, 1), "exact": exact / len(said)}
 
 
 def question_accuracy(vlm: interp.Vlm, data: Sample, world: World = EMOJI) -> dict[str, float]:
@@ -230,31 +228,31 @@ def lens_table(vlm: interp.Vlm, data: Sample, other: Sample) -> list[dict[str, A
     return rows
 
 
-def exchanged(vlm: interp.Vlm, data: Sample) -> list[float]:
+def exchanged(vlm: interp.Vlm, data: Sample, layers: Sequence[int], world: World = EMOJI) -> list[float]:
     """For each block, the share of another picture's nouns that are named when its states replace the picture's own after that block."""
-    traces = [vlm.trace(picture, QUESTIONS["describe"][0], max_new_tokens=1) for picture in data.pictures]
-    rows = traces[0].positions("image")
+    prompt = world.questions["describe"][0]
     shares = []
-    for layer in range(vlm.n_layers):
+    for layer in layers:
         found = total = 0
-        for i in range(len(traces)):
-            own, other = set(data.scenes[i].nouns), set(data.scenes[i - 1].nouns)
-            states = traces[i - 1].residual(layer)[rows]
+        for start in range(0, len(data.scenes), BATCH):
+            scenes = data.scenes[start : start + BATCH]
+            rows = vlm.trace(data.pictures[0], prompt, max_new_tokens=1).positions("image")
 
-            def exchange(_module: Any, _args: Any, hidden: torch.Tensor, states: torch.Tensor = states) -> torch.Tensor:
+            def exchange(_module: Any, _args: Any, hidden: torch.Tensor, rows: Any = rows) -> torch.Tensor:
                 if hidden.shape[1] == 1:
                     return hidden
                 changed = hidden.clone()
-                changed[:, rows] = states
+                changed[:, rows] = hidden[:, rows].roll(1, 0)
                 return changed
 
             handle = vlm.blocks[layer].register_forward_hook(exchange)
             try:
-                said = vlm.trace(data.pictures[i], QUESTIONS["describe"][0]).answer
+                said = answers(vlm, data.pictures[start : start + BATCH], [prompt] * len(scenes))
             finally:
                 handle.remove()
-            words = set(said.replace(",", " ").split())
-            found, total = found + len((other - own) & words), total + len(other - own)
+            for i, text in enumerate(said):
+                news = set(scenes[i - 1].nouns) - set(scenes[i].nouns)
+                found, total = found + len(news & set(world.named(text))), total + len(news)
         shares.append(found / total)
     return shares
 
@@ -311,7 +309,7 @@ def main() -> None:
         "augmented": descriptions(vlm, sample("test distorted", args.scenes, SEEN_VENDORS, augment=1.0)),
         "held out": descriptions(vlm, sample("test held out", args.scenes, [HELD_OUT_VENDOR])),
         "questions": question_accuracy(vlm, data),
-        "exchanged": exchanged(vlm, sample("test exchanged", SWAPS, SEEN_VENDORS)),
+        "exchanged": exchanged(vlm, sample("test exchanged", SWAPS, SEEN_VENDORS), range(vlm.n_layers)),
         "lens": lens_table(
             vlm, sample("test lens", args.lens_scenes, SEEN_VENDORS), sample("probe", PROBE_FACTOR * args.lens_scenes, SEEN_VENDORS)
         ),

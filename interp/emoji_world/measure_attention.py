@@ -20,7 +20,8 @@ from ..attribution.margin import NORMS
 from ..tracing.select import answer_token
 from .architecture import CELLS
 from .measure_heads import heads_report
-from .measure_steering import NAMES, PROMPT, Case, Dictionary, cases, named, read_dictionary
+from .measure_steering import PROMPT, Case, Dictionary, cases, read_dictionary
+from .world import EMOJI
 
 SCENES = 1  # for each noun
 COVERED = 0.25  # a patch counts as the object's if the object covers at least this share of it
@@ -49,7 +50,7 @@ def told(vlm: interp.Vlm, scenes: Sequence[Case], seed: int = 0) -> list[Told]:
     for case in tqdm(scenes, desc="describing"):
         trace = vlm.trace(case.picture, PROMPT)
         mask = case.covered >= COVERED
-        if named(trace.answer) == list(case.nouns) and mask.any():
+        if EMOJI.named(trace.answer) == list(case.nouns) and mask.any():
             out.append(Told(case, trace, mask, answer_token(trace, case.target) - trace.answer_start))
     random.Random(seed).shuffle(out)
     return out
@@ -181,7 +182,7 @@ def removal_table(scenes: Sequence[Told]) -> str:
     for name, way in ways.items():
         gone = stays = control = 0
         for each in tqdm(scenes, desc=name):
-            said, without = named(way(each, each.case.patches)), named(way(each, others(each)))
+            said, without = EMOJI.named(way(each, each.case.patches)), EMOJI.named(way(each, others(each)))
             gone, stays = gone + (each.case.target not in said), stays + (each.case.other in said)
             control += each.case.target not in without
         lines.append(f"| {name} | {gone / len(scenes):.1%} | {stays / len(scenes):.1%} | {control / len(scenes):.1%} |")
@@ -204,7 +205,7 @@ def flow_table(scenes: Sequence[Told]) -> str:
 
 def attribution_report(scenes: Sequence[Told], found: Dictionary) -> str:
     """How often the noun's own feature is among the first, and how well one pass agrees with ablation, for both gradients."""
-    own = {noun: set(found.features(noun, STRICT)) for noun in NAMES}
+    own = {noun: set(found.features(noun, STRICT)) for noun in EMOJI.nouns}
     tried = [each for each in scenes if own[each.case.target]]
     lines = [
         f"{len(tried)} scenes, each of another noun with a feature of its own (at least {STRICT:.0%} of its activation on objects).\n",
@@ -228,13 +229,13 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=SCENES, help="for each noun")
-    parser.add_argument("--nouns", type=int, default=len(NAMES), help="how many of the 120")
+    parser.add_argument("--nouns", type=int, default=len(EMOJI.nouns), help="how many of the 120")
     parser.add_argument("--threads", type=int, help="CPU threads")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     vlm, sae = interp.load("emoji-llava"), interp.load_sae("emoji-llava")
-    nouns = random.Random("attention nouns").sample(NAMES, args.nouns)
+    nouns = random.Random("attention nouns").sample(EMOJI.nouns, args.nouns)
     drawn = list(cases(nouns, args.scenes, "attention test"))
     scenes = told(vlm, drawn)
     choosing = told(vlm, list(cases(nouns[:CHOSEN_ON], 1, "attention choose")))

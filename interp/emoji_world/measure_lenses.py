@@ -17,9 +17,8 @@ from interp.presets import ASSETS
 from .measure import PROBE_FACTOR, Sample, probe_hits, sample
 from .sprites import HELD_OUT_VENDOR, SEEN_VENDORS
 from .words import QUESTIONS
-from .world import EMOJI, ENGLISH, World
+from .world import WORLDS, World
 
-WORLDS = {"emoji-llava": EMOJI, "smol-llava": ENGLISH}
 Read = Callable[[interp.Trace, list[int]], interp.Lens]
 
 

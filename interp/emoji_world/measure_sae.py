@@ -1,4 +1,4 @@
-"""Densities, metrics and the model card of the SAE of `emoji-llava`, all on scenes that training never used. Called by `train_sae`.
+"""Densities, metrics and the model card of an embedded model's SAE, all on scenes that training never used. Called by `train_sae`.
 
 A feature is judged as a detector of the noun on the patch it fires on. Whatever is chosen (the best feature of a noun, the label of a feature) is
 chosen on one set of scenes and scored on another.
@@ -19,10 +19,8 @@ from ..saes.labels.labels import UNNAMED, Label, write_labels
 from ..saes.sae import Sae
 from .name_features import METHOD, NAMED, NAMED_STRONG, ODDS, SUPPORT, TOO_RARE, named
 from .unseen import Split, auroc, average_precision, collect, dense
-from .words import COLORS, NOUNS
+from .words import COLORS
 
-N_NOUNS = len(NOUNS)
-KNOWN = {noun for noun, _ in NOUNS}
 GOOD = 0.95  # AUROC of a detector worth the name
 
 
@@ -49,14 +47,14 @@ def detectors(choose: torch.Tensor, score: torch.Tensor, chosen_on: torch.Tensor
 
 def noun_table(vlm: interp.Vlm, sae: Sae, choose: Split, score: Split) -> dict[str, list[dict[str, Any]]]:
     """The best detector of every noun on object patches, among the SAE's features and among each baseline."""
-    nouns = [noun for noun, _ in NOUNS]
     classes = [split.nouns for split in (choose, score)]
     things = [truth.any(0) for truth in classes]
     chosen_on, scored_on = (truth[:, thing] for truth, thing in zip(classes, things, strict=True))
     states = [split.image[thing] for split, thing in zip((choose, score), things, strict=True)]
     neurons = [split.neurons[thing] for split, thing in zip((choose, score), things, strict=True)]
     random = torch.nn.functional.normalize(torch.randn(sae.d_in, sae.d_sae, generator=torch.Generator().manual_seed(0)), dim=0)
-    ids = torch.tensor([vlm.vocabulary.resolve(noun, vlm.tokenizer)[f" {noun}"] for noun in nouns])
+    # The first of its tokens, where a noun has several.
+    ids = torch.tensor([found[0] for found in vlm.tokenizer([f" {noun}" for noun in score.names], add_special_tokens=False).input_ids])
     with torch.inference_mode():
         candidates = {
             "SAE feature": [dense(sae, x) for x in states],
@@ -69,7 +67,7 @@ def noun_table(vlm: interp.Vlm, sae: Sae, choose: Split, score: Split) -> dict[s
     own = auroc(logits, scored_on).diagonal()
     table["unembedding row"] = [
         {"index": int(ids[c]), "auroc": own[c].item(), "average precision": average_precision(logits[:, c], scored_on[c])}
-        for c in range(len(nouns))
+        for c in range(len(ids))
     ]
     return table
 
@@ -79,12 +77,12 @@ license: apache-2.0
 library_name: saelens
 ---
 
-# SAE of emoji-llava
+# SAE of {model}
 
-{features} features of the residual stream after decoder block {layer} of [emoji-llava](../emoji-llava/README.md), trained by sae-lens as BatchTopK
+{features} features of the residual stream after decoder block {layer} of [{model}](../{model}/README.md), trained by sae-lens as BatchTopK
 ({k} active features per token on average) and saved as JumpReLU, on {tokens:,} training samples, in passes over a pool
-of about 600 000 tokens: image, prompt and answer in equal parts, BOS left out.
-Rebuilt by `python -m interp.emoji_world.train_sae`, which also writes this page. {chosen}
+of about {pool} tokens: {parts} in equal parts, special tokens left out.
+Rebuilt by `python -m interp.emoji_world.train_sae --model {model}`, which also writes this page. {chosen}
 
 All figures below are from scenes of seen vendors that training never used, undistorted: {patches:,} patches.
 
@@ -98,7 +96,7 @@ Dead features (never active on the {reference:,} tokens of this set): {dead:.1%}
 
 ## Nouns
 
-Each detector separates the object patches of one noun ({base:.1%} on average) from those of the 119 others; there are {things:,} patches at least
+Each detector separates the object patches of one noun ({base:.1%} on average) from those of all other nouns; there are {things:,} patches at least
 half covered by an emoji. It is chosen on one set of scenes (best AUROC) and scored on another; the unembedding row (the logit
 lens at this layer) is the noun's own. The baselines are {directions} random directions, and all {neurons} MLP neurons of the block in both signs.
 
@@ -139,6 +137,7 @@ def card(
     density: torch.Tensor,
     table: Mapping[str, list[dict[str, Any]]],
     labels: Mapping[int, Label],
+    nouns: Sequence[str],
     about: Mapping[str, Any],
 ) -> str:
     """The model card, front matter included."""
@@ -148,7 +147,7 @@ def card(
         good = int((areas >= GOOD).sum())
         median[name] = (good, areas.median().item(), precisions.median().item())
         summary.append(
-            f"| {name} | {good} of {N_NOUNS} | {areas.median():.3f} | {areas.min():.3f} | {precisions.median():.3f} | {precisions.min():.3f} |"
+            f"| {name} | {good} of {len(nouns)} | {areas.median():.3f} | {areas.min():.3f} | {precisions.median():.3f} | {precisions.min():.3f} |"
         )
     ours = median["SAE feature"]
     compared = []
@@ -159,13 +158,11 @@ def card(
         )
         compared.append(f"{by_area} the {name} by median AUROC and {by_precision} it by median average precision")
     measured = [label for label in labels.values() if label.text != UNNAMED]
-    every = zip(NOUNS, *(table[name] for name in ("SAE feature", "random direction", "MLP neuron", "unembedding row")), strict=True)
+    every = zip(nouns, *(table[name] for name in ("SAE feature", "random direction", "MLP neuron", "unembedding row")), strict=True)
     return CARD.format(
         features=sae.d_sae,
         layer=sae.layer,
-        fits="\n".join(
-            f"| {kind} | {fits[kind]['explained_variance']:.3f} | {fits[kind]['l0']:.1f} |" for kind in ("image", "prompt", "answer")
-        ),
+        fits="\n".join(f"| {kind} | {fits[kind]['explained_variance']:.3f} | {fits[kind]['l0']:.1f} |" for kind in fits if kind != "text"),
         dead=(density == 0).float().mean().item(),
         always=int((density > 0.5).sum()),
         good=GOOD,
@@ -178,51 +175,54 @@ def card(
         named=len(measured),
         unnamed=len(labels) - len(measured),
         rare=sum(label == TOO_RARE for label in labels.values()),
-        kinds="\n".join(_kinds(measured)),
-        nouns=sum(label.text in KNOWN for label in measured),
-        different=len({label.text for label in measured} & KNOWN),
-        every=N_NOUNS,
+        kinds="\n".join(_kinds(measured, set(nouns))),
+        nouns=sum(label.text in nouns for label in measured),
+        different=len({label.text for label in measured} & set(nouns)),
+        every=len(nouns),
         table="\n".join(
             f"| {noun} | {ours['index']} | {ours['auroc']:.3f} | {ours['average precision']:.2f} | {rand['auroc']:.3f} | {neuron['auroc']:.3f} | "
             f"{row['auroc']:.3f} | {row['average precision']:.2f} |"
-            for (noun, _), ours, rand, neuron, row in every
+            for noun, ours, rand, neuron, row in every
         ),
         **about,
     )
 
 
-def _kinds(labels: Sequence[Label]) -> Iterator[str]:
+def _kinds(labels: Sequence[Label], nouns: set[str]) -> Iterator[str]:
     """Rows of the card's table of names."""
     kinds: dict[str, list[float]] = {}
     for label in labels:
         assert label.score is not None
-        kinds.setdefault(_kind(label.text), []).append(label.score)
+        kinds.setdefault(_kind(label.text, nouns), []).append(label.score)
     for kind, scores in sorted(kinds.items(), key=lambda item: -len(item[1])):
         yield f"| {kind} | {len(scores)} | {torch.tensor(scores).median():.0%} | {min(scores):.0%} |"
 
 
-def _kind(name: str) -> str:
+def _kind(name: str, nouns: set[str]) -> str:
     """The kind of class that a feature is named after."""
     words = set(name.replace(" or ", ", ").split(", "))
     if name.endswith("in text"):
         return "a word of prompts or answers" if name.count("“") == 1 else "two or three words of prompts or answers"
-    for kind, known in (("noun", KNOWN), ("colour", set(COLORS))):
+    for kind, known in (("noun", nouns), ("colour", set(COLORS))):
         if words <= known:
             return f"one {kind}" if len(words) == 1 else f"two or three {kind}s"
     return "a row or column" if name.startswith(("row", "column")) else "a coarse class"
 
 
-def measure(vlm: interp.Vlm, finished: Path, target: Path, training: Mapping[str, Any]) -> None:
+def measure(
+    vlm: interp.Vlm, finished: Path, target: Path, training: Mapping[str, Any], others: Mapping[str, torch.Tensor] | None = None
+) -> None:
     """Label and measure the SAE in `finished`, write the folder that the app loads, and print the figures.
 
-    `training`: "k", "tokens", and in "chosen" a sentence on how layer and kind were chosen, for the model card.
+    `training`: what the model card says of it: "k", "tokens", "pool", "parts" and "chosen". `others`: name → states [N, d] of other tokens, on which
+    only the fit is measured.
     """
     plain = interp.load_sae(finished)
     choose, score = (collect(vlm, plain.layer, seed) for seed in ("sae test 1", "sae test 2"))
     table = noun_table(vlm, plain, choose, score)
     labels = named(vlm, plain, choose, score)
     kinds = {"image": score.image, "prompt": score.text[: score.prompt], "answer": score.text[score.prompt :], "text": score.text}
-    fits = {kind: fit(plain, states) for kind, states in kinds.items()}
+    fits = {kind: fit(plain, states) for kind, states in {**kinds, **(others or {})}.items()}
     # Each kind counts a third, as in training.
     density = torch.stack([(dense(plain, kinds[kind]) > 0).float().mean(0) for kind in ("image", "prompt", "answer")]).mean(0)
     target.mkdir(parents=True, exist_ok=True)
@@ -236,16 +236,15 @@ def measure(vlm: interp.Vlm, finished: Path, target: Path, training: Mapping[str
     write_labels(target / "labels.json", labels, METHOD)
     things = int(score.nouns.any(0).sum())
     about = {
-        "k": training["k"],
-        "tokens": training["tokens"],
-        "chosen": training["chosen"],
+        "model": vlm.name,
+        **training,
         "patches": len(score.image),
         "reference": len(score.image) + len(score.text),
         "things": things,
-        "base": 1 / N_NOUNS,
+        "base": 1 / len(score.names),
         "directions": plain.d_sae,
         "neurons": score.neurons.shape[1],
     }
-    text = card(plain, fits, density, table, labels, about)
+    text = card(plain, fits, density, table, labels, score.names, about)
     (target / "README.md").write_text(text, encoding="utf-8")
     print(text)  # noqa: T201 - this is the command's output

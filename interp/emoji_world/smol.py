@@ -36,8 +36,9 @@ def build_tokenizer(folder: Path = FOLDER) -> PreTrainedTokenizerFast:
     """SmolLM2's own tokenizer, out of the GGUF file, with its token for file borders renamed to `<image>`."""
     found = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
     raw = json.loads(found.backend_tokenizer.to_str().replace(SPARE_TOKEN, "<image>"))
-    # The GGUF file does not say that digits stand alone; SmolLM2's published tokenizer does.
-    raw["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, raw["pre_tokenizer"]]}
+    # The GGUF file does not say that digits stand alone; SmolLM2's published tokenizer does, and so does the one in a finished checkpoint's folder.
+    if "Digits" not in json.dumps(raw["pre_tokenizer"]):
+        raw["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, raw["pre_tokenizer"]]}
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(raw)),
         bos_token="<|im_start|>",

@@ -1,14 +1,17 @@
-"""Train, label and measure the SAE of `emoji-llava`: `python -m interp.emoji_world.train_sae`.
+"""Train, label and measure the SAE of an embedded model: `python -m interp.emoji_world.train_sae --model emoji-llava`.
 
 A BatchTopK SAE (Bussmann et al. 2024) is trained by sae-lens on the residual stream after one block, on image, prompt and answer tokens in
-equal parts. It can be stopped at any time and resumes from its last piece or checkpoint. Then `measure_sae` computes labels, densities
+equal parts, and as many tokens of an English text if one is given. It can be stopped at any time and resumes from its last piece or checkpoint. Then `measure_sae` computes labels, densities
 and metrics on unseen scenes, and writes the folder that the app loads.
 """
 
 import argparse
+import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,38 +20,77 @@ from tqdm import tqdm
 
 import interp
 
+from ..lens.text_states import text_states
 from ..saes.formats import import_sae_lens
 from .activations import balanced, batches, studio
 from .measure_sae import measure
-from .train import Studio
 
-LAYER = 3
-FEATURES = 2048
-ACTIVE = 6  # per token, on average over a batch
-TOKENS = 3_000_000
-BATCHES = 240  # of 48 scenes with four questions each: about 600 000 tokens
 PIECE = 10  # batches per file
 BATCH = 1024  # tokens in a training step
 RATE = 2e-3
 CHECKPOINTS = 30
-CHOSEN = (
-    "Layer, size and sparsity were chosen for steering, in trials that no command here repeats: the fewer features share a noun, the more of it "
-    "ablating them removes. All features with at least a quarter (layer 5) or 30 % (layer 3) of their activation on the noun were ablated, in scenes of "
-    "two things. The noun left the answer in 1 of 30 scenes at layer 5 with 10 of 2048 features active (1.5 million samples); at layer 3, after 0.6 to 0.8 million, in 0 of 12 "
-    "with 8 of 1024, in 2 of 12 with 6 of 512, in 4 of 12 with 5 of 2048 and in 9 of 16 with 3 of 1024, which explained only 81 % of the image "
-    "tokens. With all features that have at least 7 %, it was 11 of 12 with 5 of 2048."
-)
+TEXT_TOKENS = 20_000  # of the text that is kept for measuring
+LINES = 64  # of English text read together
 
 
-def collect(desk: Studio, layer: int, work: Path, batches_wanted: int) -> torch.Tensor:
-    """Balanced tokens [N, d] of that many batches of scenes, in float16. Finished pieces in `work` are reused."""
+@dataclass(frozen=True)
+class Recipe:
+    """How the SAE of one model is trained."""
+
+    layer: int
+    features: int
+    active: int
+    """Features per token, on average over a batch."""
+    tokens: int
+    """Training samples; the pool is smaller and is passed over several times."""
+    batches: int
+    """Batches of 48 scenes with four questions each, which the pool is drawn from."""
+    pool: str
+    """Tokens in the pool, for the model card."""
+    chosen: str
+    """How layer, size and sparsity were chosen, for the model card."""
+
+
+RECIPES = {
+    "emoji-llava": Recipe(
+        layer=3,
+        features=2048,
+        active=6,
+        tokens=3_000_000,
+        batches=240,
+        pool="600 000",
+        chosen="Layer, size and sparsity were chosen for steering, in trials that no command here repeats: the fewer features share a noun, the more of it "
+        "ablating them removes. All features with at least a quarter (layer 5) or 30 % (layer 3) of their activation on the noun were ablated, in scenes of "
+        "two things. The noun left the answer in 1 of 30 scenes at layer 5 with 10 of 2048 features active (1.5 million samples); at layer 3, after 0.6 to 0.8 million, in 0 of 12 "
+        "with 8 of 1024, in 2 of 12 with 6 of 512, in 4 of 12 with 5 of 2048 and in 9 of 16 with 3 of 1024, which explained only 81 % of the image "
+        "tokens. With all features that have at least 7 %, it was 11 of 12 with 5 of 2048.",
+    ),
+}
+
+
+def english(vlm: interp.Vlm, layer: int, lines: Sequence[str], count: int, rng: random.Random) -> torch.Tensor:
+    """States [count, d] of tokens of random lines of text, without the first of each line, which is a sink."""
+    parts: list[torch.Tensor] = []
+    while sum(map(len, parts)) < count:
+        rows = [ids for ids in vlm.tokenizer(rng.sample(lines, min(LINES, len(lines))), add_special_tokens=False).input_ids if len(ids) > 1]
+        states = text_states(vlm, rows, [layer])[layer].float().cpu()
+        parts += [state[1 : len(row)] for state, row in zip(states, rows, strict=True)]
+    return torch.cat(parts)[:count]
+
+
+def collect(vlm: interp.Vlm, work: Path, recipe: Recipe, lines: Sequence[str] = ()) -> torch.Tensor:
+    """Balanced tokens [N, d] of scenes, and of lines of text, in float16. Finished pieces in `work` are reused."""
+    desk, layer = studio(vlm), recipe.layer
     pieces = []
-    for piece in tqdm(range(-(-batches_wanted // PIECE)), desc="residual streams"):
+    for piece in tqdm(range(-(-recipe.batches // PIECE)), desc="residual streams"):
         file = work / f"layer-{layer}-{piece:04}.safetensors"
         if not file.exists():
             generator = torch.Generator().manual_seed(piece)
             made = itertools.islice(batches(desk, [layer], f"sae {piece}"), PIECE)
-            save_file({"states": torch.cat([balanced(batch, 0, generator) for batch in made]).half()}, file.with_suffix(".tmp"))
+            states = torch.cat([balanced(batch, 0, generator) for batch in made])
+            if lines:
+                states = torch.cat([states, english(vlm, layer, lines, len(states) // 3, random.Random(f"sae {piece}"))])
+            save_file({"states": states.half()}, file.with_suffix(".tmp"))
             file.with_suffix(".tmp").replace(file)
         pieces.append(load_file(file)["states"])
     return torch.cat(pieces)
@@ -62,13 +104,13 @@ def stream(states: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
             yield states[chosen].float()
 
 
-def train(states: torch.Tensor, work: Path, layer: int, tokens: int) -> None:
+def train(states: torch.Tensor, work: Path, model: str, recipe: Recipe) -> None:
     """Train, or resume from the newest checkpoint in `work`. Writes the SAE, still without labels, to `work`/finished."""
     lens = import_sae_lens()
     done = max((int(folder.name) for folder in work.glob("[0-9]*") if (folder / "trainer_state.pt").exists()), default=0)
     about = {
-        "model_name": "emoji-llava",
-        "hook_name": f"blocks.{layer}.hook_resid_post",
+        "model_name": model,
+        "hook_name": f"blocks.{recipe.layer}.hook_resid_post",
         "prepend_bos": True,
         "dataset_path": "scenes of interp.emoji_world",
     }
@@ -79,13 +121,13 @@ def train(states: torch.Tensor, work: Path, layer: int, tokens: int) -> None:
         sae = lens.BatchTopKTrainingSAE(
             lens.BatchTopKTrainingSAEConfig(
                 d_in=states.shape[1],
-                d_sae=FEATURES,
-                k=ACTIVE,
+                d_sae=recipe.features,
+                k=recipe.active,
                 normalize_activations="expected_average_only_in",
                 metadata=lens.saes.sae.SAEMetadata(**about),
             )
         )
-    steps = math.ceil(tokens / BATCH)
+    steps = math.ceil(recipe.tokens / BATCH)
     trainer = lens.SAETrainer(
         cfg=lens.config.SAETrainerConfig(
             total_training_samples=steps * BATCH,
@@ -111,10 +153,12 @@ def train(states: torch.Tensor, work: Path, layer: int, tokens: int) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("build/emoji-llava-sae"), help="where checkpoints are kept")
-    parser.add_argument("--target", type=Path, default=Path("assets/emoji-llava-sae"), help="where the finished SAE is written")
-    parser.add_argument("--layer", type=int, default=LAYER)
-    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--model", choices=RECIPES, default="emoji-llava")
+    parser.add_argument("--work", type=Path, help="where checkpoints are kept (default: build/MODEL-sae)")
+    parser.add_argument("--target", type=Path, help="where the finished SAE is written (default: assets/MODEL-sae)")
+    parser.add_argument("--layer", type=int, help="instead of the model's own")
+    parser.add_argument("--tokens", type=int, help="training samples, instead of the model's own number")
+    parser.add_argument("--text", type=Path, help="an English text of one sentence a line; its last tenth is kept for measuring")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument(
         "--measure", action="store_true", help="do not train: label and measure the SAE in the target folder again (minutes)"
@@ -123,13 +167,25 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
-    vlm = interp.load("emoji-llava")
-    finished = args.target if args.measure else args.work / "finished"
-    args.work.mkdir(parents=True, exist_ok=True)
+    vlm, recipe = interp.load(args.model), RECIPES[args.model]
+    work, target = args.work or Path(f"build/{args.model}-sae"), args.target or Path(f"assets/{args.model}-sae")
+    given = {name: value for name in ("layer", "tokens") if (value := getattr(args, name)) is not None}
+    recipe = dataclasses.replace(recipe, **given)
+    lines = args.text.read_text(encoding="utf-8").splitlines() if args.text else []
+    learned, unseen = lines[: -len(lines) // 10], lines[-len(lines) // 10 :]
+    finished = target if args.measure else work / "finished"
+    work.mkdir(parents=True, exist_ok=True)
     if not (finished / "cfg.json").exists():
-        states = collect(studio(vlm.model, vlm.processor, vlm.model.device), args.layer, args.work, BATCHES)
-        train(states, args.work, args.layer, args.tokens)
-    measure(vlm, finished, args.target, {"k": ACTIVE, "tokens": args.tokens, "chosen": CHOSEN})
+        train(collect(vlm, work, recipe, learned), work, args.model, recipe)
+    about = {
+        "k": recipe.active,
+        "tokens": recipe.tokens,
+        "pool": recipe.pool,
+        "parts": "image, prompt, answer and English text" if lines else "image, prompt and answer",
+        "chosen": recipe.chosen,
+    }
+    others = {"English text": english(vlm, recipe.layer, unseen, TEXT_TOKENS, random.Random("test"))} if lines else {}
+    measure(vlm, finished, target, about, others)
 
 
 if __name__ == "__main__":

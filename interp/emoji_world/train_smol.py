@@ -3,8 +3,13 @@
 Its decoder is SmolLM2-135M-Instruct as it was published: no stage changes it, and no stage has a loss at image positions of the decoder.
 
 1. `patches`  The CLIP tower alone, from emoji-llava's: which words cover which patch, through a linear head that is then discarded.
-2. `fit`      The projector alone, without the decoder: from patch features to the decoder's input embedding of the word on the patch.
-3. `align`    Projector and tower, from the answers only (the first stage of LLaVA; Liu et al. 2023, arXiv 2304.08485).
+2. `words`    Neither tower nor projector: what the decoder is to see on a patch of each word, from answers about rasters of words. It starts at
+              the words' own input embeddings, of which the decoder does not understand a raster.
+3. `fit`      Tower and projector, without the decoder: from pictures to those rasters.
+4. `align`    Projector and tower, from the answers only (the first stage of LLaVA; Liu et al. 2023, arXiv 2304.08485).
+
+The detour over `words` pays because it trains no eyes: in 600 steps the decoder learned to name 98 % of the nouns of a raster. Where `fit` aimed at the
+words' own embeddings and `align` followed at once, 400 steps reached 50 % of the nouns of a picture.
 """
 
 import argparse
@@ -16,88 +21,117 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
 from .architecture import CELLS, IMAGE_SIDE, build_processor
 from .conversations import pack, sample_questions
-from .scenes import draw
+from .scenes import Scene, draw
 from .smol import CHAT_TEMPLATE, FOLDER, GGUF, build_model, build_tokenizer, save
 from .sprites import SEEN_VENDORS, load_sprites
 from .train import Step, Studio, load_parts, patches_step, run
 from .world import ENGLISH
 
-BRANCHES = 4  # questions for each scene
-FIT_SCENES, FIT_STEPS, FIT_ROWS, FIT_RATE = 4800, 900, 2048, 1e-3
+BRANCHES = 3  # questions for each scene
 SHARPNESS = 8.0  # of the comparison of distances, in units of the words' own variance
-SCENES = {"patches": 100_000, "align": 3_200}
-BATCH = {"patches": 48, "align": 8}
+SOFT_NOISE = 0.15  # added to rasters of words, in units of the spread of their embeddings
+SCENES = {"patches": 100_000, "words": 6_240, "fit": 60_000, "align": 7_000}
+BATCH = {"patches": 48, "words": 10, "fit": 48, "align": 10}
+
+
+class SoftWords(nn.Module):
+    """What the decoder is to see on a patch: a vector for the word on it, and one for its position.
+
+    Each word starts at its own input embedding, the mean of its pieces.
+    """
+
+    vectors: torch.Tensor
+
+    def __init__(self, studio: Studio) -> None:
+        super().__init__()
+        table = studio.model.get_input_embeddings().weight.float()
+        pieces = studio.processor.tokenizer([f" {word}" for word in studio.world.words], add_special_tokens=False).input_ids
+        with torch.no_grad():
+            vectors = torch.stack([table[ids].mean(0) for ids in pieces])
+        self.register_buffer("vectors", vectors, persistent=False)
+        width = vectors.shape[1]
+        self.map = nn.Linear(width, width)
+        nn.init.eye_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
+        self.changes = nn.ParameterDict({"words": torch.zeros_like(vectors), "positions": torch.zeros(CELLS * CELLS, width)})
+
+    @property
+    def words(self) -> torch.Tensor:
+        """The vectors of all words: [words, d]."""
+        return self.map(self.vectors) + self.changes["words"]
+
+    def forward(self, shares: torch.Tensor) -> torch.Tensor:
+        """The vectors [..., patches, d] of patches that words cover by these shares [..., patches, words]."""
+        return shares @ self.words + self.changes["positions"]
+
+
+def words_step(studio: Studio, soft: SoftWords) -> Step:
+    """Stage 2: see the module's docstring."""
+    noise = SOFT_NOISE * soft.vectors.std()
+    answer = answer_loss(studio)
+
+    def step(rng: random.Random, _progress: float) -> dict[str, torch.Tensor]:
+        scenes = studio.scenes(rng)
+        _, shares = draw(scenes, studio.sprites, 4 * CELLS, CELLS, studio.world.nouns)
+        image = soft(shares)
+        return answer(scenes, image + noise * torch.randn_like(image), rng)
+
+    return step
+
+
+def fit_step(studio: Studio, soft: SoftWords) -> Step:
+    """Stage 3: see the module's docstring.
+
+    Squared distances alone keep the colours and lose the nouns, of which each is rare: so the distance to the word's vector is also compared
+    with the distances to all others.
+    """
+    nouns = len(studio.world.nouns)
+    model = studio.model.model
+    with torch.no_grad():
+        words, positions = soft.words, soft.changes["positions"]
+        spread = (words - words.mean(0)).square().sum(-1).mean()
+
+    def step(rng: random.Random, _progress: float) -> dict[str, torch.Tensor]:
+        pictures, shares = draw(studio.scenes(rng, crowded=0.5), studio.sprites, IMAGE_SIDE, CELLS, studio.world.nouns)
+        features = model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:]
+        out = model.multi_modal_projector(features) - positions
+        distances = (out.square().sum(-1, keepdim=True) - 2 * out @ words.T + words.square().sum(-1)) / spread
+        named = -(nn.functional.log_softmax(-SHARPNESS * distances, dim=-1) * shares).sum(-1)
+        near = (out - shares @ words).square().sum(-1) / spread
+        weight = 1 + 2 * shares[..., :nouns].sum(-1)  # most patches are background
+        loss = (weight * (named + near)).sum() / weight.sum()
+        with torch.no_grad():
+            hit = (distances.argmin(-1) == shares.argmax(-1)).float()
+            thing = shares[..., :nouns].amax(-1) > 0.5
+        return {"loss": loss, "nouns": hit[thing].mean(), "colors": hit[~thing].mean(), "off": near.mean()}
+
+    return step
 
 
 @torch.no_grad()
-def word_vectors(studio: Studio) -> torch.Tensor:
-    """The decoder's input embedding of every word, the mean of its pieces: [words, d]."""
-    table = studio.model.get_input_embeddings().weight.float()
-    pieces = studio.processor.tokenizer([f" {word}" for word in studio.world.words], add_special_tokens=False).input_ids
-    return torch.stack([table[ids].mean(0) for ids in pieces])
+def start_projector(studio: Studio, soft: SoftWords) -> None:
+    """Scale the random projector to the tower's features and centre what it says on the words."""
+    model = studio.model.model
+    pictures, _ = draw(studio.scenes(random.Random("fit")), studio.sprites, IMAGE_SIDE, CELLS, studio.world.nouns)
+    features = model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:]
+    model.multi_modal_projector.linear_1.weight.div_(features.std())
+    model.multi_modal_projector.linear_2.bias.copy_(soft.words.mean(0))
 
 
-def fit_projector(studio: Studio) -> float:
-    """Stage 2. Returns the share of patches of things, in the last step, whose nearest word vector is then their own.
-
-    Least squares alone keep the colours and lose the nouns, of which each is rare: so the distance to the word's vector is also compared with
-    the distances to all others.
-    """
-    vectors = word_vectors(studio)
-    projector = studio.model.model.multi_modal_projector
-    rng = random.Random("fit")
-    features, shares = [], []
-    with torch.no_grad():
-        for _ in tqdm(range(FIT_SCENES // studio.batch), desc="pictures"):
-            pictures, covered = draw(studio.scenes(rng, crowded=0.5), studio.sprites, IMAGE_SIDE, CELLS, studio.world.nouns)
-            features.append(studio.model.model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:].flatten(0, 1))
-            shares.append(covered.flatten(0, 1))
-    x, y = torch.cat(features), torch.cat(shares)
-    spread = (vectors - vectors.mean(0)).square().sum(-1).mean()
-    opt = torch.optim.AdamW(projector.parameters(), FIT_RATE, weight_decay=0.0, fused=True)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        projector.linear_1.weight.div_(x.std())
-        projector.linear_2.bias.copy_(vectors.mean(0))
-    bar = tqdm(range(FIT_STEPS), desc="fit", mininterval=10)
-    for i in bar:
-        for group in opt.param_groups:
-            group["lr"] = FIT_RATE * (1 - i / FIT_STEPS)
-        rows = torch.randint(len(x), (FIT_ROWS,), generator=generator)
-        out, truth = projector(x[rows]), y[rows]
-        distances = torch.cdist(out, vectors).square() / spread
-        named = -(nn.functional.log_softmax(-SHARPNESS * distances, dim=-1) * truth).sum(-1)
-        near = (out - truth @ vectors).square().sum(-1) / spread
-        weight = 1 + 2 * truth[:, : len(studio.world.nouns)].sum(-1)  # most patches are background
-        loss = (weight * (named + near)).sum() / weight.sum()
-        opt.zero_grad()
-        loss.backward()
-        opt.step()
-        hit = distances.argmin(-1) == truth.argmax(-1)
-        thing = truth[:, : len(studio.world.nouns)].amax(-1) > 0.5
-        bar.set_postfix({"loss": f"{loss.item():.3f}", "things": f"{hit[thing].float().mean():.3f}"}, refresh=False)
-    return hit[thing].float().mean().item()
-
-
-def answers_step(studio: Studio) -> Step:
-    """Stage 3: see the module's docstring."""
+def answer_loss(studio: Studio) -> Callable[[list[Scene], torch.Tensor, random.Random], dict[str, torch.Tensor]]:
+    """The loss on the answers to questions about scenes of which the decoder sees `image` [B, patches, d]."""
     tokenizer, world = studio.processor.tokenizer, studio.world
     naming = torch.zeros(len(tokenizer), dtype=torch.bool)
     for ids in tokenizer([f" {noun}" for noun in world.nouns], add_special_tokens=False).input_ids:
         naming[ids[0]] = True
 
-    def step(rng: random.Random, progress: float) -> dict[str, torch.Tensor]:
-        scenes = studio.scenes(rng, augment=float(progress > 0.1))
-        pictures, _ = draw(scenes, studio.sprites, IMAGE_SIDE, CELLS, world.nouns)
-        features = studio.model.model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:]
-        image = studio.model.model.multi_modal_projector(features).to(torch.bfloat16)
+    def answer(scenes: list[Scene], image: torch.Tensor, rng: random.Random) -> dict[str, torch.Tensor]:
         packed = pack(tokenizer, [sample_questions(s, rng, BRANCHES, world=world) for s in scenes], CELLS * CELLS, world)
-        states = studio.decode(packed, image)
+        states = studio.decode(packed, image.to(torch.bfloat16))
         rows = packed.answer
         logits, targets = studio.model.lm_head(states[rows]).float(), packed.targets[rows]
         loss = nn.functional.cross_entropy(logits, targets)
@@ -107,6 +141,19 @@ def answers_step(studio: Studio) -> Step:
             ends = (packed.ids == tokenizer.eos_token_id).cumsum(1)[rows]
             nouns = naming[targets] & (ends < 2)
         return {"loss": loss, "answer words": hit.mean(), "nouns": hit[nouns].mean()}
+
+    return answer
+
+
+def answers_step(studio: Studio) -> Step:
+    """Stage 4: see the module's docstring."""
+    answer = answer_loss(studio)
+
+    def step(rng: random.Random, _progress: float) -> dict[str, torch.Tensor]:
+        scenes = studio.scenes(rng)
+        pictures, _ = draw(scenes, studio.sprites, IMAGE_SIDE, CELLS, studio.world.nouns)
+        features = studio.model.model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:]
+        return answer(scenes, studio.model.model.multi_modal_projector(features), rng)
 
     return step
 
@@ -130,23 +177,37 @@ def stages(studio: Studio, work: Path) -> dict[str, Callable[[int, int], None]]:
     model = studio.model
     parts: dict[str, nn.Module] = {"tower": model.model.vision_tower, "projector": model.model.multi_modal_projector}
 
+    def decoder() -> None:
+        load_decoder(model)
+        for module in (model.get_decoder(), model.lm_head):
+            module.to(torch.bfloat16)
+            module.requires_grad_(requires_grad=False)
+
     def patches(scenes: int, batch: int) -> None:
         head = nn.Sequential(nn.LayerNorm(192), nn.Linear(192, len(studio.world.words)))
         trained = {"tower": parts["tower"], "head": nn.ModuleDict({"head": head})}
         run("patches", patches_step(studio, head), trained, {"tower": 1e-3, "head": 2e-3}, work, scenes, batch, 2)
 
-    def align(scenes: int, batch: int) -> None:
+    def words(scenes: int, batch: int) -> None:
+        decoder()
+        soft = SoftWords(studio)
+        trained: dict[str, nn.Module] = {"map": soft.map, "changes": soft.changes}
+        run("words", words_step(studio, soft), trained, {"map": 5e-4, "changes": 4e-3}, work, scenes, batch, 4, adam)
+
+    def fit(scenes: int, batch: int) -> None:
         load_parts(work, "patches", parts)
         load_decoder(model)
-        model.get_decoder().to(torch.bfloat16)
-        model.lm_head.to(torch.bfloat16)
-        model.get_decoder().requires_grad_(requires_grad=False)
-        model.lm_head.requires_grad_(requires_grad=False)
-        if not (work / "align.pt").exists():
-            print(f"fit: {fit_projector(studio):.1%} of the patches of things are nearest to their own word")  # noqa: T201 - progress of a command
-        run("align", answers_step(studio), parts, {"projector": 5e-4, "tower": 1e-4}, work, scenes, batch, 3, adam)
+        soft = SoftWords(studio)
+        load_parts(work, "words", {"map": soft.map, "changes": soft.changes})
+        start_projector(studio, soft)
+        run("fit", fit_step(studio, soft), parts, {"projector": 1e-3, "tower": 3e-4}, work, scenes, batch, 5, adam)
 
-    return {"patches": patches, "align": align}
+    def align(scenes: int, batch: int) -> None:
+        load_parts(work, "fit", parts)
+        decoder()
+        run("align", answers_step(studio), parts, {"projector": 3e-4, "tower": 1e-4}, work, scenes, batch, 3, adam)
+
+    return {"patches": patches, "words": words, "fit": fit, "align": align}
 
 
 def assemble(studio: Studio, work: Path, target: Path) -> None:

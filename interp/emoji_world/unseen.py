@@ -1,4 +1,4 @@
-"""Scenes that training never used, to measure the SAE of `emoji-llava` on, and metrics of how well a score detects a class.
+"""Scenes that training never used, to measure the SAE of an embedded model on, and metrics of how well a score detects a class.
 
 Scenes come in two sets: what is chosen on one is scored on the other.
 """
@@ -14,7 +14,6 @@ import interp
 from ..saes.sae import Sae
 from .activations import Residuals, batches, studio
 from .architecture import CELLS
-from .words import NOUNS, WORDS
 
 BATCHES = 25  # of 48 scenes, for each of the two sets
 
@@ -33,13 +32,15 @@ class Split:
     """How many of the text tokens belong to prompts; these come first."""
     words: torch.Tensor
     """Token ids of the text: [tokens]."""
+    names: tuple[str, ...]
+    """The nouns."""
     shares: dict[str, torch.Tensor]
     """Word or place → how much of each patch it covers: [patches]."""
 
     @property
     def nouns(self) -> torch.Tensor:
         """Which patches each noun covers at least half of: bool [nouns, patches]."""
-        return torch.stack([self.shares[noun] for noun, _ in NOUNS]) >= 0.5
+        return torch.stack([self.shares[noun] for noun in self.names]) >= 0.5
 
 
 def average_precision(scores: torch.Tensor, positive: torch.Tensor) -> float:
@@ -65,11 +66,11 @@ def auroc(scores: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 def collect(vlm: interp.Vlm, layer: int, seed: str) -> Split:
     """One set of scenes of seen vendors, as drawn."""
-    desk = studio(vlm.model, vlm.processor, vlm.model.device)
+    desk = studio(vlm)
     parts: list[Residuals] = list(tqdm(itertools.islice(batches(desk, [layer], seed, augment=0.0), BATCHES), total=BATCHES, desc=seed))
     shares = torch.cat([part.shares for part in parts]).flatten(0, 1)
     cell = torch.arange(CELLS * CELLS).repeat(len(shares) // CELLS**2)
-    covers = {word: shares[:, i] for i, word in enumerate(WORDS)}
+    covers = {word: shares[:, i] for i, word in enumerate(desk.world.words)}
     covers |= {f"row {i + 1} of {CELLS}": (cell // CELLS == i).float() for i in range(CELLS)}
     covers |= {f"column {i + 1} of {CELLS}": (cell % CELLS == i).float() for i in range(CELLS)}
     prompt, answer = (torch.cat([getattr(part, kind)[0] for part in parts]) for kind in ("prompt", "answer"))
@@ -79,6 +80,7 @@ def collect(vlm: interp.Vlm, layer: int, seed: str) -> Split:
         text=torch.cat([prompt, answer]),
         prompt=len(prompt),
         words=torch.cat([part.prompt_ids for part in parts] + [part.answer_ids for part in parts]),
+        names=desk.world.nouns,
         shares=covers,
     )
 

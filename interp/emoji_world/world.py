@@ -4,6 +4,8 @@
 decoder already speaks.
 """
 
+import functools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -34,6 +36,20 @@ class World:
         """What a patch can be: the nouns, then the colours."""
         return self.nouns + tuple(COLORS)
 
+    def named(self, text: str) -> list[str]:
+        """The nouns in an answer, in order; the longest where one holds another."""
+        return re.findall(rf"\b({self._any_noun})\b", text.lower())
+
+    def describes(self, text: str) -> bool:
+        """Whether a text is a well-formed description, true or not."""
+        thing = f"(?:a|an|some) (?:{self._any_noun})"
+        return bool(re.fullmatch(rf"{thing}(?:, {thing})*(?: and {thing})? on an? (?:{'|'.join(COLORS)}) background\.", text.lower()))
+
+    @functools.cached_property
+    def _any_noun(self) -> str:
+        return "|".join(sorted(self.nouns, key=len, reverse=True))
+
 
 EMOJI = World(words.NOUN_WORDS, ("",), words.QUESTIONS, words.ask, words.PROMPT, " {answer}")
 ENGLISH = World(english.NOUNS, ("", "-more"), english.QUESTIONS, english.ask, english.PROMPT, "{answer}")
+WORLDS = {"emoji-llava": EMOJI, "smol-llava": ENGLISH}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from interp.emoji_world.measure_steering import BLOCK, DESCRIPTION, Row, added, cases, drawing, named, removed, swapped, table
+from interp.emoji_world.measure_steering import BLOCK, Row, added, cases, drawing, removed, swapped, table
+from interp.emoji_world.world import EMOJI, ENGLISH
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,21 @@ def test_what_counts_as_done(drawn):
     ],
 )
 def test_what_is_a_description(text, readable):
-    assert bool(DESCRIPTION.fullmatch(text)) == readable
-    assert named("a dog, an owl and a dog on a blue background.") == ["dog", "owl", "dog"]
+    assert EMOJI.describes(text) == readable
+    assert ENGLISH.describes(text.capitalize()) == readable
+
+
+def test_the_nouns_of_an_answer():
+    assert EMOJI.named("a dog, an owl and a dog on a blue background.") == ["dog", "owl", "dog"]
+    assert ENGLISH.named("A hot dog and a dog on a red background.") == ["hot dog", "dog"]
+    assert ENGLISH.named("There are two objects.") == []
+
+
+def test_scenes_of_the_other_world():
+    case = next(cases(["traffic light"], 1, world=ENGLISH))
+    assert case.target == "traffic light"
+    assert case.other in ENGLISH.nouns
+    assert case.patches
 
 
 def test_the_table_and_the_picture():

@@ -106,7 +106,9 @@ def test_most_features_are_sparse(sae):
 
 def test_measuring_writes_what_the_app_loads(emoji_vlm, sae, tmp_path, monkeypatch):
     monkeypatch.setattr(unseen, "BATCHES", 2)
-    measure_sae.measure(emoji_vlm, FOLDER, tmp_path / "made", {"k": 10, "tokens": 1000, "chosen": "By a test."})
+    measure_sae.measure(
+        emoji_vlm, FOLDER, tmp_path / "made", {"k": 10, "tokens": 1000, "pool": "1000", "parts": "image", "chosen": "By a test."}
+    )
     made = interp.load_sae(tmp_path / "made")
     assert len(made.labels.names) == sae.d_sae
     assert made.trained["image"].explained_variance == pytest.approx(sae.trained["image"].explained_variance, abs=0.03)

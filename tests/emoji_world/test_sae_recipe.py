@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,15 +11,17 @@ from safetensors.torch import load_file
 from interp.emoji_world import train_sae
 from interp.emoji_world.activations import balanced, batches, residuals, studio
 from interp.emoji_world.scenes import draw, sample_scene
+from interp.emoji_world.train_sae import RECIPES, Recipe
 from interp.emoji_world.unseen import auroc, average_precision
 from interp.emoji_world.words import QUESTIONS, WORDS
+from interp.lens.text_states import text_states
 
 LAYERS = [2, 5]
 
 
 @pytest.fixture(scope="module")
 def desk(emoji_vlm):
-    return studio(emoji_vlm.model, emoji_vlm.processor, emoji_vlm.model.device, batch=4)
+    return studio(emoji_vlm, batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +96,10 @@ def test_average_precision():
 
 
 def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_sae, "FEATURES", 32)
-    monkeypatch.setattr(train_sae, "ACTIVE", 4)
     monkeypatch.setattr(train_sae, "BATCH", 64)
     monkeypatch.setattr(train_sae, "CHECKPOINTS", 3)
     states = torch.randn(1000, 8) + 3
+    recipe = Recipe(layer=5, features=32, active=4, tokens=64 * 40, batches=1, pool="1000", chosen="")
     real = train_sae.stream
 
     def breaks(*args, **kwargs):
@@ -106,7 +108,7 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train_sae, "stream", breaks)
     with pytest.raises(KeyboardInterrupt):
-        train_sae.train(states, tmp_path, 5, 64 * 40)
+        train_sae.train(states, tmp_path, "emoji-llava", recipe)
     left = sorted(int(folder.name) for folder in tmp_path.glob("[0-9]*"))
     assert left
     begun = []
@@ -116,15 +118,32 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
         return real(states, seed)
 
     monkeypatch.setattr(train_sae, "stream", again)
-    train_sae.train(states, tmp_path, 5, 64 * 40)
+    train_sae.train(states, tmp_path, "emoji-llava", recipe)
     assert begun == [left[-1]]
     weights = load_file(tmp_path / "finished" / "sae_weights.safetensors")
     assert weights["W_dec"].shape == (32, 8)
     assert (weights["threshold"] > 0).all()
 
 
-def test_collected_pieces_are_not_made_again(desk, tmp_path, monkeypatch):
+def test_collected_pieces_are_not_made_again(emoji_vlm, desk, tmp_path, monkeypatch):
     monkeypatch.setattr(train_sae, "PIECE", 1)
-    first = train_sae.collect(desk, 5, tmp_path, 2)
+    monkeypatch.setattr(train_sae, "studio", lambda _vlm: desk)
+    recipe = replace(RECIPES["emoji-llava"], batches=2)
+    first = train_sae.collect(emoji_vlm, tmp_path, recipe)
     monkeypatch.setattr(train_sae, "batches", lambda *_args, **_kwargs: pytest.fail("made again"))
-    torch.testing.assert_close(train_sae.collect(desk, 5, tmp_path, 2), first)
+    torch.testing.assert_close(train_sae.collect(emoji_vlm, tmp_path, recipe), first)
+
+
+def test_a_text_adds_as_many_tokens_as_each_other_kind(emoji_vlm, desk, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_sae, "PIECE", 1)
+    monkeypatch.setattr(train_sae, "studio", lambda _vlm: desk)
+    recipe = replace(RECIPES["emoji-llava"], batches=1)
+    lines = ["a dog on a blue background.", "an owl."]
+    alone = train_sae.collect(emoji_vlm, tmp_path / "alone", recipe)
+    both = train_sae.collect(emoji_vlm, tmp_path / "both", recipe, lines)
+    torch.testing.assert_close(both[: len(alone)], alone)
+    assert len(both) == len(alone) * 4 // 3
+    row = emoji_vlm.tokenizer(lines[0], add_special_tokens=False).input_ids
+    expected = text_states(emoji_vlm, [row], [recipe.layer])[recipe.layer][0, 1:].half()
+    for state in expected:
+        assert torch.isclose(both[len(alone) :], state, atol=0.05).all(-1).any()

@@ -4,7 +4,6 @@ import random
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from interp.emoji_world import train_smol
@@ -12,6 +11,7 @@ from interp.emoji_world.conversations import pack
 from interp.emoji_world.smol import FOLDER, build_config
 from interp.emoji_world.sprites import SEEN_VENDORS, load_sprites
 from interp.emoji_world.train import Studio
+from interp.emoji_world.train_smol import SoftWords
 from interp.emoji_world.world import ENGLISH
 
 
@@ -21,7 +21,12 @@ def processor():
 
 
 @pytest.fixture(scope="module")
-def studio(processor):
+def sprites():
+    return load_sprites(SEEN_VENDORS, size=36, world=ENGLISH)
+
+
+@pytest.fixture
+def studio(processor, sprites):
     """The real recipe around a decoder of two narrow layers."""
     config = build_config(processor)
     config.text_config.update(
@@ -29,7 +34,7 @@ def studio(processor):
     )
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config)
-    return Studio(model, processor, load_sprites(SEEN_VENDORS, size=36, world=ENGLISH), torch.device("cpu"), 4, ENGLISH)
+    return Studio(model, processor, sprites, torch.device("cpu"), 4, ENGLISH)
 
 
 def test_the_image_token_takes_the_place_of_one_that_smollm2_never_needs_here(processor):
@@ -49,16 +54,50 @@ def test_a_training_sequence_is_the_conversation_of_run_time(processor):
     assert packed.ids[0].tolist() == processor.tokenizer(f"{text}{answer}<|im_end|>").input_ids
 
 
-def test_the_fit_points_patches_at_their_words(studio, monkeypatch):
-    monkeypatch.setattr(train_smol, "FIT_SCENES", 64)
-    monkeypatch.setattr(train_smol, "FIT_STEPS", 100)
-    tower = {
-        name.removeprefix("model.vision_tower."): value.float()
-        for name, value in load_file(FOLDER / "model.safetensors").items()
-        if "vision_tower" in name
-    }
-    studio.model.model.vision_tower.load_state_dict(tower)
-    assert train_smol.fit_projector(studio) > 0.5  # least squares alone keep hardly any of the rare nouns
+def test_rasters_of_words_are_mixed_by_the_shares_of_a_patch(studio):
+    soft = SoftWords(studio)
+    table = studio.model.get_input_embeddings().weight
+    ids = studio.processor.tokenizer([" dog", " cat", " traffic light"], add_special_tokens=False).input_ids
+    nouns = [ENGLISH.nouns.index(noun) for noun in ("dog", "cat", "traffic light")]
+    shares = torch.zeros(1, 64, len(ENGLISH.words))
+    shares[0, 3, nouns[:2]] = torch.tensor([0.75, 0.25])
+    shares[0, 4, nouns[2]] = 1
+    at_first = soft(shares)[0]
+    torch.testing.assert_close(at_first[3], 0.75 * table[ids[0]].mean(0) + 0.25 * table[ids[1]].mean(0))
+    torch.testing.assert_close(at_first[4], table[ids[2]].mean(0))
+    assert len(ids[2]) > 1
+    with torch.no_grad():
+        soft.changes["positions"][4] = 1.0
+        soft.changes["words"][nouns[2]] = 2.0
+    torch.testing.assert_close(soft(shares)[0, 4], at_first[4] + 3)
+    torch.testing.assert_close(soft(shares)[0, 3], at_first[3])
+
+
+def test_the_fit_points_patches_at_their_words(studio):
+    soft = SoftWords(studio)
+    train_smol.start_projector(studio, soft)
+    step = train_smol.fit_step(studio, soft)
+    model = studio.model.model
+    trained = [*model.vision_tower.parameters(), *model.multi_modal_projector.parameters()]
+    opt = torch.optim.AdamW(trained, 1e-4)
+    values = []
+    for i in range(15):
+        values.append(step(random.Random(i), 0.0))
+        opt.zero_grad()
+        values[-1]["loss"].backward()
+        opt.step()
+    assert values[-1]["off"] < values[0]["off"]
+    assert values[-1]["colors"] > values[0]["colors"]
+    assert all(p.grad is None for p in soft.parameters())
+
+
+def test_the_words_stage_trains_no_eyes(studio):
+    soft = SoftWords(studio)
+    model = studio.model.to(torch.bfloat16)
+    model.requires_grad_(requires_grad=False)
+    loss = train_smol.words_step(studio, soft)(random.Random(0), 0.0)["loss"]
+    loss.backward()
+    assert all(p.grad is not None for p in soft.parameters())
 
 
 def test_align_learns_from_answers_and_leaves_the_decoder_as_it_is(studio):

@@ -84,11 +84,11 @@ class SteerTab:
         quietly = {**QUEUE, "show_progress": "hidden"}
         at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
         tab.select(on.look, looked, [told, edits], **quietly)
-        for press in (go.click, edits.run, words.submit):
-            press(on.answer, asked, outputs, trigger_mode="always_last", **quietly)
-        view.select(pick, edits, edits, **at_once).then(on.answer, asked, outputs, **quietly)
+        runs = [press(on.answer, asked, outputs, trigger_mode="always_last", **quietly) for press in (go.click, edits.run, words.submit)]
+        runs.append(view.select(pick, edits, edits, **at_once).then(on.answer, asked, outputs, **quietly))
         stop.click(on.stop, None, None, **at_once)
-        reset.click(on.stop, None, None, **at_once).then(on.empty, edits, [edits, view, told], **at_once)
+        # Cancelled, not stopped: a run that is stopped still shows what it has, and that could come after the reset.
+        reset.click(on.empty, edits, [edits, view, told], cancels=runs, **at_once)
         compare.click(on.lenses, key, [told, plain_lens, steered_lens], show_progress="minimal", **QUEUE)
         share.click(on.link, asked, [told, link], **at_once)
         self.after_run: list[Listener] = [
