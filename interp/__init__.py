@@ -27,6 +27,15 @@ from .attribution.attribute import AttributedFeature, Attribution, attribute
 from .attribution.filters import filters, read_filters
 from .attribution.integrated import Integrated, integrated
 from .attribution.score_file import read_scores, write_scores
+from .concepts.collect import collect
+from .concepts.concepts import Concepts
+from .concepts.learn import learn_concepts
+from .concepts.learned import LearnedVector, learn_vector
+from .concepts.scores import Purity, WordScores, bert_score, clip_score, purity
+from .concepts.shift import ConceptShift, ShiftedConcept, concept_shift
+from .concepts.states import ConceptStates
+from .concepts.vectors import steering_vector
+from .concepts.xl_vlms import read_xl_concepts, read_xl_features, read_xl_vectors, write_xl_vectors
 from .errors import InterpError
 from .lens.build_index import build_index
 from .lens.context_index import ContextualIndex, load_index
@@ -46,6 +55,7 @@ from .steering.contrast import contrast_vector
 from .steering.edits import Contrast, Edit
 from .steering.results import SteeringResult, Sweep
 from .steering.steer import steer, steer_sweep, steered_trace
+from .steering.vector_files import load_vector, save_vector
 from .tracing.cache import TraceCache
 from .tracing.trace import EMBED, Token, Trace
 from .vision.grids import PatchGrid, Region
@@ -57,6 +67,9 @@ __all__ = [
     "Attention",
     "AttributedFeature",
     "Attribution",
+    "ConceptShift",
+    "ConceptStates",
+    "Concepts",
     "ContextualIndex",
     "ContextualLens",
     "Contrast",
@@ -72,12 +85,15 @@ __all__ = [
     "Integrated",
     "InterpError",
     "Knockout",
+    "LearnedVector",
     "Lens",
     "PatchGrid",
     "PatchMap",
     "Preset",
+    "Purity",
     "Region",
     "Sae",
+    "ShiftedConcept",
     "Sinks",
     "SteeringResult",
     "Sweep",
@@ -86,12 +102,17 @@ __all__ = [
     "TraceCache",
     "Translators",
     "Vlm",
+    "WordScores",
     "ablate",
     "ablate_features",
     "activation_map",
     "attention",
     "attribute",
+    "bert_score",
     "build_index",
+    "clip_score",
+    "collect",
+    "concept_shift",
     "contextual_lens",
     "contrast_vector",
     "embedding_lens",
@@ -103,23 +124,33 @@ __all__ = [
     "integrated",
     "knockout",
     "knockout_map",
+    "learn_concepts",
+    "learn_vector",
     "load",
     "load_index",
     "load_sae",
     "load_translators",
+    "load_vector",
     "logit_lens",
     "overlap",
     "pointing_game",
+    "purity",
     "read_filters",
     "read_scores",
+    "read_xl_concepts",
+    "read_xl_features",
+    "read_xl_vectors",
     "relevancy",
     "rollout",
+    "save_vector",
     "smallest_evidence",
     "steer",
     "steer_sweep",
     "steered_trace",
+    "steering_vector",
     "token_lens",
     "top_features",
     "tuned_lens",
     "write_scores",
+    "write_xl_vectors",
 ]

@@ -22,6 +22,7 @@ from interp.models.vocabulary import Vocabulary
 from interp.saes.labels.labels import Label, Labels
 from interp.saes.sae import SparseActs
 from tests import tiny
+from tests.concepts.test_scores import tiny_bert, tiny_clip
 from tests.conftest import PROMPT
 from tests.lens.test_translators import made
 from tests.test_validation import Rude
@@ -39,6 +40,8 @@ EXEMPT = {
     "PatchGrid.of": "how a family's geometry builds its grid",
     "Trace.store_image_as": "how the cache and `Trace.load` keep a picture they have just opened",
 }
+FOLDERS = {(name, "folder") for name in ("Translators.save", "ContextualIndex.save", "ConceptStates.save", "Concepts.save", "collect")}
+"""What makes a folder of the name it is given."""
 CALLED = {"on_text", "on_progress", "run"}
 LONGEST = 1500  # characters of a message; some list all presets or SAEs
 CONSTRUCTORS = (interp.Edit, interp.Vlm, interp.TraceCache)  # the other classes are results
@@ -120,6 +123,22 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
     where = {"where": ("where", "patch", "box", "grid", "position")}
     unit = {"strength": ("strength",), "feature": ("feature",), "vector": ("vector",)}
 
+    several = [(tiny.noise(60, 60, i), PROMPT) for i in range(10)]
+    states, plain = (interp.collect(vlm, several, 1, place, max_new_tokens=1) for place in ("image", "last"))
+    concepts = interp.learn_concepts(states, 3)
+    shift = interp.concept_shift(states, states, concepts)
+    coarse = interp.steering_vector(states, plain)
+    learned = interp.learn_vector(plain, states, plain, hidden=2, epochs=2)
+    interp.save_vector(coarse, folder / "good.vector")
+    interp.write_xl_vectors(folder / "good-vectors.pth", coarse)
+    learned.save(folder / "good.learned")
+    states.save(folder / "states")
+    concepts.save(folder / "concepts")
+    torch.save({"hidden_states": [{"layers.1": torch.zeros(1, 1, 64)}]}, folder / "features.pth")
+    torch.save({"concepts": torch.ones(2, 64), "activations": torch.ones(3, 2), "decomposition_method": "kmeans"}, folder / "concepts.pth")
+    clip, bert = tiny_clip(folder / "clip"), tiny_bert(folder / "bert")
+    scored = {"concepts": concepts, "states": states, "device": "cpu", "limit": 2, "seed": 0}
+
     def positions(kind):
         return trace.positions(kind)
 
@@ -197,6 +216,49 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "Edit": Call(interp.Edit, {"sae": sae, "feature": 3, "vector": None, "layer": None, "strength": 0.1, "amount": None, "target": None, "where": "all"},
                      named=where | unit | dict.fromkeys(("sae", "feature", "vector", "layer"), ("sae", "feature", "vector", "layer", "direction"))),
         "Edit.with_value": Call(edit.with_value, {"value": 0.5}, named={"value": ("strength",)}),
+        "collect": Call(interp.collect,
+                        {"vlm": vlm, "samples": several[:2], "layer": [1], "where": "image", "prompt": PROMPT, "max_new_tokens": 1, "batch": 2,
+                         "folder": None, "on_progress": None, "stop": None}, lambda x: x.residual().tolist(), where | {"samples": ("sample",)}),
+        "ConceptStates.layer": Call(states.layer, {"layer": 1}),
+        "ConceptStates.residual": Call(states.residual, {"layer": 1}),
+        "ConceptStates.picture": Call(states.picture, {"sample": 1}, lambda x: x.size),
+        "ConceptStates.take": Call(states.take, {"rows": [1, 2]}, lambda x: x.ids),
+        "ConceptStates.check": Call(states.check, {"vlm": vlm}),
+        "ConceptStates.save": Call(states.save, {"folder": folder / "states2"}),
+        "ConceptStates.load": Call(interp.ConceptStates.load, {"folder": folder / "states", "vlm": vlm}, lambda x: x.ids),
+        "learn_concepts": Call(interp.learn_concepts, {"states": states, "n": 3, "method": "k-means", "layer": 1, "seed": 0, "sae": None, "sparsity": 0.1,
+                                                       "centred": True, "seeds": 1, "maps": False}, lambda x: x.to_dict()),
+        "Concepts.check": Call(concepts.check, {"concept": 1}),
+        "Concepts.transform": Call(concepts.transform, {"states": trace}, lambda x: x.tolist()),
+        "Concepts.reconstruct": Call(concepts.reconstruct, {"states": states}, lambda x: x.tolist()),
+        "Concepts.fit_of": Call(concepts.fit_of, {"states": states}),
+        "Concepts.map": Call(concepts.map, {"trace": trace, "concept": 1, "grid": 0}, lambda x: x.tolist()),
+        "Concepts.vector": Call(concepts.vector, {"i": 0, "j": 1}, lambda x: x.vector.tolist(), {"i": ("concept", "i"), "j": ("concept", "j")}),
+        "Concepts.check_model": Call(concepts.check_model, {"vlm": vlm}),
+        "Concepts.save": Call(concepts.save, {"folder": folder / "concepts2"}),
+        "Concepts.load": Call(interp.Concepts.load, {"folder": folder / "concepts", "vlm": vlm, "sae": None}, lambda x: x.to_dict()),
+        "concept_shift": Call(interp.concept_shift, {"states_before": states, "states_after": states, "concepts": concepts, "after": concepts, "alpha": 1},
+                              lambda x: x.to_dict()),
+        "ConceptShift.to_html": Call(shift.to_html, {"path": folder / "shift.html"}),
+        "steering_vector": Call(interp.steering_vector, {"base": states, "target": plain, "layer": 1}, lambda x: x.vector.tolist()),
+        "learn_vector": Call(interp.learn_vector, {"context": plain, "base": states, "target": plain, "reads": 1, "layer": 1, "hidden": 2, "epochs": 2,
+                                                   "rate": 0.1, "seed": 0}, lambda x: x.decoder.tolist(), {"reads": ("reads", "layer")}),
+        "LearnedVector.predict": Call(learned.predict, {"states": plain.residual()}, lambda x: x.tolist()),
+        "LearnedVector.vector": Call(learned.vector, {"trace": trace}, lambda x: x.vector.tolist()),
+        "LearnedVector.save": Call(learned.save, {"path": folder / "learned"}),
+        "LearnedVector.load": Call(interp.LearnedVector.load, {"path": folder / "good.learned", "reads": None, "layer": None, "model_name": ""},
+                                   lambda x: x.decoder.tolist()),
+        "save_vector": Call(interp.save_vector, {"vector": coarse, "path": folder / "vector"}),
+        "load_vector": Call(interp.load_vector, {"path": folder / "good.vector"}, lambda x: x.vector.tolist()),
+        "clip_score": Call(interp.clip_score, scored | {"model": clip}, lambda x: x.to_dict()),
+        "bert_score": Call(interp.bert_score, scored | {"model": bert, "references": None}, lambda x: x.to_dict()),
+        "purity": Call(interp.purity, {"concepts": concepts, "labels": {str(i): "dog" for i in range(10)}, "states": states, "seed": 0}, lambda x: x.to_dict()),
+        "read_xl_features": Call(interp.read_xl_features, {"path": folder / "features.pth", "vlm": vlm, "module": "layers.1", "position": 0},
+                                 lambda x: x.residual().tolist()),
+        "read_xl_concepts": Call(interp.read_xl_concepts, {"path": folder / "concepts.pth", "vlm": vlm, "layer": 1}, lambda x: x.to_dict()),
+        "read_xl_vectors": Call(interp.read_xl_vectors, {"path": folder / "good-vectors.pth", "layer": 1, "model_name": "me"},
+                                lambda x: {name: each.vector.tolist() for name, each in x.items()}),
+        "write_xl_vectors": Call(interp.write_xl_vectors, {"path": folder / "vectors.pth", "coarse": coarse, "concepts": None}),
         "Vlm": Call(interp.Vlm, {"model": vlm.model, "processor": vlm.processor, "name": "mine"}, lambda vlm: vlm.n_layers,
                     {"processor": ("processor", "tokenizer")}),
         "Vlm.prepare": Call(vlm.prepare, {"image": image, "prompt": PROMPT}, lambda x: x["pixel_values"].tolist(), picture),
@@ -292,7 +354,7 @@ def test_wrong_arguments_are_refused_in_words(calls, name, folder, monkeypatch):
     call = calls[name]
     before = call.same(call.call(**call.good))
     for parameter in call.good:
-        writes = (parameter == "path" and name != "Trace.load") or name in {"Translators.save", "ContextualIndex.save"}
+        writes = (parameter == "path" and name != "Trace.load") or (name, parameter) in FOLDERS
         for junk in NO_FILES if writes else ALWAYS:
             refused_in_words(call, parameter, junk)
 

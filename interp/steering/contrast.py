@@ -39,10 +39,17 @@ def contrast_vector(vlm: Vlm, positives: Sequence[Example], negatives: Sequence[
     sides = [_checked("positives", positives), _checked("negatives", negatives)]
     means = [_means(vlm, examples, layer, where) for examples in sides]
     up, down = (states for states, _ in means)
+    return contrast_of(up, down, layer, vlm.name, means[0][1], eps=torch.finfo(vlm.model.dtype).eps)
+
+
+def contrast_of(up: torch.Tensor, down: torch.Tensor, layer: int, model_name: str, where: str, *, eps: float = _ROUNDING) -> Contrast:
+    """The mean of `up` [N, d] minus that of `down` [M, d], float32 states of at least two examples each, with its cross-validated AUROC.
+
+    `eps`: the rounding of the dtype in which the states were computed, relative.
+    """
     whole = up.mean(0) - down.mean(0)
-    rounding = max(_ROUNDING, torch.finfo(vlm.model.dtype).eps) * up.mean(0).norm()
-    if whole.norm() <= rounding:  # scaled to a strength, it would push along noise
-        return Contrast(torch.zeros_like(whole), layer, vlm.name, means[0][1], 0.5, (len(up), len(down)))
+    if whole.norm() <= max(_ROUNDING, eps) * up.mean(0).norm():  # scaled to a strength, it would push along noise
+        return Contrast(torch.zeros_like(whole), layer, model_name, where, 0.5, (len(up), len(down)))
     scores = [torch.empty(len(states)) for states in (up, down)]
     folds = min(FOLDS, len(up), len(down))
     for fold in range(folds):
@@ -55,7 +62,7 @@ def contrast_vector(vlm: Vlm, positives: Sequence[Example], negatives: Sequence[
             kept[rows] = (states[rows] - middle) @ direction / length
     above, level = scores[0][:, None] > scores[1], scores[0][:, None] == scores[1]
     auroc = float((above.float() + level.float() / 2).mean())
-    return Contrast(whole, layer, vlm.name, means[0][1], auroc, (len(up), len(down)))
+    return Contrast(whole, layer, model_name, where, auroc, (len(up), len(down)))
 
 
 def _checked(name: str, examples: object) -> list[Example]:

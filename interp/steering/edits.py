@@ -23,18 +23,23 @@ UNITS: tuple[Unit, ...] = ("strength", "amount", "target")
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """A direction between two sets of pictures with prompts. See `interp.contrast_vector`."""
+    """A direction from one set of states to another.
+
+    Between two sets of pictures with prompts, as `interp.contrast_vector` finds it, between collected states (`interp.steering_vector`), between
+    two concepts (`Concepts.vector`), or for one input (`LearnedVector.vector`).
+    Added to a state, it leads away from the second set (negatives, base, concept i) and towards the first (positives, target, concept j).
+    """
 
     vector: torch.Tensor
-    """Mean of the positives minus mean of the negatives: float32 [d]."""
+    """Mean of the positives minus mean of the negatives, or the difference of two concepts: float32 [d]."""
     layer: int
     model_name: str
     where: str
-    """A description of the tokens averaged in each picture."""
-    auroc: float
-    """How well it separates held-out positives from negatives, cross-validated: 0.5 is chance, 1 is perfect."""
-    examples: tuple[int, int]
-    """Number of positives and negatives."""
+    """A description of the tokens averaged in each picture, or of the concepts."""
+    auroc: float | None
+    """How well it separates held-out positives from negatives, cross-validated: 0.5 is chance, 1 is perfect. None if it was not measured."""
+    examples: tuple[int, int] | None
+    """Number of positives and negatives, if it was made of such."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 import interp
-from tests.bench import attention_bench, full_size, gpu_bench, naive, peers_bench, peers_errors
+from tests.bench import attention_bench, concepts_bench, full_size, gpu_bench, naive, peers_bench, peers_errors
 from tests.bench.__main__ import main
 from tests.bench.full_size import SHAPES
 from tests.bench.sae_bench import random_sae, random_states
@@ -171,6 +171,15 @@ def test_information_flow_is_that_of_single_forwards_and_its_cost_is_told(capsys
     out = capsys.readouterr().out
     assert "6 paths x 5 windows" in out
     assert "flow / 30 single forwards, estimated from 2 =" in out
+
+
+def test_concepts_are_collected_and_learned_and_their_cost_is_told(capsys):
+    concepts_bench.collecting(samples=4, new=4)
+    concepts_bench.semi(count=60, width=16, k=3)
+    out = capsys.readouterr().out
+    assert "collect, 4 layers / plain generations, one at a time =" in out
+    losses = [float(line.split("objective ")[1].split(",")[0]) for line in out.splitlines() if "objective" in line]
+    assert losses[0] <= losses[1] * 1.01
 
 
 def test_an_unknown_part_is_refused(monkeypatch, capsys):
