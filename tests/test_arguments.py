@@ -222,6 +222,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "ConceptStates.layer": Call(states.layer, {"layer": 1}),
         "ConceptStates.residual": Call(states.residual, {"layer": 1}),
         "ConceptStates.picture": Call(states.picture, {"sample": 1}, lambda x: x.size),
+        "ConceptStates.picture_file": Call(states.picture_file, {"sample": 1}),
         "ConceptStates.take": Call(states.take, {"rows": [1, 2]}, lambda x: x.ids),
         "ConceptStates.check": Call(states.check, {"vlm": vlm}),
         "ConceptStates.save": Call(states.save, {"folder": folder / "states2"}),

@@ -241,7 +241,7 @@ class _Run:
             ready.append(_Prepared(sample, inputs, forced))
             if len(ready) >= self._most(inputs):
                 yield waiting.pop(key)
-            elif sum(len(held) for _, held in waiting.values()) >= 4 * _BATCH:  # of prepared pictures, which are large
+            elif sum(len(held) for _, held in waiting.values()) >= 2 * _BATCH:  # of prepared pictures, which are large
                 yield waiting.pop(max(waiting, key=lambda key: len(waiting[key][1])))
         yield from waiting.values()
 

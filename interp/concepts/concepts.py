@@ -189,6 +189,7 @@ class Concepts:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but tensors and pictures, as plain JSON types."""
+        sizes = self.sizes
         return {
             "schema": "llava-microscope/concepts/1",
             "method": self.method,
@@ -206,7 +207,7 @@ class Concepts:
                     "concept": k,
                     "words": list(self.words[k]),
                     "opposite": list(self.opposite[k]) if self.opposite else [],
-                    "size": self.sizes[k],
+                    "size": sizes[k],
                     "stability": self.stability[k],
                     "feature": self.features[k] if self.features else None,
                     "examples": [

@@ -7,7 +7,6 @@ import torch
 
 from ..lens.directions import is_word, promoted_words
 from ..models.vlm import Vlm
-from .state_files import webp
 from .states import ConceptStates
 
 WORDS = 10
@@ -60,10 +59,9 @@ def strongest_rows(activations: torch.Tensor, sample_of: torch.Tensor, count: in
     return out
 
 
-def picture_of(states: ConceptStates, sample: int) -> tuple[object | None, bytes]:
-    """What to open a sample's picture from (the original file if it is still there, else the stored copy), and the stored copy as WebP."""
-    copy = states.picture(sample)
+def picture_of(states: ConceptStates, sample: int) -> Path | bytes | None:
+    """What to open a sample's picture from: the original file if it is still there, else the stored copy; None where there is neither."""
     path = states.samples[sample].path
     if path and Path(path).is_file():
-        return path, b"" if copy is None else webp(copy)
-    return copy, b"" if copy is None else webp(copy)
+        return Path(path)
+    return states.picture_file(sample) or None

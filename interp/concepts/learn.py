@@ -57,7 +57,7 @@ def learn_concepts(
     n = _count(n, rows, method, sae)
     if not rows.isfinite().all():
         raise InterpError("states has values that are not finite. Load the model in a wider dtype, and collect them again.")
-    penalty = sparsity * float(rows.double().square().sum(1).mean().sqrt())
+    penalty = sparsity * size_of(rows - rows.mean(0) if centred else rows)
     features = None
     if method == "sae":
         assert sae is not None
@@ -100,6 +100,11 @@ def learn_concepts(
         named |= {"words": tuple(up), "opposite": tuple(down) if method == "pca" else ()}
     named["examples"] = _examples(bare, states, codes, maps=maps and states.has_model and not states.normed)
     return replace(bare, **named)
+
+
+def size_of(rows: torch.Tensor) -> float:
+    """The root mean square norm of states [N, d]."""
+    return float(rows.double().square().sum(1).mean().sqrt())
 
 
 def _count(n: Any, rows: torch.Tensor, method: Method, sae: Sae | None) -> int:
@@ -145,7 +150,7 @@ def _examples(concepts: Concepts, states: ConceptStates, codes: torch.Tensor, *,
     copies: dict[int, bytes] = {}
     drawn: dict[int, torch.Tensor] = {}
     for number in needed:
-        source, copies[number] = picture_of(states, number)
+        source, copies[number] = picture_of(states, number), states.picture_file(number)
         if maps and source is not None:
             trace = states.vlm.trace(source, states.samples[number].prompt, max_new_tokens=1)
             if trace.grids:

@@ -15,6 +15,7 @@ from ..devices import pick_device
 from ..errors import InterpError
 from ..lens.directions import is_word
 from ..validation import instance, mapping, sequence, shown, text, whole_number
+from ..vision.images import open_image
 from .concepts import Concepts, strongest
 from .ground import picture_of
 from .states import ConceptStates
@@ -174,10 +175,10 @@ def _vocabulary(concepts: Concepts) -> list[str]:
 
 
 def _picture(states: ConceptStates, sample: int) -> Image.Image:
-    source, _ = picture_of(states, sample)
+    source = picture_of(states, sample)
     if source is None:
         raise InterpError(f"states has no picture of sample {shown(states.samples[sample].id)}, which CLIPScore compares with the words.")
-    return source if isinstance(source, Image.Image) else Image.open(str(source)).convert("RGB")
+    return open_image(source).image
 
 
 def _noise(pictures: Sequence[Image.Image], seed: int) -> list[Image.Image]:

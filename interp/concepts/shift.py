@@ -20,7 +20,7 @@ from ..files import write_text
 from ..validation import finite_number, instance
 from .concepts import Concepts, Example, strongest
 from .ground import words_of
-from .learn import learn_concepts
+from .learn import learn_concepts, size_of
 from .match import cosines, matched
 from .shift_page import page
 from .states import ConceptStates
@@ -254,7 +254,7 @@ def _common(before: ConceptStates, after: ConceptStates) -> list[tuple[int, int]
 
 def _sparsity(concepts: Concepts, states: ConceptStates) -> float:
     """The penalty that the concepts were learned with, as `learn_concepts` takes it."""
-    size = float(states.residual(concepts.layer).double().square().sum(1).mean().sqrt())
+    size = size_of(states.residual(concepts.layer) - concepts.mean)
     return min(1.0, concepts.penalty / size) if size else 0.0
 
 

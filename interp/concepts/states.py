@@ -101,14 +101,18 @@ class ConceptStates:
 
     def picture(self, sample: int) -> Image.Image | None:
         """A small copy of a sample's picture; None if there is none. Raises InterpError if there is no such sample."""
+        data = self.picture_file(sample)
+        return Image.open(io.BytesIO(data)).convert("RGB") if data else None
+
+    def picture_file(self, sample: int) -> bytes:
+        """The same as a WebP file, empty if there is none."""
         sample = index("Sample", sample, 0, len(self.samples) - 1, f"there are {len(self.samples)} samples, counted from 0")
         for part in self._parts:
-            count = len(_tensor(part, "picture_ends"))
-            if sample < count:
-                data = state_files.picture(_tensor(part, "pictures"), _tensor(part, "picture_ends"), sample)
-                return Image.open(io.BytesIO(data)).convert("RGB") if data else None
-            sample -= count
-        return None
+            ends = _tensor(part, "picture_ends")
+            if sample < len(ends):
+                return state_files.picture(_tensor(part, "pictures"), ends, sample)
+            sample -= len(ends)
+        return b""
 
     def take(self, rows: Sequence[int]) -> "ConceptStates":
         """Some of the states, in memory, with their samples and no others. Rows are taken in ascending order, each once."""
@@ -117,7 +121,7 @@ class ConceptStates:
         )
         at = torch.tensor(wanted)
         kept = sorted(set(self.sample_of[at].tolist()))
-        pictures = [self._webp(sample) for sample in kept]
+        pictures = [self.picture_file(sample) for sample in kept]
         place = {sample: i for i, sample in enumerate(kept)}
         part = {f"layer.{layer}": self.residual(layer)[at] for layer in self.layers} | state_files.packed(pictures)
         return replace(
@@ -127,10 +131,6 @@ class ConceptStates:
             positions=self.positions[at],
             _parts=(part,),
         )
-
-    def _webp(self, sample: int) -> bytes:
-        picture = self.picture(sample)
-        return b"" if picture is None else state_files.webp(picture)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write them into a folder: states.json, and safetensors files. Raises InterpError where nothing can be written."""

@@ -175,9 +175,8 @@ def test_concepts_have_words_pictures_and_maps(vlm, collected):
         best = found.examples[k][0]
         assert best.activation == float(found.activations[:, k].max())
         assert best.sample == found.ids[best.row]
-        # The stored copy is what the map was drawn on; it differs from the picture by its compression.
         trace = vlm.trace(best.picture, PROMPT, max_new_tokens=1)
-        torch.testing.assert_close(found.map(trace, k), best.map, rtol=0.05, atol=0.02)
+        torch.testing.assert_close(found.map(trace, k), best.map)
         assert best.map.shape == (4, 4)
         assert len({each.sample for each in found.examples[k]}) == 5
     assert found.opposite == ()
