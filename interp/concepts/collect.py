@@ -144,7 +144,11 @@ class _Run:
 
     def into_memory(self, samples: Samples, show: Callable[[int], None]) -> ConceptStates:
         """All states, held in memory."""
-        parts, described, sample_of, positions, done = [], list[Sampled](), list[torch.Tensor](), list[torch.Tensor](), 0
+        parts: list[dict[str, torch.Tensor]] = []
+        described: list[Sampled] = []
+        sample_of: list[torch.Tensor] = []
+        positions: list[torch.Tensor] = []
+        done = 0
         for some in _in_parts(samples.read(), CHUNK):
             tensors, about = self._part(some, done, show)
             sample_of.append(tensors.pop("sample") + done)

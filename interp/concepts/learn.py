@@ -58,7 +58,7 @@ def learn_concepts(
     if not rows.isfinite().all():
         raise InterpError("states has values that are not finite. Load the model in a wider dtype, and collect them again.")
     penalty = sparsity * size_of(rows - rows.mean(0) if centred else rows)
-    features = None
+    features: tuple[int, ...] | None = None
     if method == "sae":
         assert sae is not None
         features, atoms = _strongest(rows, n, layer, sae)

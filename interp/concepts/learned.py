@@ -24,6 +24,7 @@ SCHEMA = "llava-microscope/learned-vector/1"
 SIGN = "its prediction, added to a state, leads from the base completion to the target completion"
 _HELD_OUT = 5  # every fifth sample
 _BATCH = 32
+_TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,20 +189,23 @@ def _fitted(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weights in the states' own units: [hidden, d], [hidden], [d, hidden]. Inputs are standardised and outputs scaled while it learns."""
     make = torch.Generator().manual_seed(seed)
-    middle, spread = x.mean(0), (x - x.mean(0)).square().mean().sqrt().clamp(min=1e-12)
-    scale = y.square().mean().sqrt().clamp(min=1e-12)
-    inputs, wanted = (x - middle) / spread, y / scale
     width = x.shape[1]
-    encoder = (torch.randn(hidden, width, generator=make) / width**0.5).requires_grad_()
-    bias = torch.randn(hidden, generator=make).requires_grad_()  # some units differ from 0 at the mean, so that a common direction is easy
-    decoder = (torch.randn(width, hidden, generator=make) / hidden).requires_grad_()
+    middle, spread = x.mean(0), (x - x.mean(0)).square().mean().sqrt().clamp(min=_TINY)
+    mean = y.mean(0)
+    scale = (y - mean).square().mean().sqrt().clamp(min=_TINY)
+    inputs, wanted = (x - middle) / spread, (y - mean) / scale
+    encoder = (torch.randn(hidden - 1, width, generator=make) / width**0.5).requires_grad_()
+    bias = torch.zeros(hidden - 1).requires_grad_()
+    decoder = torch.zeros(width, hidden - 1).requires_grad_()
     optimiser = torch.optim.Adam([encoder, bias, decoder], lr=rate)
     with torch.enable_grad():
-        for _ in range(epochs):
+        for _ in range(epochs if hidden > 1 else 0):
             for rows in torch.randperm(len(x), generator=make).split(_BATCH):
                 optimiser.zero_grad()
                 loss = ((inputs[rows] @ encoder.T + bias).tanh() @ decoder.T - wanted[rows]).square().mean()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-    weight = encoder.detach() / spread
-    return weight, bias.detach() - weight @ middle, decoder.detach() * scale
+    # The first unit reads nothing and gives the mean difference, from which the others start.
+    weight = torch.cat([torch.zeros(1, width), encoder.detach() / spread])
+    biases = torch.cat([torch.ones(1), bias.detach()]) - weight @ middle
+    return weight, biases, torch.cat([mean[:, None] / torch.ones(1).tanh(), decoder.detach() * scale], dim=1)

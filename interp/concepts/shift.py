@@ -127,7 +127,7 @@ class ConceptShift:
     def correlation(self) -> float | None:
         """Pearson correlation of recovery with consistency over the concepts that have both; None for fewer than three, or where one does not vary."""
         pairs = [(one.consistency, one.recovery) for one in self.each if one.consistency is not None and one.recovery is not None]
-        if len(pairs) < 3 or any(len(set(column)) < 2 for column in zip(*pairs, strict=True)):
+        if len(pairs) < 3 or any(max(column) - min(column) < _ROUNDING for column in zip(*pairs, strict=True)):
             return None
         return float(pearsonr(*zip(*pairs, strict=True)).statistic)
 

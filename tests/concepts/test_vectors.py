@@ -144,14 +144,17 @@ def pairs(count=60, width=16, noise=0.0, seed=0):
     make = torch.Generator().manual_seed(seed)
     x = torch.randn(count, width, generator=make)
     base = torch.randn(count, width, generator=make)
-    shift = 3 + (x[:, :1] > 0) * torch.linspace(1, 4, width) + noise * torch.randn(count, width, generator=make)
+    shift = 3 + x[:, :1] * torch.linspace(1, 4, width) + noise * torch.randn(count, width, generator=make)
     return x, base, base + shift
 
 
 def test_a_learned_vector_follows_its_input_where_one_for_all_cannot():
     x, base, target = pairs(300)
     found = interp.learn_vector(held(x, layer=2), held(base), held(target), epochs=200)
-    assert found.explained > 0.8
+    assert found.explained > 0.7
+    coarse = interp.learn_vector(held(x, layer=2), held(base), held(target), hidden=1)
+    torch.testing.assert_close(coarse.predict(x[:1])[0], (target - base)[torch.arange(300) % 5 < 4].mean(0))
+    assert coarse.explained == pytest.approx(0, abs=1e-5)
     assert (found.reads, found.layer, found.held_out) == (2, 1, 60)
     same = interp.learn_vector(held(x, layer=2), held(base), held(target), epochs=200)
     assert torch.equal(same.decoder, found.decoder)
@@ -164,8 +167,8 @@ def test_samples_are_matched_by_their_ids():
     order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
     names = [str(i) for i in range(40)]
     plain = interp.learn_vector(held(x), held(base), held(target), epochs=5)
-    mixed = interp.learn_vector(held(x), held(base[order], ids=[names[i] for i in order]), held(target[:39]), epochs=5)
-    fewer = interp.learn_vector(held(x[:39]), held(base[:39]), held(target[:39]), epochs=5)
+    mixed = interp.learn_vector(held(x), held(base[order], ids=[names[i] for i in order]), held(target[:38]), epochs=5)
+    fewer = interp.learn_vector(held(x[:38]), held(base[:38]), held(target[:38]), epochs=5)
     assert torch.equal(mixed.decoder, fewer.decoder)
     assert not torch.equal(mixed.decoder, plain.decoder)
 
