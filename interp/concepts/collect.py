@@ -78,7 +78,8 @@ def collect(
 
     - a word ("dog"), or a list of words: the state that emits the first of them in the answer, in any spelling (as the state before it predicts
       it, this is not the state of the word's own token). Samples whose answer lacks it have no state.
-    - "answer": the mean of the states that emit the answer. "last": the prompt's last position, which emits the answer's first token.
+    - "answer": the mean of the states that emit the answer. "last": the prompt's last position, which emits the answer's first token. "end": the
+      state that emits its last one (the end-of-answer token, if it ended), and so has read all of its words.
     - "image", "prompt", "all", patches, a box or positions, as in `tracing.select`: their mean, without BOS and attention sinks.
     - "patches": every patch by itself.
 

@@ -25,6 +25,7 @@ SIGN = "its prediction, added to a state, leads from the base completion to the 
 _HELD_OUT = 5  # every fifth sample
 _BATCH = 32
 _TINY = 1e-12
+_ROUNDING = 1e-5  # of a state's norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,15 +148,15 @@ def learn_vector(
     """Learn to predict, for each input, the difference `target` - `base` of its states from its state in `context`.
 
     All three are collected on the same samples: `context` with where="last" (at the layer `reads`), `base` and `target` with two contrasting answers
-    forced (at the layer `layer`), such as where="answer" on (picture, prompt, "yes") and (picture, prompt, "no"). Samples are matched by their
-    ids, and those that one of the three lacks are left out. Every fifth is held out, for `explained`; Adam with `rate` fits the others.
+    forced (at the layer `layer`), such as where="end" on (picture, prompt, "yes") and (picture, prompt, "no"): states that *emit* these words are
+    the same, since they have read neither. Samples are matched by their ids, and those that one of the three lacks are left out. Every fifth is held out, for `explained`; Adam with `rate` fits the others.
 
     Raises InterpError for fewer than ten samples in common, several states for a sample, and states of different models.
     """
     for name, states in (("context", context), ("base", base), ("target", target)):
         instance(name, states, ConceptStates, "states, as interp.collect(...) returns")
         if len(set(states.ids)) < len(states):
-            raise InterpError(f"{name} has several states for one sample; collect one for each, such as where='last' or where='answer'.")
+            raise InterpError(f"{name} has several states for one sample; collect one for each, such as where='last' or where='end'.")
         if states.model_name != context.model_name or states.width != context.width:
             raise InterpError(f"{name} is of {states.model_name!r}, context of {context.model_name!r}: use one model.")
         if states.normed:
@@ -176,6 +177,10 @@ def learn_vector(
     y = high - low
     if not (x.isfinite().all() and y.isfinite().all()):
         raise InterpError("context, base or target has values that are not finite. Load the model in a wider dtype.")
+    if not (y.norm(dim=1) > _ROUNDING * low.norm(dim=1)).any():
+        raise InterpError(
+            "base and target hold the same states. Collect them with where='end', behind two different answers, which they must have read."
+        )
     held = torch.arange(len(x)) % _HELD_OUT == _HELD_OUT - 1
     encoder, bias, decoder = _fitted(x[~held], y[~held], hidden, epochs, rate, seed)
     found = LearnedVector(encoder, bias, decoder, from_layer, at, context.model_name)
@@ -203,7 +208,7 @@ def _fitted(
             for rows in torch.randperm(len(x), generator=make).split(_BATCH):
                 optimiser.zero_grad()
                 loss = ((inputs[rows] @ encoder.T + bias).tanh() @ decoder.T - wanted[rows]).square().mean()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimiser.step()
     # The first unit reads nothing and gives the mean difference, from which the others start.
     weight = torch.cat([torch.zeros(1, width), encoder.detach() / spread])

@@ -73,6 +73,7 @@ def clip_score(
 
     Raises InterpError for concepts without words, samples without pictures, and a model that is no CLIP or cannot be loaded.
     """
+    seed = whole_number("seed", seed, 0)
     chosen = _Chosen.of(concepts, states, limit, seed)
     place = pick_device(device)
     clip, processor = _loaded(model, AutoModel, place), _loaded(model, AutoProcessor, None)

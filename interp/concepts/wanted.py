@@ -27,27 +27,29 @@ class Wanted:
     """What to keep of each run, checked once."""
 
     kind: str
-    """"words", "answer", "last", "patches" or "where"."""
+    """"words", "answer", "last", "end", "patches" or "where"."""
     words: tuple[str, ...] = ()
     where: Any = None
 
     @classmethod
     def of(cls, where: Any) -> "Wanted":
         """From what `interp.collect` takes as `where`. Raises InterpError for anything else."""
-        if isinstance(where, str) and where in {"answer", "last", "patches"}:
+        if isinstance(where, str) and where in {"answer", "last", "end", "patches"}:
             return cls(where)
         if (isinstance(where, str) and where in KINDS) or isinstance(where, Mapping):
             return cls("where", where=plain_where(where))
         given = [where] if isinstance(where, str) else sequence("where", where, "words; or name a kind of token")
         words = tuple(" ".join(text("A word of where", word, _LONGEST).split()) for word in given)
         if not all(words):
-            raise InterpError(f"where is {shown(where)}; it must be a word of the answer, or one of {', '.join(KINDS)}, last, patches.")
+            raise InterpError(
+                f"where is {shown(where)}; it must be a word of the answer, or one of {', '.join(KINDS)}, last, end, patches."
+            )
         return cls("words", words)
 
     @property
     def of_answer(self) -> bool:
         """Whether it reads the states that emit the answer, rather than those of the prompt."""
-        return self.kind in {"words", "answer", "last"}
+        return self.kind in {"words", "answer", "last", "end"}
 
     def describe(self) -> str:
         """In words, for results and files."""
@@ -61,6 +63,7 @@ class Wanted:
             "words": f"the state that emits {said}",
             "answer": "the mean of the states that emit the answer",
             "last": "the last position of the prompt, which emits the answer's first token",
+            "end": "the state that emits the answer's last token, and so has read its words",
         }.get(self.kind, named)
 
 
@@ -153,6 +156,9 @@ class Keeper:
         base = self._length - 1
         if self._wanted.kind == "last":
             return Found(states[:, :1].cpu(), (base,))
+        if self._wanted.kind == "end":
+            at = len(answer.ids) - 1
+            return Found(states[:, at : at + 1].cpu(), (base + at,))
         said = len(answer.ids) - (answer.ids[-1] in ends)  # the state that ends the answer says no word
         if self._wanted.kind == "answer":
             return Found(states[:, :said].float().mean(1, keepdim=True).to(states.dtype).cpu(), (MEAN,)) if said else None

@@ -45,8 +45,8 @@ def naive(trace, where, layer):
     """The rows to keep of one trace, the long way."""
     states, start = trace.residual(layer), trace.answer_start
     end = len(trace.tokens) - 1 if trace.finished else len(trace.tokens)
-    if where == "last":
-        return states[start - 1][None]
+    if where in {"last", "end"}:
+        return states[start - 1 if where == "last" else -1][None]
     if where == "answer":
         return states[start - 1 : end - 1].float().mean(0, keepdim=True)
     if where == "image":
@@ -60,7 +60,7 @@ def naive(trace, where, layer):
     return states[:0]
 
 
-@pytest.mark.parametrize("where", ["word", "answer", "last", "image", "patches"])
+@pytest.mark.parametrize("where", ["word", "answer", "last", "end", "image", "patches"])
 @pytest.mark.parametrize("batch", [1, 3, None])
 def test_what_is_kept_is_what_single_traces_hold(vlm, traces, said, where, batch):
     asked = said if where == "word" else where
@@ -91,7 +91,7 @@ def test_the_word_is_found_in_every_spelling_and_only_whole():
 def test_forced_answers_are_read_as_a_trace_reads_them(vlm):
     forced = ["a dog", "cat and dog with", "two"]
     samples = [(PICTURES[0], PROMPT, answer) for answer in forced]
-    for where in ("answer", "last", "dog"):
+    for where in ("answer", "end", "last", "dog"):
         found = interp.collect(vlm, samples, 1, where)
         expected = [naive(vlm.trace(PICTURES[0], PROMPT, answer=answer), where, 1) for answer in forced]
         torch.testing.assert_close(found.residual(), torch.cat(expected).float(), rtol=1e-4, atol=1e-4)

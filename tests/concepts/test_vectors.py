@@ -176,7 +176,11 @@ def test_samples_are_matched_by_their_ids():
 def test_a_learned_vector_is_saved_and_steers(vlm, picture, tmp_path):
     samples = [(tiny.noise(60, 60, seed=i), PROMPT) for i in range(12)]
     context = interp.collect(vlm, samples, [1, 2], "last", max_new_tokens=1)
-    base, target = (interp.collect(vlm, [(*pair, answer) for pair in samples], 1, "answer") for answer in ("a dog", "a cat"))
+    forced = [[(*pair, answer) for pair in samples] for answer in ("a dog", "a cat")]
+    same = [interp.collect(vlm, each, 1, "answer") for each in forced]
+    with pytest.raises(InterpError, match="hold the same states"):
+        interp.learn_vector(context, *same, reads=2)
+    base, target = (interp.collect(vlm, each, 1, "end") for each in forced)
     found = interp.learn_vector(context, base, target, reads=2, epochs=3)
     found.save(tmp_path / "v.safetensors")
     again = interp.LearnedVector.load(tmp_path / "v.safetensors")
