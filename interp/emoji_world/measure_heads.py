@@ -18,7 +18,8 @@ from ..attention.changed import answer_within
 from ..models.attend import Heads, attending
 from ..tracing.replay import Replay
 from ..tracing.select import answer_token
-from .measure_steering import Case, named
+from .measure_steering import Case
+from .world import EMOJI
 
 if TYPE_CHECKING:
     from .measure_attention import Told
@@ -110,7 +111,7 @@ def gaze(choosing: Sequence["Told"], scenes: Sequence["Told"]) -> str:
     for name, heads in groups.items():
         moved = readable = 0
         for each in tqdm(scenes, desc=name):
-            said = named(_pushed(each, heads))
+            said = EMOJI.named(_pushed(each, heads))
             moved += said[:1] == [each.case.nouns[1]]
             readable += set(each.case.nouns) & set(said) != set()
         lines.append(f"{name}: {moved / len(scenes):.1%} ({readable / len(scenes):.1%} still name one of the two)")
