@@ -30,6 +30,7 @@ BATCH = 1024  # tokens in a training step
 RATE = 2e-3
 CHECKPOINTS = 30
 TEXT_TOKENS = 20_000  # of the text that is kept for measuring
+SINK = 10.0  # times the median norm: tokens with massive activations (Sun et al. 2024) would rule the loss
 LINES = 64  # of English text read together
 
 
@@ -79,7 +80,7 @@ def english(vlm: interp.Vlm, layer: int, lines: Sequence[str], count: int, rng: 
 
 
 def collect(vlm: interp.Vlm, work: Path, recipe: Recipe, lines: Sequence[str] = ()) -> torch.Tensor:
-    """Balanced tokens [N, d] of scenes, and of lines of text, in float16. Finished pieces in `work` are reused."""
+    """Balanced tokens [N, d] of scenes, and of lines of text, in float16, without sinks. Finished pieces in `work` are reused."""
     desk, layer = studio(vlm), recipe.layer
     pieces = []
     for piece in tqdm(range(-(-recipe.batches // PIECE)), desc="residual streams"):
@@ -93,7 +94,9 @@ def collect(vlm: interp.Vlm, work: Path, recipe: Recipe, lines: Sequence[str] = 
             save_file({"states": states.half()}, file.with_suffix(".tmp"))
             file.with_suffix(".tmp").replace(file)
         pieces.append(load_file(file)["states"])
-    return torch.cat(pieces)
+    states = torch.cat(pieces)
+    norms = states.float().norm(dim=-1)
+    return states[norms <= SINK * norms.median()]
 
 
 def stream(states: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:

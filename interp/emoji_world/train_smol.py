@@ -92,7 +92,7 @@ def fit_step(studio: Studio, soft: SoftWords) -> Step:
     nouns = len(studio.world.nouns)
     model = studio.model.model
     with torch.no_grad():
-        words, positions = soft.words, soft.changes["positions"]
+        words, positions = soft.words, soft.changes["positions"].detach()
         spread = (words - words.mean(0)).square().sum(-1).mean()
 
     def step(rng: random.Random, _progress: float) -> dict[str, torch.Tensor]:
