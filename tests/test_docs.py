@@ -1,10 +1,16 @@
 """The pages that a reader sees first: short enough, and every link in them leads somewhere."""
 
+import copy
+import random
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
+import interp
+from interp.emoji_world.scenes import draw_picture, sample_scene
+from interp.emoji_world.sprites import SEEN_VENDORS, load_sprites
 from interp.vision.layouts import LAYOUTS
 
 ROOT = Path(__file__).parents[1]
@@ -50,3 +56,27 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     exec(code, held)  # noqa: S102 - our own
     assert "dog" in held["result"].plain
     assert (tmp_path / "lens.html").exists()
+
+
+def test_the_python_of_the_page_on_concepts_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng, sprites = random.Random(0), load_sprites(SEEN_VENDORS)
+    Path("pictures").mkdir()
+    for i in range(12):
+        draw_picture(sample_scene(rng, range(len(SEEN_VENDORS)), augment=0.0), sprites).save(f"pictures/{i}.png")
+    held = {}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8"), re.DOTALL):
+        exec(code, held)  # noqa: S102 - our own
+        held["tuned"] = _tuned(held["vlm"])
+    assert held["concepts"].words[0]
+    assert len(held["shift"].moved) == 4
+    assert held["shift"].moved[0].relative > 0
+    assert Path("shift.html").exists()
+
+
+def _tuned(vlm):
+    """A fine-tune of sorts."""
+    model = copy.deepcopy(vlm.model)
+    with torch.no_grad():
+        model.get_decoder().layers[3].mlp.down_proj.weight *= 1.2
+    return interp.Vlm(model, vlm.processor)
