@@ -17,7 +17,7 @@ from interp.concepts import state_files
 from interp.concepts.collect import CHUNK
 from interp.concepts.wanted import find_word
 from interp.tracing.select import sinks
-from tests import tiny
+from tests import families, tiny
 from tests.conftest import PROMPT
 
 NEW = 5
@@ -96,6 +96,19 @@ def test_forced_answers_are_read_as_a_trace_reads_them(vlm):
         expected = [naive(vlm.trace(PICTURES[0], PROMPT, answer=answer), where, 1) for answer in forced]
         torch.testing.assert_close(found.residual(), torch.cat(expected).float(), rtol=1e-4, atol=1e-4)
     assert found.ids == ("0", "1")
+
+
+@pytest.mark.parametrize("name", list(families.FAMILIES))
+def test_a_batch_gives_what_single_runs_give_in_every_family(name):
+    """Pictures of two shapes, and answers read by a forced pass and by generation."""
+    model = families.vlm(name)
+    pictures = [tiny.noise(*size, seed=i) for i, size in enumerate([(90, 60), (60, 90), (90, 60), (60, 90)])]
+    samples = [(picture, PROMPT) for picture in pictures[:2]] + [(pictures[2], PROMPT, "a dog"), (pictures[3], PROMPT, "a cat")]
+    for where in ("answer", "image"):
+        one, many = (interp.collect(model, samples, [0, 1], where, max_new_tokens=3, batch=batch) for batch in (1, 4))
+        assert [sample.answer for sample in one.samples] == [sample.answer for sample in many.samples]
+        for layer in (0, 1):
+            torch.testing.assert_close(many.residual(layer), one.residual(layer), rtol=1e-3, atol=1e-3)
 
 
 def test_a_folder_gives_what_memory_gives_and_is_read_again(vlm, tmp_path, said):
