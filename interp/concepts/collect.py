@@ -6,12 +6,12 @@ off goes on where it stopped.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,10 +112,20 @@ def collect(
         return run.into_memory(found, show) if place is None else run.into_folder(found, place, show)
 
 
+def _joined(inputs: Sequence[Inputs]) -> dict[str, torch.Tensor]:
+    """The tensors of several inputs as one batch."""
+    tensors = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
+    if "image_token_pooling" in tensors:  # of Molmo 2: numbers of patches, counted through all pictures of a batch
+        starts = itertools.accumulate((each["pixel_values"].shape[:2].numel() for each in inputs[:-1]), initial=0)
+        pooled = [each["image_token_pooling"] for each in inputs]
+        tensors["image_token_pooling"] = torch.cat([torch.where(at < 0, at, at + start) for at, start in zip(pooled, starts, strict=True)])
+    return tensors
+
+
 def _in_parts(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
     """`size` items at a time, and the rest."""
     left = iter(items)
-    while part := tuple(islice(left, size)):
+    while part := tuple(itertools.islice(left, size)):
         yield part
 
 
@@ -191,11 +201,11 @@ class _Run:
         reader, done = samples.read(), 0
         for number, file in enumerate(state_files.parts(folder)):
             kept = [row["id"] for row in state_files.read_head(file, made).samples]
-            here = [sample.id for sample in islice(reader, CHUNK)]
+            here = [sample.id for sample in itertools.islice(reader, CHUNK)]
             if here[: len(kept)] != kept:
                 raise InterpError(f"folder {shown(str(folder))} holds states of other samples. Remove it, or name another.")
             if len(kept) < len(here):  # the last part of fewer samples, to which more were added
-                reader = islice(samples.read(), number * CHUNK, None)
+                reader = itertools.islice(samples.read(), number * CHUNK, None)
                 break
             done += len(kept)
             show(done)
@@ -265,7 +275,7 @@ class _Run:
     def _together(self, ready: Sequence[_Prepared]) -> list[_Done]:
         vlm = self.vlm
         prompts = [prompt_of(vlm, each.inputs) for each in ready]
-        tensors = {name: torch.cat([each.inputs[name] for each in ready]) for name in ready[0].inputs}
+        tensors = _joined([each.inputs for each in ready])
         keeper = Keeper(self.wanted, self.layers, prompts)
         with Hooks() as hooks:
             keeper.on(hooks, vlm)

@@ -139,6 +139,8 @@ def test_a_text_adds_as_many_tokens_as_each_other_kind(emoji_vlm, desk, tmp_path
     monkeypatch.setattr(train_sae, "studio", lambda _vlm: desk)
     recipe = replace(RECIPES["emoji-llava"], batches=1)
     lines = ["a dog on a blue background.", "an owl."]
+    for folder in ("alone", "both"):
+        (tmp_path / folder).mkdir()
     alone = train_sae.collect(emoji_vlm, tmp_path / "alone", recipe)
     both = train_sae.collect(emoji_vlm, tmp_path / "both", recipe, lines)
     torch.testing.assert_close(both[: len(alone)], alone)
