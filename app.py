@@ -19,6 +19,7 @@ import gradio as gr
 
 from interp.devices import free_bytes, pick_devices
 from interp.errors import InterpError
+from interp.models.names import with_adapter
 from interp.presets import PRESETS
 from interp.service.service import Service
 from interp.service.zerogpu import remote
@@ -36,6 +37,11 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--model",
         default=os.environ.get("MODEL", ""),
         help=f"preset, hub id or folder (or set MODEL); default: the largest preset that fits the GPU, or {EMBEDDED} without a GPU",
+    )
+    parser.add_argument(
+        "--adapter",
+        default=os.environ.get("ADAPTER", ""),
+        help="a fine-tune of the model: folder or hub id of a LoRA adapter of PEFT, in safetensors (or set ADAPTER)",
     )
     parser.add_argument("--quantize", default=os.environ.get("QUANTIZE") or "auto", help=f"one of {', '.join(QUANTIZE)} (or set QUANTIZE)")
     parser.add_argument(
@@ -58,6 +64,10 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(given)
     if args.quantize not in QUANTIZE:
         parser.error(f"quantize is {args.quantize!r}; it must be one of {', '.join(QUANTIZE)}.")
+    if args.adapter and not args.model:
+        parser.error("--adapter needs --model: the model that the adapter was trained on.")
+    if args.adapter:
+        args.model = with_adapter(args.model, args.adapter)
     if args.any_model and remote():
         parser.error("--any-model is not possible on ZeroGPU, where the model is loaded before the first request. Leave it out.")
     if args.quantize == "auto" and remote():

@@ -143,8 +143,9 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         return trace.positions(kind)
 
     return {
-        "load": Call(interp.load, {"checkpoint": checkpoint("crop"), "quantize": "none", "device": "cpu", "revision": None, "on_progress": None},
-                     lambda vlm: vlm.name, {"checkpoint": ("checkpoint", "model", "folder", "hub")}),
+        "load": Call(interp.load, {"checkpoint": checkpoint("crop"), "quantize": "none", "device": "cpu", "revision": None, "on_progress": None,
+                                   "adapter": None},
+                     lambda vlm: vlm.name, {"checkpoint": ("checkpoint", "model", "folder", "hub"), "adapter": ("adapter", "folder")}),
         "load_sae": Call(interp.load_sae, {"source": "emoji-llava", "layer": None, "device": "cpu", "dtype": "auto", "revision": None},
                          lambda sae: sae.name, {"source": ("source", "sae", "folder", "hub"), "layer": ("layer",)}),
         "logit_lens": Call(interp.logit_lens, {"trace": trace, "top_k": 2, "layers": [1, 2], "positions": [0, 4]}, lambda x: x.to_dict()),

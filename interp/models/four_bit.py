@@ -21,7 +21,8 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
         layer.register_forward_hook(_with_gradient)
         for module in modules
         for layer in module.modules()
-        if getattr(getattr(layer, "weight", None), "quant_state", None) is not None
+        # Its own weight: an adapter around it shows that too, and its gradient is more than that of its base.
+        if getattr(dict(layer.named_parameters(recurse=False)).get("weight"), "quant_state", None) is not None
     ]
     try:
         yield

@@ -76,7 +76,7 @@ def ask(repo: str, revision: str | None = None) -> Offer:
             return _cached_offer(repo, revision, error)
         names = {file.rfilename for file in info.siblings or []}
         if "config.json" not in names:
-            raise InterpError(f"{repo!r} holds no model: it has no config.json. Choose another repository.")
+            raise InterpError(f"{repo!r} holds no model: it has no config.json. {elsewhere(repo, names)}")
         folder = Path(hf_hub_download(repo, "config.json", revision=commit)).parent
         if WEIGHTS not in names and INDEX in names:
             hf_hub_download(repo, INDEX, revision=commit)
@@ -148,6 +148,19 @@ def reachable(repo: str) -> Iterator[None]:
                 constants.HF_HUB_OFFLINE = False
 
 
+def is_folder(source: str) -> bool:
+    """Whether it is the path of a folder."""
+    try:
+        return Path(source).is_dir()
+    except OSError:  # a name too long for a file
+        return False
+
+
+def is_repo(source: str) -> bool:
+    """Whether it looks like the id of a repository."""
+    return source.count("/") == 1 and not source.startswith((".", "/", "~"))
+
+
 class Dataset:
     """The files of a data set. Its methods raise the errors of the hub's file system; see `hub_errors.in_short`."""
 
@@ -195,6 +208,13 @@ def _safetensors(cannot: str, folder: Path, names: Collection[str]) -> list[str]
             f"Use a revision or a copy with safetensors."
         )
     raise InterpError(f"{cannot}: it has no weights, neither {WEIGHTS} nor {INDEX}.")
+
+
+def elsewhere(source: str, names: Collection[str]) -> str:
+    """What to do about a folder or repository without a model, in which there are these files."""
+    if "adapter_config.json" in names:
+        return f"It holds an adapter: load its base with adapter={source!r}."
+    return "Choose another one."
 
 
 def _is_setting(name: str) -> bool:

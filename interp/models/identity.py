@@ -10,6 +10,7 @@ from torch import nn
 
 from .vlm import Vlm
 
+_ADAPTED = ".lora_"  # in the names of an adapter's weights
 _SAMPLES = 4  # values compared per tensor
 _READABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _TOLERANCE = 2**-7  # relative: more than rounding to bfloat16 changes on both sides together
@@ -56,10 +57,11 @@ def mismatch(saved: Fingerprint, vlm: Vlm) -> str | None:
     """The name of a weight that differs from the fingerprint, None if all agree, or "" if none can be compared.
 
     Values of the same dtype must be equal; between dtypes they must agree to 16-bit precision, which a light fine-tune may pass. Weights that
-    are quantised or not in memory on either side are skipped.
+    are quantised or not in memory on either side are skipped. None can be compared, either, if only one side has an adapter beside its weights.
     """
-    compared = 0
-    for name, weight in _chosen(vlm):
+    compared, chosen = 0, dict(_chosen(vlm))
+    beside = [{name for name in names if _ADAPTED in name} for names in (saved, chosen)]
+    for name, weight in chosen.items():
         own, other = _sample(weight), saved.get(name)
         if own is None or other is None:
             continue
@@ -69,7 +71,7 @@ def mismatch(saved: Fingerprint, vlm: Vlm) -> str | None:
         one, two = torch.tensor(values, dtype=torch.float64), torch.tensor(other_values, dtype=torch.float64)
         if shape != other_shape or not torch.allclose(one, two, rtol=0 if exact else _TOLERANCE, atol=0 if exact else 1e-6, equal_nan=True):
             return name
-    return None if compared else ""
+    return None if compared and beside[0] == beside[1] else ""
 
 
 def _chosen(vlm: Vlm) -> Iterator[tuple[str, torch.Tensor]]:

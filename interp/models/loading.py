@@ -1,4 +1,4 @@
-"""Load a checkpoint into a `Vlm`: a preset, a hub id or a folder, in 4 bit or not.
+"""Load a checkpoint into a `Vlm`: a preset, a hub id or a folder, in 4 bit or not, with an adapter or without.
 
 Two steps, `fetch` and `Ready.load`: whatever cannot work is refused before it costs a download or memory.
 """
@@ -20,8 +20,10 @@ from ..errors import InterpError
 from ..presets import PRESETS, Preset
 from ..validation import LONGEST_PATH, function, one_of, shown, text
 from ..vision.layouts import LAYOUTS, REFUSED
+from .adapters import Adapter, find_adapter
 from .gguf import Decoder, decoder_file, open_decoder
-from .hub import ask, download, weight_files
+from .hub import ask, download, elsewhere, is_folder, is_repo, weight_files
+from .names import parted, with_adapter
 from .vlm import Vlm
 
 Quantize = Literal["auto", "4bit", "none"]
@@ -51,6 +53,7 @@ class Ready:
     processor: Any
     decoder: Decoder | None
     """One that is stored in a GGUF file."""
+    adapter: Adapter | None
 
     def load(self, on_progress: OnProgress | None = None) -> Vlm:
         """Load the weights. Raises InterpError for weights that do not fit the config, and if memory runs out."""
@@ -69,6 +72,7 @@ class Ready:
                 trust_remote_code=False,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                adapter_kwargs={"subfolder": "none"},  # transformers would put on one that lies beside the weights, pickled ones too
             )
         except _FAILURES as error:
             if out_of_memory(error):
@@ -85,18 +89,26 @@ class Ready:
                 f"Use a complete checkpoint, or build the model yourself and pass it to interp.Vlm(model, processor)."
             )
         model.config.name_or_path = self.source  # not the folder of the cache that it was read from
+        if self.adapter:
+            self.adapter.put_on(model)
+            model.config.name_or_path = with_adapter(self.source, self.adapter.name)
         return Vlm(model, self.processor, name=self.name)
 
 
 def load(
     checkpoint: str | PathLike[str],
     *,
+    adapter: str | PathLike[str] | None = None,
     quantize: Quantize = "auto",
     device: str = "auto",
     revision: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Vlm:
     """Load a preset (see `interp.presets`), a hub id, or a folder.
+
+    `adapter`: a fine-tune of it, as a LoRA that PEFT saved: a folder or a hub id. The model is then
+    called "CHECKPOINT + ADAPTER", which may also be given as `checkpoint`. Weights in 16 or 32 bit take the adapter's change in; beside those in
+    4 bit, which would be rounded a second time, it is computed in every pass.
 
     Weights come from safetensors; the decoder's may come from a GGUF file, which config.json then names in `decoder_gguf`. No code from the
     checkpoint is run.
@@ -106,14 +118,17 @@ def load(
     `on_progress` gets lines about progress; without it, downloads show progress bars on the console.
 
     Raises InterpError for an unknown name, an unreachable hub, a gated or private repository, a checkpoint without safetensors or with custom
-    code, an unsupported family, a missing package, damaged files, and too little disk space or memory.
+    code, an unsupported family, a missing package, damaged files, too little disk space or memory, and an adapter that is not a LoRA in safetensors
+    or was trained on another base.
     """
-    return fetch(checkpoint, quantize=quantize, device=device, revision=revision, on_progress=on_progress).load(on_progress)
+    asked: dict[str, Any] = {"adapter": adapter, "quantize": quantize, "device": device, "revision": revision}
+    return fetch(checkpoint, **asked, on_progress=on_progress).load(on_progress)
 
 
 def fetch(
     checkpoint: str | PathLike[str],
     *,
+    adapter: str | PathLike[str] | None = None,
     quantize: Quantize = "auto",
     device: str = "auto",
     revision: str | None = None,
@@ -126,31 +141,22 @@ def fetch(
     """
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415 - seconds of import
 
-    if not isinstance(checkpoint, str | PathLike):
-        raise InterpError(f"checkpoint is {shown(checkpoint)}; it must be the name of a preset, a hub id, or a folder.")
-    name = text("checkpoint", fspath(checkpoint), LONGEST_PATH)
+    name, change = _names(checkpoint, adapter)
     quantize = one_of("quantize", quantize, get_args(Quantize))
     if revision is not None:
         text("revision", revision)
     function("on_progress", on_progress)
     preset = PRESETS.get(name)
     source, revision = (preset.checkpoint, revision or preset.revision) if preset else (name, revision)
-    local = _is_folder(source)
-    if preset and not local and Path(source).is_absolute():
-        raise InterpError(
-            f"The files of {name!r} are missing: there is no folder {source}. Install the package again, or choose another model."
-        )
-    if not local and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
-        raise InterpError(
-            f"{name!r} is neither a known model nor a folder. Give a preset ({', '.join(PRESETS)}), a hub id such as 'llava-hf/llava-1.5-7b-hf', "
-            f"or a folder."
-        )
+    local = is_folder(source)
+    _check_source(name, source, preset, local=local)
     devices = pick_devices(device)
     dtype = dtype_on(*devices)
     if on_progress and not local:
         on_progress(f"Asking the hub for {source} …")
     offer = None if local else ask(source, revision)
     folder = offer.folder if offer else Path(source)
+    changed = None if change is None else _find_adapter(change, preset, source, on_progress)
     cannot = f"The folder {name!r} holds no checkpoint that can be loaded" if local else f"{name!r} cannot be loaded"
     try:
         _check_family(cannot, folder, preset)
@@ -161,11 +167,13 @@ def fetch(
             skeleton = AutoModelForImageTextToText.from_config(config)
         _check_memory(
             name,
-            _weight_bytes(skeleton, dtype, four_bit=four_bit),
+            _weight_bytes(skeleton, dtype, four_bit=four_bit) + (changed.nbytes if changed else 0),
             sum(map(free_bytes, devices)) + spare,
             devices,
             _WAYS_OUT[decoder is None],
         )
+        if changed:
+            changed.check(skeleton, four_bit=four_bit)
         if offer:
             download(offer, on_progress)
         files = _check_weights(cannot, folder)
@@ -176,14 +184,40 @@ def fetch(
         raise
     except _FAILURES as error:
         raise InterpError(f"{cannot}: {_why(folder, error)}") from error
-    return Ready(name, source, folder, tuple(devices), dtype, _four_bit(skeleton, dtype) if four_bit else None, processor, opened)
+    called = with_adapter(name, changed.name) if changed else name
+    quantization = _four_bit(skeleton, dtype) if four_bit else None
+    return Ready(called, source, folder, tuple(devices), dtype, quantization, processor, opened, changed)
 
 
-def _is_folder(source: str) -> bool:
-    try:
-        return Path(source).is_dir()
-    except OSError:  # a name too long for a file
-        return False
+def _names(checkpoint: str | PathLike[str], adapter: str | PathLike[str] | None) -> tuple[str, str | None]:
+    """The names of the base and of the adapter, which may both stand in `checkpoint`."""
+    if not isinstance(checkpoint, str | PathLike):
+        raise InterpError(f"checkpoint is {shown(checkpoint)}; it must be the name of a preset, a hub id, or a folder.")
+    if not isinstance(adapter, str | PathLike | None):
+        raise InterpError(f"adapter is {shown(adapter)}; it must be a folder, a hub id, or None.")
+    name = text("checkpoint", fspath(checkpoint), LONGEST_PATH)
+    if adapter is not None:
+        return name, text("adapter", fspath(adapter), LONGEST_PATH)
+    return (name, None) if is_folder(name) else parted(name)
+
+
+def _check_source(name: str, source: str, preset: Preset | None, *, local: bool) -> None:
+    if preset and not local and Path(source).is_absolute():
+        raise InterpError(
+            f"The files of {name!r} are missing: there is no folder {source}. Install the package again, or choose another model."
+        )
+    if not local and not is_repo(source):
+        raise InterpError(
+            f"{name!r} is neither a known model nor a folder. Give a preset ({', '.join(PRESETS)}), a hub id such as 'llava-hf/llava-1.5-7b-hf', "
+            f"or a folder."
+        )
+
+
+def _find_adapter(name: str, preset: Preset | None, source: str, on_progress: OnProgress | None) -> Adapter:
+    """`source`: that of its base."""
+    if on_progress and not is_folder(name):
+        on_progress(f"Asking the hub for {name} …")
+    return find_adapter(name, [preset.name, source] if preset else [] if is_folder(source) else [source])
 
 
 def _wants_four_bit(cannot: str, quantize: Quantize, preset: Preset | None, device: torch.device, decoder: str | None) -> bool:
@@ -200,7 +234,7 @@ def _wants_four_bit(cannot: str, quantize: Quantize, preset: Preset | None, devi
 def _check_family(cannot: str, folder: Path, preset: Preset | None) -> None:
     """Refuse what a download cannot fix: unsupported families, custom code and missing packages."""
     if not (folder / "config.json").is_file():
-        raise InterpError(f"{cannot}: there is no config.json.")
+        raise InterpError(f"{cannot}: there is no config.json. {elsewhere(str(folder), [path.name for path in folder.iterdir()])}")
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     family = raw.get("model_type")
     if family not in LAYOUTS:

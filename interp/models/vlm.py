@@ -24,6 +24,7 @@ from ..vision.grids import Layout
 from ..vision.images import open_image
 from ..vision.layouts import LAYOUTS, REFUSED
 from .hooks import Hooks, Visit
+from .names import parted
 from .unembed import Unembed, find_finish
 from .vocabulary import Vocabulary
 
@@ -67,9 +68,8 @@ class Vlm:
 
     def __init__(self, model: Any, processor: Any, *, name: str | None = None) -> None:
         """Wrap a model you already hold. Raises InterpError, naming the class, if its structure is not understood."""
-        validation.instance(
-            "model", model, PreTrainedModel, "a model of transformers, as AutoModelForImageTextToText.from_pretrained(...) returns"
-        )
+        source = "a model of transformers, as AutoModelForImageTextToText.from_pretrained(...) returns, or merge_and_unload() of PEFT"
+        validation.instance("model", model, PreTrainedModel, source)
         name = name if name is None else validation.text("name", name)
         family = model.config.model_type
         kind = type(model).__name__
@@ -95,6 +95,12 @@ class Vlm:
         missing = [part for part, value in parts.items() if value is None]
         if missing:
             raise InterpError(f"{kind} has no {' and no '.join(missing)}: its structure is not understood.")
+        for part, module in {"input embeddings": model.get_input_embeddings(), "output embeddings": parts["output embeddings"]}.items():
+            if "weight" not in dict(module.named_parameters(recurse=False)):  # it would show the weights of its base
+                raise InterpError(
+                    f"The {part} of this {kind} are a {type(module).__name__} around others, as an adapter makes it, so their weights cannot be read. "
+                    f"Merge the adapter (merge_and_unload of PEFT), or load it with interp.load(base, adapter=...)."
+                )
         self.decoder: Any = decoder
         self.blocks: nn.ModuleList = decoder.layers
         self.norm: Any = decoder.norm
@@ -130,7 +136,7 @@ class Vlm:
     @property
     def default_layer(self) -> int:
         """Where a lens opens: the preset's layer, or about three quarters deep, since the last layers turn to the next token."""
-        preset = PRESETS.get(self.name)
+        preset = PRESETS.get(parted(self.name)[0])
         return preset.default_layer if preset else max(0, round(0.75 * self.n_layers) - 1)
 
     @functools.cached_property

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from ..devices import retry_on_oom
 from ..errors import InterpError
+from ..models.names import parted
 from ..validation import as_whole, index, instance, sequence, shown, text, whole_number
 from .labels.labels import Labels
 
@@ -300,8 +301,8 @@ class Sae:
 
 
 def plain_name(model: str) -> str:
-    """A model's name without its owner or folder."""
-    return model.rstrip("/").rsplit("/", 1)[-1].lower()
+    """A model's name, and its adapter's if it has one, without owners or folders."""
+    return " + ".join(part.rstrip("/").rsplit("/", 1)[-1].lower() for part in parted(model) if part)
 
 
 class _Positive:

@@ -1,5 +1,6 @@
 """The lenses that there are for each model, and reading with them."""
 
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,13 +86,14 @@ class LensShelf:
         lacking = [method for method in NAMES if method not in there_are and method not in _PLAIN]
         if not lacking:
             return ""
+        model = shlex.quote(vlm.name)
         train = [
-            f"python -m interp.lens.train {kind} --model {vlm.name} --text FILE --work WORK --target LENS"
+            f"python -m interp.lens.train {kind} --model {model} --text FILE --work WORK --target LENS"
             for kind in _TRAINED
             if kind in lacking
         ]
-        index = [f"python -m interp.lens.index --model {vlm.name} --text FILE --target INDEX"] if "contextual" in lacking else []
-        start = f"python app.py --model {vlm.name}{' --lens LENS' if train else ''}{' --lens INDEX' if index else ''}"
+        index = [f"python -m interp.lens.index --model {model} --text FILE --target INDEX"] if "contextual" in lacking else []
+        start = f"python app.py --model {model}{' --lens LENS' if train else ''}{' --lens INDEX' if index else ''}"
         names = ", ".join(NAMES[method].lower() for method in lacking)
         return "\n".join(
             [

@@ -115,7 +115,8 @@ class Service:
         """One generation with every layer kept, cached. `on_text` gets the growing answer."""
         new = request.max_new_tokens
         run = functools.partial(on_gpu, allow=seconds(new))
-        return self.traces.get(self.vlm(request.model), request.image, request.prompt, max_new_tokens=new, on_text=on_text, run=run)
+        vlm = self.vlm(request.model)  # first: if it replaces another one, there is a new cache
+        return self.traces.get(vlm, request.image, request.prompt, max_new_tokens=new, on_text=on_text, run=run)
 
     def lens(self, request: LensRequest) -> Lens:
         """A lens of one picture and prompt, cached. One that the model lacks is refused before the model answers."""

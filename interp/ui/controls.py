@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..models.names import parted
 from ..presets import ASSETS, PRESETS
 from ..service.requests import MAX_NEW_TOKENS
 from ..service.service import Service
@@ -30,6 +31,7 @@ PROMPTS = (
     "What color is the background?",
     "Is there a dog?",
 )
+_MODEL_INFO = "A name from the list, a Hugging Face hub id or a folder; with a PEFT adapter (hub id or folder): MODEL + ADAPTER."
 Values = Mapping[Any, Any]
 """What gradio passes to a listener whose inputs are a set: the value of each component."""
 Updates = dict[Any, Any]
@@ -92,7 +94,7 @@ def lay_out(service: Service) -> Controls:
         label="Model",
         allow_custom_value=service.can_switch,
         interactive=service.can_switch,
-        info="A name from the list, a Hugging Face hub id or a folder." if service.can_switch else "This server runs one model.",
+        info=_MODEL_INFO if service.can_switch else "This server runs one model.",
         elem_id="model",
     )
     about = gr.HTML(about_model(service, service.default_model), elem_id="about")
@@ -113,10 +115,11 @@ def lay_out(service: Service) -> Controls:
 
 def about_model(service: Service, model: str | None) -> str:
     """What a model is, what it needs and how it was tested, as HTML."""
-    known = next((preset for preset in service.models() if preset["name"] == model), None)
+    base, adapter = parted(model or "")
+    known = next((preset for preset in service.models() if preset["name"] == base), None)
     if known is None:
         return f"<p>{html.escape(model or '')}</p>"
-    text = known["about"]
+    text = known["about"] if adapter is None else f"With the adapter {adapter}: {known['about']}"
     if known["proved"] != "real weights":
         gate = " (must be accepted on the hub first)" if known["gated"] else ""
         needs = "".join(f" and the package {package}" for package in known["requires"])

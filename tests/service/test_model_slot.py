@@ -1,5 +1,6 @@
 """One model after another: what a switch frees, what it leaves when it fails, who may ask for it, and what those who wait are told."""
 
+import dataclasses
 import threading
 import weakref
 
@@ -7,13 +8,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from interp import InterpError, Lens
+from interp import InterpError, Lens, Trace
 from interp.models import loading
 from interp.service import model_slot
 from interp.service.requests import LensRequest, TraceRequest
 from interp.service.service import Service
 from interp.service.streaming import Done
 from interp.ui.tabs.lens_tab import steps
+from tests import adapters
 from tests.conftest import PROMPT
 
 
@@ -121,7 +123,7 @@ def test_all_who_wait_hear_what_is_done(checkpoint, monkeypatch):
     assert third == []
 
 
-@pytest.mark.parametrize("name", ["llava-interleave-0.5b", "someone/vlm", ".", "/etc"])
+@pytest.mark.parametrize("name", ["llava-interleave-0.5b", "someone/vlm", ".", "/etc", "emoji-llava + someone/adapter"])
 def test_a_shared_server_runs_its_own_model_only(name, monkeypatch):
     monkeypatch.setattr(model_slot, "fetch", lambda *_args, **_kwargs: pytest.fail("it was looked at"))
     shared = Service(shared=True)
@@ -132,6 +134,42 @@ def test_a_shared_server_runs_its_own_model_only(name, monkeypatch):
         assert open_to_all.can_switch
         with pytest.raises(pytest.fail.Exception, match="it was looked at"):
             open_to_all.vlm(name)
+
+
+def test_a_fine_tune_and_its_base_are_two_models(checkpoint, picture, tmp_path):
+    adapters.save(tmp_path / "adapter", checkpoint("crop"))
+    service, name = Service(checkpoint("crop")), f"{checkpoint('crop')} + {tmp_path / 'adapter'}"
+    asked = TraceRequest(picture, PROMPT, max_new_tokens=4)
+    base = service.trace(asked)
+    run = service.remember(base)
+    tuned = service.trace(dataclasses.replace(asked, model=name))
+    assert tuned.model_name == name
+    assert not torch.equal(tuned.states, base.states)
+    with pytest.raises(InterpError, match="no longer keeps"):
+        service.remembered(run, Trace)
+    assert service.trace(dataclasses.replace(asked, model=name)) is tuned
+    assert torch.equal(service.trace(asked).states, base.states)
+    assert service.saes.names("emoji-llava + emoji-llava-adapter") == ()
+    missing = service.lens_shelf.missing(tuned.vlm)
+    assert f"--model '{name}' --text" in missing
+
+
+@pytest.mark.parametrize("problem", ["pickle", "another base", "not finite"])
+def test_an_adapter_that_cannot_be_put_on_leaves_a_model_in_its_place(checkpoint, tmp_path, problem):
+    adapters.save(
+        tmp_path, checkpoint("crop"), targets=("q_proj", "lm_head")
+    )  # there are as many words as in "pad", and fewer than in "interleave"
+    weights = safetensors.torch.load_file(tmp_path / "adapter_model.safetensors")
+    if problem == "pickle":
+        (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    elif problem == "not finite":
+        safetensors.torch.save_file({key: w * torch.inf for key, w in weights.items()}, tmp_path / "adapter_model.safetensors")
+    other = "interleave" if problem == "another base" else "crop"
+    service = Service(checkpoint("pad"))
+    service.vlm()
+    with pytest.raises(InterpError, match="has been loaded again" if problem == "not finite" else "only a pickle|does not fit this base"):
+        service.vlm(f"{checkpoint(other)} + {tmp_path}")
+    assert service.vlm().name == checkpoint("pad")
 
 
 def test_the_page_says_what_is_done_while_a_model_is_loaded(checkpoint, tmp_path, picture):

@@ -320,7 +320,7 @@ def asked(monkeypatch):
     """Arguments of a command line, in an environment that asks for nothing but what is given."""
 
     def parsed(*given, **environment):
-        for name in ("MODEL", "QUANTIZE", "SAE"):
+        for name in ("MODEL", "ADAPTER", "QUANTIZE", "SAE"):
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -337,6 +337,14 @@ def test_command_line_and_environment(asked):
     args = asked("--model", "emoji-llava", "--quantize", "4bit", "--sae", "there", "--device", "cpu", MODEL="x", QUANTIZE="none", SAE="y")
     assert (args.model, args.quantize, args.sae, args.device) == ("emoji-llava", "4bit", "there", "cpu")
     assert asked(MODEL="", QUANTIZE="").quantize == "auto"  # as an emptied variable of a Space
+
+
+def test_an_adapter_belongs_to_a_model(asked, capsys):
+    for args in (asked("--model", "a/b", "--adapter", "c/d"), asked(MODEL="a/b", ADAPTER="c/d"), asked(MODEL="a/b + c/d")):
+        assert args.model == "a/b + c/d"
+    with pytest.raises(SystemExit):
+        asked("--adapter", "c/d")
+    assert "--adapter needs --model: the model that the adapter was trained on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", [{"given": ("--quantize", "8bit")}, {"QUANTIZE": "8bit"}])

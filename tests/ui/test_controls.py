@@ -1,0 +1,32 @@
+"""The left column: what it says about models."""
+
+import pytest
+
+from interp.presets import PRESETS
+from interp.service.service import Service
+from interp.ui.controls import about_model
+from interp.ui.page import build
+
+
+@pytest.fixture(scope="module")
+def service():
+    return Service()
+
+
+def test_a_fine_tune_can_be_named(service):
+    box, fixed = (
+        next(part for part in build(each).blocks.values() if part.elem_id == "model")
+        for each in (service, Service("a/b + c/d", shared=True))
+    )
+    assert "MODEL + ADAPTER" in box.info
+    assert box.allow_custom_value
+    assert fixed.value == "a/b + c/d"
+    assert not fixed.allow_custom_value
+
+
+def test_what_is_said_about_a_fine_tune(service):
+    assert about_model(service, "emoji-llava") == f"<p>{PRESETS['emoji-llava'].about}</p>"
+    own = about_model(service, "llava-1.5-7b + someone/<b>")
+    assert own.startswith("<p>With the adapter someone/&lt;b&gt;: LLaVA 1.5")
+    assert "GB of memory" in own
+    assert about_model(service, "someone/vlm + someone/<b>") == "<p>someone/vlm + someone/&lt;b&gt;</p>"
