@@ -62,7 +62,7 @@ class Adapter:
 
     def put_on(self, model: Any) -> None:
         """Change `model` to the fine-tune. Raises InterpError if the result is not finite."""
-        trainable = {name for name, weight in model.named_parameters() if weight.requires_grad}  # PEFT freezes the base
+        frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}  # PEFT freezes the base
         try:
             injected = self._injected(model, safetensors.torch.load_file(self.folder / WEIGHTS))
             _untie(model)
@@ -75,7 +75,7 @@ class Adapter:
         except FAILURES as error:
             raise InterpError(f"The adapter {self.name!r} cannot be merged into its base: {first_line(error)}.") from error
         for name, weight in model.named_parameters():
-            weight.requires_grad_(name in trainable)
+            weight.requires_grad_(name not in frozen)
 
     def _injected(self, model: Any, weights: Mapping[str, torch.Tensor], *, on_meta: bool = False) -> Any:
         """The PeftModel around `model`, whose layers are now the adapter's, with these weights."""
