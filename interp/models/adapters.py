@@ -62,7 +62,8 @@ class Adapter:
 
     def put_on(self, model: Any) -> None:
         """Change `model` to the fine-tune. Raises InterpError if the result is not finite."""
-        frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}  # PEFT freezes the base
+        # Before PEFT freezes the base, and with both names of a tied head, which may be parted from the embedding.
+        trainable = {name for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad}
         try:
             injected = self._injected(model, safetensors.torch.load_file(self.folder / WEIGHTS))
             _untie(model)
@@ -75,7 +76,7 @@ class Adapter:
         except FAILURES as error:
             raise InterpError(f"The adapter {self.name!r} cannot be merged into its base: {first_line(error)}.") from error
         for name, weight in model.named_parameters():
-            weight.requires_grad_(name not in frozen)
+            weight.requires_grad_(name in trainable)
 
     def _injected(self, model: Any, weights: Mapping[str, torch.Tensor], *, on_meta: bool = False) -> Any:
         """The PeftModel around `model`, whose layers are now the adapter's, with these weights."""
