@@ -181,7 +181,7 @@ PRESETS = {
                 KnownLens(
                     "contextual",
                     str(ASSETS / "smol-llava-lenses" / "contextual"),
-                    "text alone: sentences about the nouns and colours it was taught, and example sentences of WordNet without them",
+                    "sentences about the nouns and colours it was taught, and example sentences of WordNet without them",
                     "on unseen scenes, the nearest context's word is the object's noun on 76.0 % of its patches at layer 0 and still on 67.2 % at layer 18; with the "
                     "nouns of another picture at most 0.7 %. It reads few backgrounds: 4.1 % at layer 0",
                     layer=0,
