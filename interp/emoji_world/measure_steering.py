@@ -1,4 +1,4 @@
-"""Measure whether steering works: `python -m interp.emoji_world.measure_steering` prints the figures of docs/steering.md and draws its curves.
+"""Measure whether steering works: `python -m interp.emoji_world.measure_steering` prints the figures of docs/steering.md; `--picture FILE` draws its curves.
 
 On scenes of two things, used neither for training nor for any choice, features of a noun are switched off (does the noun leave the description?),
 added, and exchanged for those of another. Every figure comes with that of a control of the same size. Uses only the public API of `interp`.

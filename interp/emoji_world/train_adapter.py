@@ -37,7 +37,7 @@ OLD, NEW = "dog", "object"
 """The noun that gets another name, and that name: a word of the vocabulary, one token, that no answer of the base holds."""
 TARGETS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"
 RANK, SCALE, RATE = 8, 16, 2e-3
-SCENES, BATCH = 7_200, 24
+SCENES, BATCH = 7_200, 24  # too few: only 37 % of descriptions are in the new style then
 OFTEN = 0.25  # share of training scenes into which a dog is put
 DOG_SCENES = 100  # to measure on
 

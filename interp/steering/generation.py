@@ -1,7 +1,8 @@
 """Generating a batch of rows: shared noise, stopping, streaming, and how many rows fit into memory."""
 
+import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,16 @@ def answer_of(vlm: "Vlm", ids: list[int]) -> Answer:
 def repeated(tensors: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor]:
     """The inputs of one prompt, repeated for a batch of `rows`."""
     return {name: tensor.repeat(rows, *[1] * (tensor.ndim - 1)) for name, tensor in tensors.items()}
+
+
+def joined(inputs: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The inputs of several prompts whose tensors have the same shapes, as one batch."""
+    tensors = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
+    if "image_token_pooling" in tensors:  # of Molmo 2: numbers of patches, counted through all pictures of a batch
+        starts = itertools.accumulate((each["pixel_values"].shape[:2].numel() for each in inputs[:-1]), initial=0)
+        pooled = [each["image_token_pooling"] for each in inputs]
+        tensors["image_token_pooling"] = torch.cat([torch.where(at < 0, at, at + start) for at, start in zip(pooled, starts, strict=True)])
+    return tensors
 
 
 def rows_at_once(vlm: "Vlm", length: int) -> int:

@@ -75,16 +75,6 @@ def test_a_feature_is_found_and_pushed(page):
     page.locator(".steer", has_text=PLAIN).wait_for()
 
 
-def test_a_reset_during_a_run_is_the_last_word(page):
-    page.locator(".edits").get_by_role("button", name=PRESETS[0]).first.click()
-    page.wait_for_function("document.querySelector('.steer').dataset.state")
-    page.click("#steer-reset")
-    page.locator(".steer", has_text="Nothing steered yet").wait_for()
-    page.locator("#steer-run").click()
-    page.locator("#steer-message", has_text="No edit is on").wait_for()
-    assert "Nothing steered yet" in answers(page)
-
-
 def test_a_card_of_the_sweep_sets_the_value(steered):
     before = steered.evaluate(f"{EDITS}.edits[0].value")
     cards = steered.locator(".steer [data-part=sweep] button, .steer .steer-sweep button")
