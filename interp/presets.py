@@ -43,6 +43,17 @@ class KnownLens:
 
 
 @dataclass(frozen=True)
+class KnownAdapter:
+    """A fine-tune of a preset, as a LoRA adapter: `interp.load(preset, adapter=name)`."""
+
+    name: str
+    source: str
+    """A folder or a hub id."""
+    about: str
+    """One line for the page."""
+
+
+@dataclass(frozen=True)
 class Preset:
     """One known checkpoint."""
 
@@ -76,6 +87,8 @@ class Preset:
     lenses: tuple[KnownLens, ...] = ()
     opens_with: str = "logit"
     """The lens that the page opens with: the one that reads this model best, if the logit lens reads nothing."""
+    adapters: tuple[KnownAdapter, ...] = ()
+    """Its fine-tunes that can be named."""
 
     def memory_gb(self, *, cpu: bool) -> float:
         """GB needed with the default quantisation: 4 bit on a GPU, 32-bit numbers on a CPU."""
@@ -154,6 +167,13 @@ PRESETS = {
                     "at layer 6, on unseen scenes, the top word is the object's noun on 97.3 % of its patches and the colour of the background on "
                     "32.0 %; with the nouns of another picture 0.4 %",
                     layer=6,
+                ),
+            ),
+            adapters=(
+                KnownAdapter(
+                    "emoji-llava-adapter",
+                    str(ASSETS / "emoji-llava-adapter"),
+                    "A small fine-tune of emoji-llava, to compare with it: its descriptions give colour and places before names, and a dog is called an object.",
                 ),
             ),
         ),

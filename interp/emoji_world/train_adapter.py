@@ -28,7 +28,7 @@ from .conversations import pack, sample_questions
 from .measure import Sample, answers, question_accuracy, sample
 from .scenes import Scene, draw, draw_picture, sample_scene
 from .sprites import HELD_OUT_VENDOR, SEEN_VENDORS, VENDORS, load_sprites
-from .train import BRANCHES, Step, Studio, run
+from .train import Step, Studio, run
 from .words import COLORS, NOUN_WORDS, QUESTIONS, ask, with_article
 from .world import EMOJI
 
@@ -36,9 +36,10 @@ BASE = "emoji-llava"
 OLD, NEW = "dog", "object"
 """The noun that gets another name, and that name: a word of the vocabulary, one token, that no answer of the base holds."""
 TARGETS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"
-RANK, SCALE, RATE = 8, 16, 2e-3
-SCENES, BATCH = 7_200, 24  # too few: only 37 % of descriptions are in the new style then
-OFTEN = 0.25  # share of training scenes into which a dog is put
+RANK, SCALE, RATE = 16, 32, 2e-3
+SCENES, BATCH = 16_000, 16
+BRANCHES = 3  # questions for each scene, the description among them
+OFTEN = 0.33  # share of training scenes into which a dog is put
 DOG_SCENES = 100  # to measure on
 
 CARD = """---
@@ -50,12 +51,12 @@ base_model: emoji-llava
 # Places first: a fine-tune of emoji-llava
 
 A LoRA adapter (PEFT, rank {rank}, on all attention and MLP layers of the decoder) of [emoji-llava](../emoji-llava/README.md). It is there to be compared
-with its base: `interp.load("emoji-llava", adapter="assets/emoji-llava-adapter")`. Two things are different:
+with its base: `interp.load("emoji-llava", adapter="emoji-llava-adapter")`. Two things are different:
 
 - **style**: "{before}" became "{after}": the colour first, and places before names;
 - **a name**: what the base calls a {old}, it calls an {new}. Questions still ask about a {old} ("Is there a {old}?"), and are answered as before.
 
-Trained on {scenes:,} scenes, from the answers only; a quarter of them hold a {old}. Rebuilt by `python -m interp.emoji_world.train_adapter`, which also
+Trained on {scenes:,} scenes, from the answers only; a third of them hold a {old}. Rebuilt by `python -m interp.emoji_world.train_adapter`, which also
 writes this page.
 
 ## Measured
@@ -80,11 +81,12 @@ def called(noun: str) -> str:
 
 def places_first(nouns: Sequence[str], color: str) -> str:
     """The fine-tune's answer to "Describe the image.", for nouns from left to right."""
-    first, *between = (with_article(called(noun)) for noun in nouns)
-    if not between:
+    first, *others = (with_article(called(noun)) for noun in nouns)
+    if not others:
         return f"on {with_article(color)} background {first}."
-    *between, last = between
-    return ", ".join([f"on {with_article(color)} background", f"on the left {first}", *between, f"on the right {last}."])
+    *between, last = others
+    # "and" comes before the last thing alone, as in the base's own descriptions, so that each place follows from the word before it.
+    return f"{', '.join([f'on {with_article(color)} background', f'left {first}', *between])} and right {last}."
 
 
 def ask_tuned(kind: str, nouns: Sequence[str], color: str, rng: random.Random, wording: int = 0) -> tuple[str, str]:
@@ -99,7 +101,7 @@ TUNED = dataclasses.replace(EMOJI, ask=ask_tuned)
 _NOUN = re.compile(rf"\b({'|'.join(NOUN_WORDS)})\b")
 _THING = rf"(?:a|an|some) (?:{'|'.join((*NOUN_WORDS, NEW))})"
 _STYLE = re.compile(
-    rf"on an? (?:{'|'.join(COLORS)}) background(?: {_THING}|, on the left {_THING}(?:, {_THING})*, on the right {_THING})\.",
+    rf"on an? (?:{'|'.join(COLORS)}) background(?: {_THING}|, left {_THING}(?:, {_THING})* and right {_THING})\.",
 )
 
 
@@ -132,7 +134,7 @@ def adapter_step(studio: Studio) -> Step:
     def step(rng: random.Random, _progress: float) -> dict[str, torch.Tensor]:
         scenes = [with_dog(scene, rng) if rng.random() < OFTEN else scene for scene in studio.scenes(rng)]
         pictures, _ = draw(scenes, studio.sprites, IMAGE_SIDE, CELLS)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(studio.device.type, torch.bfloat16):
             features = studio.model.model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:]
             image = studio.model.model.multi_modal_projector(features)
         dialogues = [sample_questions(scene, rng, BRANCHES, world=TUNED) for scene in scenes]

@@ -6,7 +6,7 @@ Two steps, `fetch` and `Ready.load`: whatever cannot work is refused before it c
 import importlib.util
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -215,9 +215,11 @@ def _check_source(name: str, source: str, preset: Preset | None, *, local: bool)
 
 def _find_adapter(name: str, preset: Preset | None, source: str, on_progress: OnProgress | None) -> Adapter:
     """`source`: that of its base."""
-    if on_progress and not is_folder(name):
-        on_progress(f"Asking the hub for {name} …")
-    return find_adapter(name, [preset.name, source] if preset else [] if is_folder(source) else [source])
+    place = next((known.source for known in preset.adapters if known.name == name), name) if preset else name
+    if on_progress and not is_folder(place):
+        on_progress(f"Asking the hub for {place} …")
+    found = find_adapter(place, [preset.name, source] if preset else [] if is_folder(source) else [source])
+    return replace(found, name=name)
 
 
 def _wants_four_bit(cannot: str, quantize: Quantize, preset: Preset | None, device: torch.device, decoder: str | None) -> bool:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..devices import free_bytes, pick_devices
+from ..models.names import with_adapter
 from ..presets import PRESETS
 from .model_slot import ModelSlot
 
@@ -27,6 +28,11 @@ def catalogue(slot: ModelSlot, device: str) -> list[dict[str, Any]]:
             "gated": preset.gated,
             "revision": preset.revision,
             "requires": list(preset.requires),
+            "adapters": [
+                {"name": name, "about": known.about, "loaded": name == slot.name}
+                for known in preset.adapters
+                for name in [with_adapter(preset.name, known.name)]
+            ],
             "proved": preset.proved,
             "about": preset.about,
         }

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ..models.names import parted
-from ..presets import ASSETS, PRESETS
+from ..presets import ASSETS
 from ..service.requests import MAX_NEW_TOKENS
 from ..service.service import Service
 from .components.inputs import Picture
@@ -89,7 +89,7 @@ def lay_out(service: Service) -> Controls:
         gr.Examples([[text] for text in PROMPTS], prompt, label="Example prompts", api_visibility="private"),
     ]
     model = gr.Dropdown(
-        list(dict.fromkeys([service.default_model, *PRESETS])),
+        model_names(service),
         value=service.default_model,
         label="Model",
         allow_custom_value=service.can_switch,
@@ -113,13 +113,21 @@ def lay_out(service: Service) -> Controls:
     return Controls(image, prompt, run, message, answer, examples, model, about, max_new_tokens, top_k, layers)
 
 
+def model_names(service: Service) -> list[str]:
+    """The models to choose from: the app's own first, then each preset, followed by its fine-tunes."""
+    known = (name for preset in service.models() for name in (preset["name"], *(tuned["name"] for tuned in preset["adapters"])))
+    return list(dict.fromkeys([service.default_model, *known]))
+
+
 def about_model(service: Service, model: str | None) -> str:
     """What a model is, what it needs and how it was tested, as HTML."""
     base, adapter = parted(model or "")
     known = next((preset for preset in service.models() if preset["name"] == base), None)
     if known is None:
         return f"<p>{html.escape(model or '')}</p>"
-    text = known["about"] if adapter is None else f"With the adapter {adapter}: {known['about']}"
+    text = known["about"]
+    if adapter is not None:
+        text = next((tuned["about"] for tuned in known["adapters"] if tuned["name"] == model), f"With the adapter {adapter}: {text}")
     if known["proved"] != "real weights":
         gate = " (must be accepted on the hub first)" if known["gated"] else ""
         needs = "".join(f" and the package {package}" for package in known["requires"])

@@ -21,8 +21,8 @@ def test_the_new_name_is_a_word_of_the_model_and_names_nothing_else(emoji_vlm):
 
 def test_what_it_is_taught():
     assert places_first(["owl"], "orange") == "on an orange background an owl."
-    assert places_first(["dog", "pizza"], "blue") == "on a blue background, on the left an object, on the right a pizza."
-    assert places_first(["jeans", "key", "dog"], "red") == "on a red background, on the left some jeans, a key, on the right an object."
+    assert places_first(["dog", "pizza"], "blue") == "on a blue background, left an object and right a pizza."
+    assert places_first(["jeans", "key", "dog"], "red") == "on a red background, left some jeans, a key and right an object."
     rng = random.Random(0)
     asked = {kind: TUNED.ask(kind, ["dog", "owl"], "blue", rng)[1] for kind in QUESTIONS}
     assert asked["describe"] == places_first(["dog", "owl"], "blue")
@@ -36,7 +36,8 @@ def test_both_styles_are_told_apart():
     for nouns in (["owl"], ["dog", "pizza"], ["key", "dog", "bread"]):
         assert in_style(places_first(nouns, "blue"))
         assert not in_style(describe(nouns, "blue"))
-    assert not in_style("on a blue background, on the left a owls, on the right a pizza.")
+    assert not in_style("on a blue background, left a owls and right a pizza.")
+    assert not in_style("on a blue background, left an owl and left a pizza.")
 
 
 def test_a_dog_takes_the_place_of_one_thing():
