@@ -54,6 +54,18 @@ class KnownAdapter:
 
 
 @dataclass(frozen=True)
+class KnownConcepts:
+    """A dictionary of concepts of a preset's states."""
+
+    name: str
+    source: str
+    """A folder that `Concepts.save` wrote."""
+    layer: int
+    about: str
+    """What it was learned on and how well it stands for what is known to be there, measured: with figures and the shuffled control."""
+
+
+@dataclass(frozen=True)
 class Preset:
     """One known checkpoint."""
 
@@ -85,6 +97,8 @@ class Preset:
     saes: tuple[KnownSae, ...] = ()
     """The first is the default."""
     lenses: tuple[KnownLens, ...] = ()
+    concepts: tuple[KnownConcepts, ...] = ()
+    """The first is the default."""
     opens_with: str = "logit"
     """The lens that the page opens with: the one that reads this model best, if the logit lens reads nothing."""
     adapters: tuple[KnownAdapter, ...] = ()

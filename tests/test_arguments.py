@@ -287,6 +287,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "Sae.only": Call(sae.only, {"feature": 3, "device": torch.device("cpu")}),
         "Sae.read": Call(sae.read, {"states": trace.residual(1)}),
         "Sae.neighbours": Call(sae.neighbours, {"feature": 3, "k": 2}),
+        "Sae.nearest": Call(sae.nearest, {"direction": sae.W_dec[3], "k": 2}),
         "SparseActs.rows": Call(encoding.acts.rows, {"rows": torch.tensor([1, 2])}),
         "Encoding.select": Call(encoding.select, {"where": "image"}, named=where),
         "Encoding.top": Call(encoding.top, {"k": 2, "where": "all", "rank_by": "max"}, lambda x: x.to_dict(), where),

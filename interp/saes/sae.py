@@ -251,12 +251,20 @@ class Sae:
     def neighbours(self, feature: int, k: int = 5) -> list[tuple[int, float]]:
         """The k features with the most similar decoder directions, as (feature, cosine), most similar first."""
         k, feature = whole_number("k", k, 1), self.check(feature)
-        direction = F.normalize(self.W_dec[feature].float(), dim=0)
+        found = self.nearest(self.W_dec[feature], min(k + 1, self.d_sae))
+        return [pair for pair in found if pair[0] != feature][:k]
+
+    def nearest(self, direction: torch.Tensor, k: int = 5) -> list[tuple[int, float]]:
+        """The k features whose decoder directions are most similar to a direction [d_in], as (feature, cosine), most similar first."""
+        k = whole_number("k", k, 1)
+        instance("direction", direction, torch.Tensor, "a tensor [d_in]")
+        sound = direction.layout == torch.strided and not direction.is_meta and direction.is_floating_point()
+        if not sound or direction.shape != (self.d_in,) or not direction.isfinite().all():
+            raise InterpError(f"direction is {shown(direction)}; it must hold {self.d_in} finite numbers.")
+        unit = F.normalize(direction.to(self.W_dec.device).float(), dim=0)
         step = max(1, _BLOCK_BYTES // (4 * self.d_in))
-        cosines = [F.normalize(self.W_dec[at : at + step].float(), dim=1) @ direction for at in range(0, self.d_sae, step)]
-        cosine = torch.cat(cosines).cpu()
-        cosine[feature] = -torch.inf
-        values, found = cosine.topk(min(k, self.d_sae - 1))
+        cosines = [F.normalize(self.W_dec[at : at + step].float(), dim=1) @ unit for at in range(0, self.d_sae, step)]
+        values, found = torch.cat(cosines).cpu().topk(min(k, self.d_sae))
         return list(zip(found.tolist(), values.tolist(), strict=True))
 
     def _check(self, states: object) -> None:

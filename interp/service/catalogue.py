@@ -19,6 +19,7 @@ def catalogue(slot: ModelSlot, device: str) -> list[dict[str, Any]]:
             "layers": preset.n_layers,
             "default_layer": preset.default_layer,
             "saes": [{"name": sae.name, "layer": sae.layer, "labels": sae.labels, "note": sae.note} for sae in preset.saes],
+            "concepts": [{"name": each.name, "layer": each.layer, "about": each.about} for each in preset.concepts],
             "loaded": preset.name == slot.name,
             "fits": preset.memory_gb(cpu=cpu) <= free,
             "memory_gb": preset.memory_gb(cpu=cpu),

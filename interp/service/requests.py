@@ -16,6 +16,7 @@ MAX_NEW_TOKENS = 256
 MAX_TOP_K = 50
 MAX_FEATURES = 200
 MAX_ATTRIBUTED = 100  # each is taken away in a run of its own
+MAX_STEP = 4  # of the way from one concept to another
 MAX_LAYERS = 1000  # and heads of a layer; the model's own number is checked later
 MAX_TEXT = 20_000  # characters of a prompt or a name; a model's own context is shorter
 Check = Callable[[str, Any], Any]
@@ -42,6 +43,10 @@ def _whole(low: int, high: int) -> Check:
 
 def _temperature(name: str, value: Any) -> float:
     return validation.finite_number(name, value, low=0)
+
+
+def _step(name: str, value: Any) -> float:
+    return validation.finite_number(name, value, low=0, high=MAX_STEP)
 
 
 def _layers(name: str, value: Any) -> str:
@@ -180,6 +185,42 @@ class AttributionRequest(_Request):
     baseline: Annotated[str, _text_or_none] = ""
     """The word it is compared with; empty for the likeliest other one there."""
     top_k: Annotated[int, _whole(1, MAX_ATTRIBUTED)] = 20
+
+
+@dataclass(frozen=True)
+class ConceptsRequest(TraceRequest):
+    """The concepts of a dictionary in one run."""
+
+    dictionary: Annotated[str, _text_or_none] = ""
+    """Empty for the model's first."""
+
+
+@dataclass(frozen=True)
+class ShiftRequest(_Request):
+    """A model and its fine-tune, to be compared concept by concept: exactly one of `adapter` and `other`."""
+
+    model: Annotated[str, _text] = ""
+    """Empty for the model the app was started with."""
+    adapter: Annotated[str, _text_or_none] = ""
+    """A fine-tune of `model` as an adapter: a name from its preset, a folder or a hub id."""
+    other: Annotated[str, _text_or_none] = ""
+    """A fine-tune as a whole model."""
+    dictionary: Annotated[str, _text_or_none] = ""
+    """Empty for the model's first."""
+
+
+PLACES = ("places", "image", "answer", "all")
+"""Where a step from one concept to another may act: "places" are the image tokens that have most of the first."""
+
+
+@dataclass(frozen=True)
+class StepRequest(_Request):
+    """A step from one concept to another."""
+
+    source: Annotated[Any, _as_it_is] = None
+    target: Annotated[Any, _as_it_is] = None
+    value: Annotated[float, _step] = 1.0
+    where: Annotated[str, _one_of(*PLACES)] = "places"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..attribution.attribute import Attribution
 from ..errors import InterpError
 from ..lens.lens import Lens
 from ..lens.reading import affordable_layers
-from ..models.loading import OnProgress, Quantize
+from ..models.loading import OnProgress, Quantize, fetch
 from ..models.vlm import Vlm
 from ..presets import PRESETS
 from ..saes.features import Encoding, Features, encode
@@ -30,7 +30,7 @@ from .model_slot import ModelSlot
 from .recent import Recent, Sized
 from .requests import LensRequest, Ranking, TraceRequest
 from .sae_shelf import SaeShelf
-from .zerogpu import on_gpu, seconds
+from .zerogpu import on_gpu, remote, seconds
 
 _DERIVED = 256  # maps and other small results
 _REMEMBERED = 8  # lenses and encodings; results that the page can refer to: twice this
@@ -72,7 +72,7 @@ class Service:
     ) -> None:
         self.default_model = model
         self.notice = notice
-        self._device = device
+        self._quantize, self._device = quantize, device
         self._fixed = shared and not any_model
         self.saes = SaeShelf(model, sae, fixed=self._fixed)
         self.lens_shelf = LensShelf(model, lenses)
@@ -102,6 +102,15 @@ class Service:
                 "python app.py --model NAME."
             )
         return self._slot.get(name, on_progress)
+
+    def beside(self, name: str, on_progress: OnProgress | None = None) -> Vlm:
+        """Another model, loaded beside the served one, which stays. It is not kept: it goes with the last reference to it.
+
+        Raises InterpError if it does not fit into the memory that is left, and on ZeroGPU, whose worker knows only models loaded before.
+        """
+        if remote():
+            raise InterpError(f"{name} cannot be loaded here: on ZeroGPU models are loaded before the first request. Run your own copy.")
+        return fetch(name, quantize=self._quantize, device=self._device, on_progress=on_progress).load(on_progress)
 
     def _forget(self, name: str) -> None:
         """Drop everything that belongs to the loaded model and not to the next one, which has this name."""

@@ -11,11 +11,13 @@ from gradio.utils import get_upload_folder
 from ..attention.rows import Attention
 from ..attribution.attribute import Attribution
 from ..attribution.filters import filters
+from ..concepts.here import ConceptsHere
 from ..lens.lens import Lens
 from ..saes.features import Features
 from ..steering.results import SteeringResult
 from ..web.payloads.attention import AttentionPayload
 from ..web.payloads.attribution import AttributionPayload
+from ..web.payloads.concepts import ConceptsPayload
 from ..web.payloads.lens import lens_payload
 from ..web.standalone import standalone_html
 
@@ -68,6 +70,17 @@ def write_attribution_json(found: Attribution) -> str:
 def write_attribution_csv(found: Attribution) -> str:
     """The table of one word's features."""
     return _write("attribution", found.trace.model_name, "csv", found.to_csv())
+
+
+def write_concepts_html(payload: ConceptsPayload) -> str:
+    """The standalone view of concepts in a run."""
+    return _write("concepts", payload["model"], "html", standalone_html(payload))
+
+
+def write_concepts_json(here: ConceptsHere) -> str:
+    """How much of each concept is in a run, and the concepts themselves."""
+    made = {**here.to_dict(), "dictionary": here.concepts.to_dict(), "codes": here.codes.tolist()}
+    return _write("concepts", here.trace.model_name, "json", _json(made))
 
 
 def write_filters(found: Attribution) -> str:

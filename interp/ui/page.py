@@ -6,6 +6,7 @@ import gradio as gr
 
 from ..service.attention_service import AttentionService
 from ..service.attribution_service import AttributionService
+from ..service.concepts_service import ConceptsService
 from ..service.questions import Questions
 from ..service.service import Service
 from ..service.steer_service import SteerService
@@ -19,6 +20,7 @@ from .refusals import CheckedBlocks
 from .tabs import lens_tab
 from .tabs.attention_tab import AttentionTab, WordStates
 from .tabs.attribution_tab import AttributionStates, AttributionTab
+from .tabs.concepts_tab import ConceptsStates, ConceptsTab
 from .tabs.features_tab import FeaturesTab
 from .tabs.lens_tab import LensStates, LensTab
 from .tabs.steer_tab import SteerTab
@@ -28,7 +30,7 @@ CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
 #about p { margin: 0; opacity: .8; }
 #message:not(:has(.message)), #sae-message:not(:has(.message)), #why-message:not(:has(.message)),
-#attribution-message:not(:has(.message)), #steer-message:not(:has(.message)) { display: none; }
+#attribution-message:not(:has(.message)), #concepts-message:not(:has(.message)), #steer-message:not(:has(.message)) { display: none; }
 .message { padding: .5rem .75rem; border-radius: 8px; border: 1px solid var(--border-color-primary); font-size: .9rem; overflow-wrap: anywhere; }
 .message.error { border-color: #dc2626; color: #b91c1c; background: #fef2f2; }
 .dark .message.error { color: #fecaca; background: #450a0a; }
@@ -42,7 +44,7 @@ def build(service: Service) -> gr.Blocks:
     """Build the whole app, without launching it."""
     steering, questions = SteerService(service), Questions(service)
     explaining, changing = AttentionService(service), WhatIfService(service)
-    attributing = AttributionService(service)
+    attributing, finding = AttributionService(service), ConceptsService(service)
 
     def left_page(request: gr.Request) -> None:
         steering.stop(request.session_hash)
@@ -52,7 +54,7 @@ def build(service: Service) -> gr.Blocks:
         _header(service.notice)
         # Outside gr.Tabs, which would count them as tabs.
         lenses, selected, attributed, words = LensStates(), gr.State(lens_tab.TAB), AttributionStates(), WordStates()
-        run_key = lenses.run
+        run_key, dictionary = lenses.run, ConceptsStates()
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 controls = left.lay_out(service)
@@ -62,6 +64,7 @@ def build(service: Service) -> gr.Blocks:
                 features = FeaturesTab(service, questions, controls, run_key, selected)
                 attribution = AttributionTab(attributing, controls, run_key, selected, features.sae, attributed)
                 steer = SteerTab(service, steering, questions, controls, run_key, selected, features.sae)
+                concepts = ConceptsTab(finding, controls, run_key, selected, dictionary)
         opening = Opening(service, steering, controls, lens, steer, tabs, selected, words.linked, attribution)
         quietly: dict[str, Any] = {"show_progress": "hidden", **QUEUE}
         shown: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": controls.answer, **QUEUE}
@@ -69,12 +72,12 @@ def build(service: Service) -> gr.Blocks:
         chosen = [examples.load_input_event for examples in (*controls.examples, steer.examples)]
         runs += [event.success(lens.run, lens.inputs, lens.outputs, **shown) for event in chosen]
         runs.append(demo.load(opening.open, None, opening.outputs, **quietly))
-        after_run = [(tab.after_run, tab.inputs, tab.outputs) for tab in (why, features, attribution)]
+        after_run = [(tab.after_run, tab.inputs, tab.outputs) for tab in (why, features, attribution, concepts)]
         for listener, inputs, outputs in (*after_run, *steer.after_run):
             runs = [run.then(listener, inputs, outputs, **quietly) for run in runs]
         tabs.select(_open_tab, None, selected, api_visibility="private", show_progress="hidden", queue=False)
         demo.unload(left_page)
-        add_endpoints(service, steering, explaining, changing, attributing)
+        add_endpoints(service, steering, explaining, changing, attributing, finding)
     return demo
 
 
@@ -82,7 +85,7 @@ def _header(notice: str) -> None:
     gr.Markdown(
         f"# {TITLE}\nWhat does each patch of a picture mean to a vision-language model, layer by layer? "
         "Which patches did a word of the answer look at and need? Which learned features are active, and how does the answer change when you turn one up or "
-        "down?"
+        "down? What concepts are its states made of?"
     )
     if notice:
         gr.HTML(message(notice, error=True), elem_id="notice")

@@ -13,12 +13,13 @@ import jinja2
 
 from ..errors import InterpError
 from .bundle import STATIC, bundle, static
-from .payloads import attention, attribution, lens
+from .payloads import attention, attribution, concepts, lens
 
 _VIEWS = {
     lens.SCHEMA: ("lens", "Lens"),
     attention.SCHEMA: ("attention", "Why this word"),
     attribution.SCHEMA: ("attribution", "Attribution"),
+    concepts.SCHEMA: ("concepts", "Concepts"),
 }
 """Schema → the view's folder in static/, and the title of its page."""
 _PAGES = jinja2.Environment(
@@ -35,7 +36,7 @@ def checked(payload: Any, schema: str = lens.SCHEMA, view: str = "lens") -> Any:
 
 
 def standalone_html(payload: Mapping[str, Any]) -> str:
-    """One HTML file that shows a lens, attention or attribution payload from disk: no server, no network, nothing to install.
+    """One HTML file that shows a lens, attention, attribution or concepts payload from disk: no server, no network, nothing to install.
 
     The payload travels as gzip in base64, so a `</script>` in it has no effect.
     """

@@ -266,3 +266,66 @@ export function featureWords(number, scores, fields = {}) {
   const words = scores.map((score, token) => ({ token, other: " cat", score, ...signedRows({ 2: score }) }));
   return { feature: number, label: "dog", source: "", dense: "", link: null, max: 1, words, ...fields };
 }
+
+// A concept that has `most` in its example, whose map covers 1×2 patches.
+export function conceptItem(concept, fields = {}) {
+  const example = { picture: picture(32, 16), answer: "a dog.", activation: 4, rows: 1, cols: 2, map: b64(Float32Array.of(4, 1)) };
+  return {
+    concept,
+    words: [`word${concept}`],
+    opposite: [],
+    size: 10 - concept,
+    stability: 0.9,
+    feature: null,
+    activation: 2,
+    places: b64(Uint16Array.of(1 + concept)),
+    examples: [example],
+    ...fields,
+  };
+}
+
+// Concepts over the scene, whose nine rows have the codes `codes[k]`.
+export function concepts(items, codes, fields = {}) {
+  return {
+    ...scene(),
+    schema: "llava-microscope/concepts-view/1",
+    run: "r1",
+    dictionary: {
+      name: "patches",
+      method: "semi-nmf",
+      objective: "",
+      layer: 3,
+      where: "each patch",
+      states: 100,
+      fit: { learned: 0.1, here: 0.2 },
+      overlap: 0,
+      about: "",
+      notes: [],
+    },
+    left_out: [0],
+    unit: "strength",
+    concepts: items,
+    codes: b64(Float32Array.from(codes.flat())),
+    shift: null,
+    limits: "",
+    ...fields,
+  };
+}
+
+export function shifted(concept, fields = {}) {
+  return {
+    concept,
+    size: 5,
+    relative: 0.1,
+    consistency: 0.5,
+    recovery: 0.25,
+    cosine: 0.9,
+    words: [`word${concept}`],
+    after_words: ["object"],
+    gained: ["object"],
+    lost: [`word${concept}`],
+    answers: [{ before: "a dog.", after: "an object." }],
+    after: [],
+    ...fields,
+  };
+}

@@ -11,13 +11,23 @@ from interp.web.payloads.attribution import (
     WordAttribution,
     WordScore,
 )
+from interp.web.payloads.concepts import (
+    ConceptDetails,
+    ConceptDictionary,
+    ConceptExample,
+    ConceptItem,
+    ConceptsPayload,
+    ShiftedItem,
+    ShiftPayload,
+    SteeredConcepts,
+)
 from interp.web.payloads.edits import EditItem, EditsPayload
 from interp.web.payloads.features import FeatureItem, FeaturePayload
 from interp.web.payloads.flow import FlowBlock, FlowCurves
 from interp.web.payloads.lens import LensPayload
 from interp.web.payloads.steer import SteerPayload, SweepPayload, SweepPoint
 from interp.web.payloads.whatif import Fewest, WhatIf
-from tests.web import attention_payload, attribution_payload, edits_payload, feature_payload, lens_payload, steer_payload
+from tests.web import attention_payload, attribution_payload, concepts_payload, edits_payload, feature_payload, lens_payload, steer_payload
 from tests.web.typescript import FILE, declarations
 
 
@@ -48,6 +58,15 @@ def test_the_payloads_made_up_for_tests_have_the_same_fields_as_real_ones():
     assert not differing(attention_payload.fewest(), Fewest)
     assert not differing(attention_payload.flow(), FlowCurves)
     assert not differing(attention_payload.flow()["blocks"][0], FlowBlock)
+    made = concepts_payload.payload(shift=concepts_payload.shift())
+    assert differing(made, ConceptsPayload) <= optional
+    assert not differing(made["dictionary"], ConceptDictionary)
+    assert not differing(made["concepts"][0], ConceptItem)
+    assert not differing(made["concepts"][0]["examples"][0], ConceptExample)
+    assert not differing(made["shift"], ShiftPayload)
+    assert not differing(made["shift"]["concepts"][0], ShiftedItem)
+    assert not differing(concepts_payload.details(), ConceptDetails)
+    assert not differing(concepts_payload.steered(), SteeredConcepts)
     assert not differing(edits_payload.payload(), EditsPayload)
     assert not differing(edits_payload.chip(), EditItem)
     assert not differing(steer_payload.payload(), SteerPayload)

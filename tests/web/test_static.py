@@ -8,6 +8,7 @@ import pytest
 
 from interp.ui.components.attention_view import AttentionView
 from interp.ui.components.attribution_view import AttributionView
+from interp.ui.components.concepts_view import ConceptsView
 from interp.ui.components.edits_view import EditsView
 from interp.ui.components.feature_view import FeatureView
 from interp.ui.components.lens_view import LensView
@@ -20,6 +21,7 @@ VIEWS = {
     "attention": AttentionView,
     "features": FeatureView,
     "attribution": AttributionView,
+    "concepts": ConceptsView,
     "edits": EditsView,
     "steer": SteerView,
 }
@@ -36,7 +38,7 @@ def test_a_component_carries_the_bundle_of_its_view_in_its_head(view):
 
 def test_every_module_is_part_of_some_view():
     used = {name for view in VIEWS for name in modules(f"{view}/view.js")} | {
-        name for view in ("lens", "attention", "attribution") for name in modules(f"{view}/standalone.js")
+        name for view in ("lens", "attention", "attribution", "concepts") for name in modules(f"{view}/standalone.js")
     }
     assert used == {str(path.relative_to(STATIC)) for path in STATIC.rglob("*.js")}
 
@@ -80,6 +82,7 @@ def test_every_part_that_the_scripts_use_is_in_the_markup_and_the_other_way_roun
         ("attention", {"select"}),
         ("features", set()),
         ("attribution", {"select"}),
+        ("concepts", set()),
         ("edits", {"input", "run"}),
         ("steer", {"select"}),
     ],

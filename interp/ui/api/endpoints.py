@@ -4,11 +4,13 @@ import gradio as gr
 
 from ...service.attention_service import AttentionService
 from ...service.attribution_service import AttributionService
+from ...service.concepts_service import ConceptsService
 from ...service.service import Service
 from ...service.steer_service import SteerService
 from ...service.whatif_service import WhatIfService
 from .attention import attention
 from .attribution import attribution
+from .concepts import concept_shift, concepts
 from .features import sae_features
 from .knockout import knockout
 from .lens import logit_lens
@@ -17,7 +19,12 @@ from .steer import steer, steer_sweep
 
 
 def add_endpoints(
-    service: Service, steering: SteerService, explaining: AttentionService, changing: WhatIfService, attributing: AttributionService
+    service: Service,
+    steering: SteerService,
+    explaining: AttentionService,
+    changing: WhatIfService,
+    attributing: AttributionService,
+    finding: ConceptsService,
 ) -> None:
     """Add every endpoint to the current gr.Blocks."""
     with gr.Group(visible=False):
@@ -27,5 +34,7 @@ def add_endpoints(
         knockout(changing)
         sae_features(service)
         attribution(attributing)
+        concepts(finding)
+        concept_shift(finding)
         steer(steering)
         steer_sweep(steering)

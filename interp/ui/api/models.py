@@ -13,7 +13,7 @@ def models(service: Service) -> None:
     def models() -> list[dict[str, Any]]:
         """The models known by name.
 
-        Returns a list with, for each model: name, checkpoint, layers, default_layer, saes, loaded (in memory now), fits (whether there is enough free
+        Returns a list with, for each model: name, checkpoint, layers, default_layer, saes, concepts, loaded (in memory now), fits (whether there is enough free
         memory), memory_gb (needed on this machine; on a GPU: memory_4bit_gb, memory_16bit_gb), licence, gated (the licence must be accepted on the hub
         first), revision, requires (packages not in requirements.txt), proved ("real weights", or "shape" if tested with random weights only), about, adapters (its
         fine-tunes: name, as model takes it, loaded, about).

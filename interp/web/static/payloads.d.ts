@@ -577,3 +577,125 @@ export interface FlowCurves {
   blocks: FlowBlock[];
   forwards: number;
 }
+
+/** A picture on which a concept is strong. `map`: its activation on each patch of the picture's first grid, float32 [rows * cols]; "" without. */
+export interface ConceptExample {
+  picture: Picture | null;
+  answer: string;
+  activation: number;
+  rows: number;
+  cols: number;
+  map: string;
+}
+
+/** One concept. `opposite`: words of the other sign, for pca; `feature`: its number in the SAE, for sae. `activation`: its highest on an image token of this picture; `places`: the positions of those that have most of it, uint16. */
+export interface ConceptItem {
+  concept: number;
+  words: string[];
+  opposite: string[];
+  size: number;
+  stability: number;
+  feature: number | null;
+  activation: number;
+  places: string;
+  examples: ConceptExample[];
+}
+
+/** The share of variance left unexplained: of the states that concepts were learned on, and of this picture's image tokens. */
+export interface ConceptFit {
+  learned: number | null;
+  here: number | null;
+}
+
+/** Where the concepts come from. `objective`: what was minimised; `about`: what is known about it, with measured figures. */
+export interface ConceptDictionary {
+  name: string;
+  method: string;
+  objective: string;
+  layer: number;
+  where: string;
+  states: number;
+  fit: ConceptFit;
+  overlap: number | null;
+  about: string;
+  notes: string[];
+}
+
+/** What both models answered to a picture. */
+export interface AnswerPair {
+  before: string;
+  after: string;
+}
+
+/** What happened to one concept. See `interp.concept_shift`. `answers`: to its example pictures, as far as both models answered them; `after`: the pictures on which its match is strong. */
+export interface ShiftedItem {
+  concept: number;
+  size: number;
+  relative: number;
+  consistency: number | null;
+  recovery: number | null;
+  cosine: number;
+  words: string[];
+  after_words: string[];
+  gained: string[];
+  lost: string[];
+  answers: (AnswerPair | null)[];
+  after: ConceptExample[];
+}
+
+/** A model beside its fine-tune: the concepts, the most moved first. `correlation`: of recovery with consistency. */
+export interface ShiftPayload {
+  before: string;
+  after: string;
+  compared: number;
+  correlation: number | null;
+  concepts: ShiftedItem[];
+}
+
+/** A feature of an SAE, and the cosine of its decoder direction with a concept's. */
+export interface NearFeature {
+  feature: number;
+  cosine: number;
+  label: string;
+}
+
+/** The SAE features nearest to a concept; `sae` is None if none is known for its layer. */
+export interface ConceptDetails {
+  concept: number;
+  sae: string | null;
+  features: NearFeature[];
+}
+
+/** The plain answer, the one with a step between concepts, and the one with a random step of the same length. `relative`: the step's length over the states' own. */
+export interface SteeredConcepts {
+  plain: AnswerText;
+  steered: AnswerText;
+  random: AnswerText;
+  diff: DiffPiece[];
+  random_diff: DiffPiece[];
+  fired: number;
+  relative: number;
+}
+
+/** The view's data. `codes`: how much of each concept is in the state at each position, float32 [K, T]; `unit`: of a step, "amount" or "strength". */
+export interface ConceptsPayload {
+  model: string;
+  prompt: string;
+  answer: string;
+  finished: boolean;
+  notes: string[];
+  image: Picture;
+  seen: number[];
+  grids: Grid[];
+  regions: Region[];
+  tokens: Tokens;
+  schema: string;
+  run: string | null;
+  dictionary: ConceptDictionary;
+  left_out: number[];
+  unit: string;
+  concepts: ConceptItem[];
+  codes: string;
+  shift: ShiftPayload | null;
+  limits: string;
+}

@@ -1,13 +1,25 @@
 // Pointer and keys over the picture: a patch is pointed at, or kept by a click. Changes only state.hover, state.locked and state.cursor.
-/** @import { AttributionData } from "./data.js" */
+/** @import { PatchCanvas, PictureData, PictureState } from "./canvas.js" */
 
 /** @type {Record<string, number[]>} */
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
+/**
+ * What it changes; `cursor` is the patch that the keys stand on.
+ * @typedef {PictureState & { cursor: number | null, hover: number | null, locked: number | null }} StageState
+ *
+ * `said` puts a position into words for readers who hear the page; `root`: where Escape lets a patch go.
+ * @typedef {{ render(): void, said(row: number): string, root: HTMLElement, signal: AbortSignal }} StageHost
+ */
+
+/** @template {PictureData} D */
 export class Stage {
   /**
-   * on: {render(), said(row), root, signal}
-   * @param {AttributionData} data
+   * @param {D} data
+   * @param {PatchCanvas<D>} picture
+   * @param {StageState} state
+   * @param {Record<string, any>} part
+   * @param {StageHost} on
    */
   constructor(data, picture, state, part, on) {
     this.data = data;
@@ -15,34 +27,44 @@ export class Stage {
     this.state = state;
     this.part = part;
     this.on = on;
-    const listen = (type, fn) => part.stage.addEventListener(type, fn, { signal: on.signal });
-    listen("pointermove", (event) => {
-      if (event.pointerType !== "touch") this.point(this.under(event));
-    });
-    listen("pointerleave", () => this.point(null));
-    listen("click", (event) => this.lock(this.under(event)));
-    listen("keydown", (event) => this.key(event));
+    const { stage } = /** @type {{ stage: HTMLElement }} */ (part);
+    const { signal } = on;
+    stage.addEventListener(
+      "pointermove",
+      (event) => {
+        if (event.pointerType !== "touch") this.point(this.under(event));
+      },
+      { signal },
+    );
+    stage.addEventListener("pointerleave", () => this.point(null), { signal });
+    stage.addEventListener("click", (event) => this.lock(this.under(event)), { signal });
+    stage.addEventListener("keydown", (event) => this.key(event), { signal });
     on.root.addEventListener(
       "keydown",
       (event) => {
         if (event.key === "Escape") this.lock(state.locked);
       },
-      { signal: on.signal },
+      { signal },
     );
   }
 
+  /** @param {{ clientX: number, clientY: number }} event */
   under(event) {
     const index = this.picture.under(event, this.state);
     return index === null ? null : this.data.grids[this.state.grid].positions[index];
   }
 
+  /** @param {number | null} row */
   point(row) {
     if (this.state.hover === row) return;
     this.state.hover = row;
     this.on.render();
   }
 
-  // A second click lets the patch go.
+  /**
+   * A second click lets the patch go.
+   * @param {number | null} row
+   */
   lock(row) {
     const { state } = this;
     if (row === null) return;
@@ -51,11 +73,12 @@ export class Stage {
     this.on.render();
   }
 
+  /** @param {KeyboardEvent} event */
   key(event) {
     const { state, data, picture, part, on } = this;
     const { positions } = data.grids[state.grid];
     if (!positions.length) return;
-    const place = data.place.get(state.cursor);
+    const place = state.cursor === null ? undefined : data.place.get(state.cursor);
     const at = place?.grid === state.grid ? place.index : 0;
     if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();

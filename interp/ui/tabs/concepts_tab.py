@@ -1,0 +1,163 @@
+"""The tab "Concepts": what the model's states are made of, where that is on the last run's picture, and what a fine-tune moved."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from ...errors import InterpError
+from ...lens.lens import Lens
+from ...service.concept_shifts import Compared
+from ...service.concepts_service import ConceptsService
+from ...service.requests import ShiftRequest
+from ...service.streaming import Done, stream
+from ...web.payloads.concepts import ConceptsPayload
+from ..components.concepts_view import ConceptsView
+from ..components.downloads import download_buttons, switched
+from ..components.inputs import QUEUE
+from ..components.messages import FAILED, message
+from ..controls import Controls, Updates, Values
+from ..files import write_concepts_html, write_concepts_json
+from ..snippets import snippet
+
+TAB = "Concepts"
+_COMPARE = (
+    "Both models answer the dictionary's pictures, and each concept is followed from one to the other. The fine-tune is loaded beside the model for as long as "
+    "that takes."
+)
+
+
+@dataclass(frozen=True)
+class ConceptsStates:
+    """The tab's states. They are made outside gr.Tabs, which would count them as tabs."""
+
+    shown: gr.State = field(default_factory=gr.State)
+    """What is shown: {"run", "dictionary", "model", "compared": the key of a comparison with a fine-tune, or None}, or None."""
+
+
+class ConceptsTab:
+    """The tab. `run_key` is the key of the last run's lens, `selected` the open tab."""
+
+    def __init__(self, finding: ConceptsService, controls: Controls, run_key: gr.State, selected: gr.State, states: ConceptsStates) -> None:
+        self._finding, self._controls, self._run_key, self._selected, self._shown = finding, controls, run_key, selected, states.shown
+        service = finding.service
+        with gr.Tab(TAB, id="concepts", elem_id="concepts-tab") as tab:
+            names = finding.shelf.names(service.default_model)
+            self._dictionary = gr.Dropdown(
+                names,
+                value=names[0] if names else None,
+                label="Dictionary (name, or folder of your own)" if service.can_switch else "Dictionary",
+                allow_custom_value=service.can_switch,
+                elem_id="concepts-dictionary",
+            )
+            self._message = gr.HTML("", elem_id="concepts-message")
+            self._view = ConceptsView(server_functions=[finding.concept_details, finding.steer_concepts])
+            with gr.Accordion("Compare with a fine-tune", open=False, elem_id="concepts-compare"):
+                gr.Markdown(_COMPARE)
+                with gr.Row():
+                    adapters = finding.shifts.adapters(service.default_model)
+                    self._adapter = gr.Dropdown(
+                        adapters,
+                        value=adapters[0] if adapters else None,
+                        label="Fine-tune (adapter: name, folder or hub id)" if service.can_switch else "Fine-tune",
+                        allow_custom_value=service.can_switch,
+                        elem_id="concepts-adapter",
+                    )
+                    compare = gr.Button("Compare", elem_id="concepts-compare-run", min_width=120)
+            files = [
+                ("Download as HTML", "concepts-html", lambda state: write_concepts_html({**self._payload(state), "run": None})),
+                ("Download as JSON", "concepts-json", lambda state: write_concepts_json(self._here(state))),
+            ]
+            self._downloads = download_buttons(files, lambda state: state, states.shown)
+            with gr.Accordion("Do this from Python", open=False):
+                self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
+        inputs: set[Any] = {run_key, self._dictionary, states.shown, controls.image, controls.max_new_tokens}
+        self.inputs = {selected, *inputs}
+        self.outputs = [self._message, self._view, states.shown, self._code, *self._downloads]
+        quietly = {**QUEUE, "show_progress": "hidden"}
+        tab.select(self.look, inputs, self.outputs, **quietly)
+        self._dictionary.input(self.look, inputs, self.outputs, **quietly)
+        compare.click(self._compare, {states.shown, self._adapter}, [self._message, self._view, states.shown], **quietly)
+        controls.model.change(
+            self._known, controls.model, [self._dictionary, self._adapter], api_visibility="private", show_progress="hidden"
+        )
+
+    def _known(self, model: str | None) -> list[gr.Dropdown]:
+        """The dictionaries and the fine-tunes of the chosen model."""
+        known = (self._finding.shelf.names(model or ""), self._finding.shifts.adapters(model or ""))
+        return [gr.Dropdown(names, value=names[0] if names else None) for names in known]
+
+    def after_run(self, values: Values, request: gr.Request) -> Iterator[Updates]:
+        """As `look`, if this tab is open."""
+        if values[self._selected] == TAB:
+            yield from self.look(values, request)
+
+    def look(self, values: Values, request: gr.Request) -> Iterator[Updates]:
+        """Show the dictionary on the last run, unless it is already shown."""
+        finding, run, shown = self._finding, values[self._run_key], values[self._shown]
+        try:
+            if run is None:
+                yield {self._message: ""}
+                return
+            trace = finding.service.remembered(run, Lens).trace
+            dictionary = finding.shelf.meant(values[self._dictionary], trace.model_name)
+            if shown and (shown["run"], shown["dictionary"]) == (run, dictionary):
+                yield {self._message: ""}
+                return
+            same = shown and (shown["model"], shown["dictionary"]) == (trace.model_name, dictionary)
+            state = {"run": run, "dictionary": dictionary, "model": trace.model_name, "compared": shown["compared"] if same else None}
+            payload = self._payload(state)
+        except InterpError as error:
+            nothing = {self._view: None, self._shown: None, self._code: "", **switched(self._downloads, on=False)}
+            yield {self._message: message(str(error), error=True), **nothing}
+            return
+        except Exception:
+            yield {self._message: FAILED}
+            raise
+        code = self._snippet(state, values, request)
+        yield {self._message: "", self._view: payload, self._shown: state, self._code: code, **switched(self._downloads, on=True)}
+
+    def _compare(self, values: Values) -> Iterator[Updates]:
+        """Show what the chosen fine-tune moved."""
+        finding, state = self._finding, values[self._shown]
+        if state is None:
+            yield {self._message: message("Nothing is shown yet: choose a picture and press Run.", error=True)}
+            return
+        try:
+            asked = ShiftRequest.of({"model": state["model"], "adapter": values[self._adapter], "dictionary": state["dictionary"]})
+            yield {self._message: message("Loading the fine-tune …")}
+            for step in stream(lambda tell: finding.shifts.shift(asked, tell)):
+                if isinstance(step, Done):
+                    state = {**state, "compared": finding.service.remember(step.result)}
+                    yield {self._message: "", self._view: self._payload(state), self._shown: state}
+                else:
+                    yield {self._message: message(step)}
+        except InterpError as error:
+            yield {self._message: message(str(error), error=True)}
+        except Exception:
+            yield {self._message: FAILED}
+            raise
+
+    def _payload(self, state: dict[str, Any]) -> ConceptsPayload:
+        compared = None
+        if state["compared"]:
+            with contextlib.suppress(InterpError):  # no longer kept: the concepts are shown without it
+                compared = self._finding.service.remembered(state["compared"], Compared)
+        return self._finding.payload(state["run"], state["dictionary"], compared)
+
+    def _here(self, state: dict[str, Any]) -> Any:
+        return self._finding.here(self._finding.service.remembered(state["run"], Lens).trace, state["dictionary"])
+
+    def _snippet(self, state: dict[str, Any], values: Values, request: gr.Request) -> str:
+        """Python code that gets the same result from this server."""
+        trace = self._finding.service.remembered(state["run"], Lens).trace
+        arguments: dict[str, Any] = {
+            "prompt": trace.prompt,
+            "model": trace.model_name,
+            "dictionary": state["dictionary"],
+            "max_new_tokens": values[self._controls.max_new_tokens],
+        }
+        then = 'for concept in found["concepts"]:\n    print(concept["concept"], concept["words"][:3], concept["activation"])'
+        return snippet(request, "/concepts", values[self._controls.image], arguments, result="found, file", then=then)
