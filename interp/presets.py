@@ -142,6 +142,16 @@ PRESETS = {
             ),
             quantize="none",
             saes=(KnownSae("emoji-llava-sae", str(ASSETS / "emoji-llava-sae"), 3, "what they fire on in unseen scenes"),),
+            concepts=(
+                KnownConcepts(
+                    "emoji-llava-concepts",
+                    str(ASSETS / "emoji-llava-concepts"),
+                    3,
+                    "64 concepts by k-means from one patch of each of 2,000 scenes. On unseen scenes, 38.6 % of patches show what most patches of their concept show "
+                    "(19.3 % if what they show is shuffled): 56.0 % of those on objects (23.4 %), and 34.4 % of those on the background (29.0 %), whose colour "
+                    "this layer hardly tells.",
+                ),
+            ),
             lenses=(
                 KnownLens(
                     "logit",

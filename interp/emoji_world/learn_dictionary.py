@@ -27,7 +27,7 @@ MODEL = "emoji-llava"
 LEARNED_ON, MEASURED_ON = "dictionary", "dictionary test"
 """Seeds. Neither is used for training or for any other measurement."""
 SCENES, MEASURED = 2000, 500
-METHOD, COUNT, LAYER = "k-means", 40, 3
+METHOD, COUNT, LAYER = "k-means", 64, 3
 SIDE = 112  # pixels of a stored picture
 _DRAWN = 48  # scenes at a time
 
@@ -56,7 +56,8 @@ On one patch of each of {measured} scenes with another seed. A patch's truth is 
 | stability over seeds: mean, lowest | {stability} | {lowest} |
 | share of words that two concepts have in common | {overlap} | |
 
-With {count} concepts for 120 nouns and 11 colours, most concepts of objects hold several nouns.
+With {count} concepts for 120 nouns and 11 colours, most concepts of objects hold several nouns; those of the background
+hardly follow its colour at this layer.
 
 ## Every concept
 
@@ -121,7 +122,7 @@ def card(concepts: Concepts, learned: Patches, test: Patches, folder: str) -> st
     named = [one for one in used if one.label in [word.lower() for word in concepts.words[one.concept][:3]]]
     sizes = concepts.sizes
     rows = [
-        f"| {one.concept} | {one.label or '-'} | {one.share:.0%} | {one.size} | {sizes[one.concept]} | {concepts.stability[one.concept]:.2f} | "
+        f"| {one.concept} | {one.label or '-'} | {100 * one.share:.0f} % | {one.size} | {sizes[one.concept]} | {concepts.stability[one.concept]:.2f} | "
         f"{', '.join(concepts.words[one.concept][:5])} |"
         for one in every.each
     ]
@@ -132,21 +133,25 @@ def card(concepts: Concepts, learned: Patches, test: Patches, folder: str) -> st
         scenes=len(learned.states),
         measured=len(test.states),
         folder=folder,
-        purity=f"{every.mean:.1%}",
-        shuffled=f"{every.shuffled:.1%}",
-        objects=f"{things.mean:.1%}",
-        objects_shuffled=f"{things.shuffled:.1%}",
-        background=f"{ground.mean:.1%}",
-        background_shuffled=f"{ground.shuffled:.1%}",
+        purity=_percent(every.mean),
+        shuffled=_percent(every.shuffled),
+        objects=_percent(things.mean),
+        objects_shuffled=_percent(things.shuffled),
+        background=_percent(ground.mean),
+        background_shuffled=_percent(ground.shuffled),
         named=len(named),
         used=len(used),
         fvu=f"{concepts.fit.fvu:.3f}",
         fvu_measured=f"{concepts.fit_of(test.states).fvu:.3f}",
         stability=f"{sum(concepts.stability) / len(concepts):.2f}",
         lowest=f"{min(concepts.stability):.2f}",
-        overlap=f"{concepts.overlap:.1%}",
+        overlap=_percent(concepts.overlap),
         rows="\n".join(rows),
     )
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def main() -> None:

@@ -45,6 +45,8 @@ def test_only_the_documented_endpoints_are_public(client):
         "/knockout",
         "/sae_features",
         "/attribution",
+        "/concepts",
+        "/concept_shift",
         "/steer",
         "/steer_sweep",
     }
