@@ -15,7 +15,7 @@ from PIL import Image
 
 import interp
 
-from ..concepts.concepts import Concepts
+from ..concepts.concepts import Concepts, Method
 from ..concepts.scores import Purity
 from ..concepts.states import ConceptStates
 from .architecture import CELLS
@@ -27,7 +27,8 @@ MODEL = "emoji-llava"
 LEARNED_ON, MEASURED_ON = "dictionary", "dictionary test"
 """Seeds. Neither is used for training or for any other measurement."""
 SCENES, MEASURED = 2000, 500
-METHOD, COUNT, LAYER = "k-means", 64, 3
+METHOD: Method = "k-means"
+COUNT, LAYER = 64, 3
 SIDE = 112  # pixels of a stored picture
 _DRAWN = 48  # scenes at a time
 

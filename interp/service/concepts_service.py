@@ -115,4 +115,5 @@ def _random(edit: Edit) -> Edit:
     assert isinstance(vector, Contrast)
     drawn = torch.randn(vector.vector.shape, generator=torch.Generator().manual_seed(0))
     drawn *= vector.vector.norm() / drawn.norm()
-    return Edit(vector=drawn, layer=edit.at, where=edit.where, **{edit.unit: edit.value})
+    how: dict[str, Any] = {edit.unit: edit.value}
+    return Edit(vector=drawn, layer=edit.at, where=edit.where, **how)

@@ -4,7 +4,7 @@
 import { ramp } from "../shared/colours.js";
 import { el } from "../shared/elements.js";
 
-const HEAT = 0.6;
+const HEAT = 0.75; // where it is highest; weaker patches show more of the picture
 const SIDE = 192; // pixels of the longer side, more than it is shown at
 
 /**
@@ -36,9 +36,9 @@ function draw(canvas, image, { rows, cols }, shares) {
   const { width, height } = canvas;
   ctx.drawImage(image, 0, 0, width, height);
   if (!shares.length) return;
-  ctx.globalAlpha = HEAT;
   shares.forEach((v, i) => {
     if (!(v > 0)) return;
+    ctx.globalAlpha = HEAT * v;
     const x = Math.round(((i % cols) * width) / cols),
       y = Math.round((Math.floor(i / cols) * height) / rows);
     ctx.fillStyle = `rgb(${ramp(v).join(",")})`;
