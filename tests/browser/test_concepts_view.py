@@ -126,7 +126,7 @@ def test_a_card_puts_its_concept_on_the_picture_with_words_and_pictures(view):
 
 def test_cards_are_one_stop_and_are_ordered_by_size_or_by_the_picture(view):
     view.set(payload())
-    view.root.get_by_text("size", exact=True).click()
+    view.root.get_by_role("radio", name="size", exact=True).check()
     assert view.order() == [0, 1, 2, 3]
     view.card(view.state("concept")).focus()
     view.page.keyboard.press("Home")
@@ -146,7 +146,7 @@ def test_a_patch_tells_what_its_state_is_made_of(view):
     assert view.state("locked") is None
     view.part("stage").focus()
     view.page.keyboard.press("ArrowRight")
-    view.says("live", "row 1, column 2")
+    view.says("live", "row 4, column 4")
 
 
 def test_the_nearest_features_are_asked_for_once(view):
@@ -265,7 +265,8 @@ def test_the_tab_shows_the_dictionary_on_the_last_run_and_steers(app_page, monke
     code = "\n".join(panel.locator(".cm-line").all_inner_texts())
     monkeypatch.chdir(EXAMPLES)
     exec(compile(code, "snippet", "exec"), {})  # noqa: S102 - it is ours, and running it is the test
-    assert len(capsys.readouterr().out.splitlines()) == len(found["concepts"])
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said if line[0].isdigit()] == [str(k) for k in range(len(found["concepts"]))]
 
 
 def test_a_fine_tune_that_cannot_be_had_is_said_and_what_is_shown_stays(app_page):
