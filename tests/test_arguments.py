@@ -239,7 +239,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "Concepts.check_model": Call(concepts.check_model, {"vlm": vlm}),
         "Concepts.save": Call(concepts.save, {"folder": folder / "concepts2"}),
         "Concepts.load": Call(interp.Concepts.load, {"folder": folder / "concepts", "vlm": vlm, "sae": None}, lambda x: x.to_dict()),
-        "concept_shift": Call(interp.concept_shift, {"states_before": states, "states_after": states, "concepts": concepts, "after": concepts, "alpha": 1},
+        "concept_shift": Call(interp.concept_shift, {"states_before": states, "states_after": states, "concepts": concepts, "after": concepts, "alpha": 1, "maps": True},
                               lambda x: x.to_dict()),
         "ConceptShift.to_html": Call(shift.to_html, {"path": folder / "shift.html"}),
         "steering_vector": Call(interp.steering_vector, {"base": states, "target": plain, "layer": 1}, lambda x: x.vector.tolist()),

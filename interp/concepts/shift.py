@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from ..errors import InterpError
 from ..files import write_text
-from ..validation import finite_number, instance
+from ..validation import finite_number, flag, instance
 from .concepts import Concepts, Example, strongest
 from .ground import words_of
 from .learn import learn_concepts, size_of
@@ -162,12 +162,13 @@ def concept_shift(
     *,
     after: Concepts | None = None,
     alpha: float = 1.0,
+    maps: bool = True,
 ) -> ConceptShift:
     """Compare what two models make of the same samples, concept by concept.
 
     `concepts` were learned on states of the model before, at a layer that both sets have. States are matched by sample and, where a sample has
     several, by position; those that only one set has are counted and left out. `after`: concepts of the model after to compare with; by default as
-    many are learned on its states with the same method and seed. `alpha`: how much of the shift is added to the atoms. Words of the shifted and
+    many are learned on its states with the same method and seed, with `maps` on their pictures, which take a run each. `alpha`: how much of the shift is added to the atoms. Words of the shifted and
     the new atoms are read by the model after, where its states have it.
 
     Raises InterpError for sets without a state in common, of different widths, and for the method "sae", whose features are fixed.
@@ -175,6 +176,7 @@ def concept_shift(
     for name, states in (("states_before", states_before), ("states_after", states_after)):
         instance(name, states, ConceptStates, "states, as interp.collect(...) returns")
     instance("concepts", concepts, Concepts, "concepts, as interp.learn_concepts(...) returns")
+    maps = flag("maps", maps)
     alpha = float(finite_number("alpha", alpha, -1000, 1000))
     if concepts.method == "sae":
         raise InterpError("concepts are SAE features, whose directions are the same before and after: learn concepts with another method.")
@@ -201,6 +203,7 @@ def concept_shift(
             sparsity=_sparsity(concepts, states_before),
             centred=bool(concepts.mean.any()) and concepts.method == "semi-nmf",
             seeds=1,
+            maps=maps,
         )
     elif (
         len(instance("after", after, Concepts, "concepts, as interp.learn_concepts(...) returns")) != len(concepts) or after.layer != layer

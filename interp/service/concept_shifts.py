@@ -23,7 +23,7 @@ from .recent import Recent
 from .requests import ShiftRequest
 from .service import Service
 
-MAX_COMPARED = 240
+MAX_COMPARED = 128
 """Pictures that both models answer."""
 _NEW = 32  # tokens of an answer
 _KEPT, _MAX_BYTES = 4, 1 << 28  # comparisons
@@ -115,7 +115,7 @@ class ConceptShifts:
         before = _answered(vlm, chosen, concepts.layer, where, tell)
         after = _answered(tuned, chosen, concepts.layer, where, tell)
         tell("Comparing the concepts …")
-        shift = concept_shift(before, after, concepts)
+        shift = concept_shift(before, after, concepts, maps=False)
         # Without the second model, which would stay in memory with it.
         shift = dataclasses.replace(shift, concepts_after=dataclasses.replace(shift.concepts_after, _vlm=None))
         answers = {

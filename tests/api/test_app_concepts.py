@@ -1,5 +1,6 @@
 """The endpoints of concepts as a stranger uses them: a real app and real gradio_client."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -85,9 +86,12 @@ def test_a_fine_tune_that_cannot_be_compared_is_named(client, asked, message):
     assert "Traceback" not in str(refused.value)
 
 
-def test_a_model_beside_itself_has_not_moved(client):
-    shift = client.predict(other=str(PRESETS["emoji-llava"].checkpoint), api_name="/concept_shift")
+def test_a_model_beside_itself_has_not_moved(client, tmp_path):
+    concepts = Concepts.load(KNOWN.source)
+    few = [examples[:1] if k < 8 else () for k, examples in enumerate(concepts.examples)]
+    dataclasses.replace(concepts, examples=tuple(few)).save(tmp_path)
+    shift = client.predict(other=str(PRESETS["emoji-llava"].checkpoint), dictionary=str(tmp_path), api_name="/concept_shift")
     assert shift["schema"] == "llava-microscope/concept-shift/1"
-    assert len(shift["concepts"]) == len(Concepts.load(KNOWN.source))
+    assert len(shift["concepts"]) == len(concepts)
     assert max(one["relative"] for one in shift["concepts"]) < 1e-5
     assert all(pair["before"] == pair["after"] for one in shift["concepts"] for pair in one["answers"])
