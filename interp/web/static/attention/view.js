@@ -8,6 +8,7 @@ import { Chips } from "../shared/chips.js";
 import { el, radios, saveFile } from "../shared/elements.js";
 import { page } from "../shared/page.js";
 import { PictureShell } from "../shared/shell.js";
+import { gridChoices } from "../shared/switches.js";
 import { look, plural } from "../shared/text.js";
 import { layerUnder } from "./chart.js";
 import { AttentionData, mapKey } from "./data.js";
@@ -125,8 +126,7 @@ class View extends PictureShell {
     const short = data.RH < H ? ["heads are fetched one by one: all rows together are too large"] : [];
     part.notes.replaceChildren(...[...payload.notes, ...short].map((note) => el("span", "view-chip", note)));
     part.limits.textContent = payload.limits;
-    part.gridBox.hidden = data.grids.length < 2;
-    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, String(g))));
+    gridChoices(part, data.grids);
   }
 
   switches() {

@@ -5,11 +5,12 @@
 
 import { Asker } from "../shared/asker.js";
 import { captioned } from "../shared/caption.js";
-import { el, radios, saveFile } from "../shared/elements.js";
+import { el, saveFile } from "../shared/elements.js";
 import { openSteer, page, steerTab } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
 import { PictureShell } from "../shared/shell.js";
 import { Stage } from "../shared/stage.js";
+import { pictureSwitches } from "../shared/switches.js";
 import { look, plural } from "../shared/text.js";
 import * as Card from "./card.js";
 import { AttributionData, specKey } from "./data.js";
@@ -19,11 +20,6 @@ import * as say from "./text.js";
 import { Without } from "./without.js";
 import { Words } from "./words.js";
 
-/** @type {[string, string][]} */
-const VIEWS = [
-  ["picture", "Picture"],
-  ["encoder", "As the encoder saw it"],
-];
 const COUNTS = [10, 20, 50, 100];
 const PAUSE = 180; // ms in which a next word may follow, as when a key is held
 const SILENCE = "The server could not compute this. Press Run and try again.";
@@ -100,7 +96,7 @@ class View extends PictureShell {
       root: this.root,
       signal,
     });
-    this.texts();
+    this.texts(signal);
     this.words.draw(data, this.state.spec.token, null, Boolean(options.attributeWord));
     this.show(data.first);
     const waiting = page.waitingFeature;
@@ -110,7 +106,7 @@ class View extends PictureShell {
   }
 
   // Texts and switches that change only with the payload.
-  texts() {
+  texts(signal) {
     const { part, data, state } = this;
     const { payload } = data;
     const { sae } = payload;
@@ -121,16 +117,8 @@ class View extends PictureShell {
       ...payload.notes.map((note) => el("span", "view-chip", note)),
     );
     part.limits.textContent = payload.limits;
-    const views = data.grids[data.finest].view ? VIEWS : VIEWS.slice(0, 1);
-    radios(part.view, `attribution-view-${this.serial}`, views, state.view, (key) => {
-      state.view = key;
-      this.render(true);
-    });
-    part.view.hidden = views.length < 2;
-    part.gridBox.hidden = data.grids.length < 2;
+    pictureSwitches(part, `attribution-view-${this.serial}`, data, state, () => this.render(true), signal);
     part.here.hidden = !data.place.size;
-    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, String(g))));
-    part.grid.value = String(state.grid);
     const counts = [...new Set([...COUNTS.filter((n) => n <= payload.sae.features), state.spec.top])].sort((a, b) => a - b);
     part.count.replaceChildren(...counts.map((n) => new Option(String(n))));
     part.count.disabled = !this.options.attributeWord;
@@ -146,10 +134,6 @@ class View extends PictureShell {
         },
         { signal },
       );
-    on(part.grid, "change", () => {
-      Object.assign(this.state, { grid: +part.grid.value, hover: null });
-      this.render(true);
-    });
     on(part.count, "change", () => this.choose({ top: +part.count.value }));
     on(part.png, "click", () => this.download());
     on(part.track, "click", () => this.track(this.selected.feature));

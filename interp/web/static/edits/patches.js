@@ -4,6 +4,7 @@
 import { Brush } from "../shared/brush.js";
 import { PatchCanvas } from "../shared/canvas.js";
 import { decodePatches } from "../shared/payload.js";
+import { gridChoices } from "../shared/switches.js";
 import { plural } from "../shared/text.js";
 
 const WIDEST = 420; // pixels: patches of a fingertip's size, and room beside them to scroll the page by
@@ -102,8 +103,7 @@ export class Picker {
     this.colour = colour;
     host.append(part.picker);
     part.picker.hidden = false;
-    part.gridBox.hidden = data.grids.length < 2;
-    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, String(g))));
+    gridChoices(part, data.grids);
     const placed = typeof where === "object" && data.grids[where.grid] ? where : { patches: [], grid: 0 };
     try {
       await picture.load();

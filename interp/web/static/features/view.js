@@ -6,10 +6,11 @@
 import { Asker } from "../shared/asker.js";
 import { captioned } from "../shared/caption.js";
 import { OUTLINES } from "../shared/colours.js";
-import { el, radios, saveFile } from "../shared/elements.js";
+import { el, saveFile } from "../shared/elements.js";
 import { attributionTab, openAttribution, openSteer, page, steerTab } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
 import { PictureShell } from "../shared/shell.js";
+import { pictureSwitches } from "../shared/switches.js";
 import { amount, look, plural } from "../shared/text.js";
 import * as Card from "./card.js";
 import { FeatureData } from "./data.js";
@@ -19,11 +20,6 @@ import { FeaturePicture } from "./picture.js";
 import { Stage } from "./stage.js";
 import { FeatureTable } from "./table.js";
 
-/** @type {[string, string][]} */
-const VIEWS = [
-  ["picture", "Picture"],
-  ["encoder", "As the encoder saw it"],
-];
 const LAYERS = 6;
 
 /** @extends {PictureShell<FeatureData, FeaturePicture>} */
@@ -145,20 +141,7 @@ class View extends PictureShell {
   controls(signal) {
     const { part, data, state } = this;
     const on = (node, type, fn) => node.addEventListener(type, fn, { signal });
-    const views = data.grids[data.finest].view ? VIEWS : VIEWS.slice(0, 1);
-    radios(part.view, `features-view-${this.serial}`, views, state.view, (key) => {
-      state.view = key;
-      this.render(true);
-    });
-    part.view.hidden = views.length < 2;
-    part.gridBox.hidden = data.grids.length < 2;
-    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, String(g))));
-    part.grid.value = state.grid;
-    on(part.grid, "change", () => {
-      state.grid = +part.grid.value;
-      state.hover = null;
-      this.render(true);
-    });
+    pictureSwitches(part, `features-view-${this.serial}`, data, state, () => this.render(true), signal);
     on(part.png, "click", () => this.download());
     on(part.back, "click", () => this.back());
     on(part.layers, "click", (event) => {

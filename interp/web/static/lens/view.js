@@ -9,6 +9,7 @@ import { el, radios, saveFile } from "../shared/elements.js";
 import { featuresTab, openFeatures, openWhy, page, whyTab } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
 import { PictureShell } from "../shared/shell.js";
+import { pictureSwitches } from "../shared/switches.js";
 import { ActivationMap } from "./activation.js";
 import { LensData } from "./data.js";
 import { Find } from "./find.js";
@@ -17,12 +18,6 @@ import { ACTIVATION_MAP, Methods } from "./methods.js";
 import { LensPicture } from "./picture.js";
 import { drawReadout } from "./readout.js";
 import { TokenTable } from "./table.js";
-
-/** @type {[string, string][]} */
-const VIEWS = [
-  ["picture", "Picture"],
-  ["encoder", "As the encoder saw it"],
-];
 
 /** @type {import("./activation.js").WordMap} */
 const NO_MAP = { token: -1, values: new Map(), top: 0, note: "" }; // while it is computed
@@ -216,20 +211,7 @@ class View extends PictureShell {
       this.render();
     });
     this.colours();
-    const views = data.grids[data.finest].view ? VIEWS : VIEWS.slice(0, 1);
-    radios(part.view, `lens-view-${this.serial}`, views, state.view, (key) => {
-      state.view = key;
-      this.render(true);
-    });
-    part.view.hidden = views.length < 2;
-    part.gridBox.hidden = data.grids.length < 2;
-    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, String(g))));
-    part.grid.value = state.grid;
-    on(part.grid, "change", () => {
-      state.grid = +part.grid.value;
-      state.hover = null;
-      this.render(true);
-    });
+    pictureSwitches(part, `lens-view-${this.serial}`, data, state, () => this.render(true), signal);
     on(part.pngView, "click", () => this.download("view"));
     on(part.pngMask, "click", () => this.download("mask"));
     on(part.features, "click", () => this.options.features(state.readRow, data.payload));
