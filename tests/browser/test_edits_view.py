@@ -44,14 +44,25 @@ class Python:
         return answer
 
     def until(self, fits):
-        """Wait until the newest value received fits, and return it."""
+        """Wait until the newest value that a change brought fits, and return it. What other events bring was read earlier and may come later."""
+
+        def found():
+            values = [value for event, value in self.received if event == "input"]
+            return bool(values) and fits(values[-1])
+
+        self.wait(found)
+        return [value for event, value in self.received if event == "input"][-1]
+
+    def heard(self, fits):
+        """Wait until the events received so far, by name, fit."""
+        self.wait(lambda: fits(self.events()))
+
+    def wait(self, found):
         end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            if self.received and fits(self.received[-1][1]):
-                return self.received[-1][1]
+        while not found():
+            if time.monotonic() > end:
+                raise AssertionError(f"Python never received it; the newest: {self.received[-2:]}")
             time.sleep(0.01)
-        newest = [(event, value["run"], value["edits"], value["swept"]) for event, value in self.received[-1:]]
-        raise AssertionError(f"Python never received it; the newest: {newest}")
 
     def edit(self, index, **fields):
         """Wait until edit `index` has these fields."""
@@ -170,10 +181,11 @@ def site():
                 FeatureView(feature_payload(run="f1"))
             with gr.Tab("Steer", id="steer", elem_id="steer-tab") as tab:
                 view = EditsView(payload(), server_functions=[steerable])
-        view.input(kept("input"), view, None, trigger_mode="multiple", queue=False)
-        view.run(kept("run"), view, None, trigger_mode="multiple", queue=False)
+        # One request at a time: of several at once an older value could come last.
+        view.input(kept("input"), view, None, trigger_mode="always_last", queue=False)
+        view.run(kept("run"), view, None, trigger_mode="always_last", queue=False)
         gr.Button("another").click(lambda: Site.python.next(None), outputs=view)
-        gr.Button("ask").click(kept("ask"), view)
+        gr.Button("ask").click(kept("ask"), view, queue=False)
         tab.select(refresh, view, view)
     _, Site.url, _ = demo.launch(**LAUNCH)
     yield Site
@@ -195,10 +207,16 @@ def open_page(site, page_of):
 
         page = page_of(load, **options)
         if tab:
-            # The previous test's changes may still be on their way through gradio: wait for the answer to a click that is sent after them.
-            page.evaluate("() => document.querySelector('.edits').__view.set(null)")
-            page.get_by_role("button", name="ask").evaluate("(button) => button.click()")
-            site.python.until(lambda _: "ask" in site.python.events())
+            # What the previous test changed last may still be on its way: what comes after it is nothing, which no test sends.
+            page.evaluate(
+                """() => {
+                    const { __view: view } = document.querySelector(".edits");
+                    view.set(null);
+                    view.options.changed(null);
+                    view.options.run();
+                }"""
+            )
+            site.python.wait(lambda: {("input", None), ("run", None)} <= {pair for pair in site.python.received if pair[1] is None})
             while page.posts:
                 page.wait_for_event("requestfinished")
             site.python = Python()
@@ -292,8 +310,9 @@ def test_presets_replace_the_edits_and_ask_for_an_answer(open_editor):
     # with cards there, the presets stay within reach, without their notes
     editor.part("presets").get_by_role("button", name="No dog").click()
     editor.python.until(lambda got: got["edits"] == [chip(unit="target", value=0)])
+    editor.python.heard(lambda events: events.count("run") == 2)
     editor.page.get_by_role("button", name="ask").click()
-    editor.python.until(lambda _: editor.python.events()[-1] == "ask")
+    editor.python.heard(lambda events: events[-1] == "ask")
     runs = [value["edits"] for event, value in editor.python.received if event == "run"]
     assert runs == [[pizza(unit="strength", value=0.4), chip()], [chip(unit="target", value=0)]]
     assert editor.cards() == [DOG]
@@ -337,7 +356,7 @@ def test_a_slider_that_is_dragged_reaches_python_with_its_last_value(editor):
     mouse.up()
     assert editor.python.edit(0, value=value) == chip(value=value)
     editor.page.get_by_role("button", name="ask").click()
-    editor.python.until(lambda _: editor.python.events()[-1] == "ask")
+    editor.python.heard(lambda events: events[-1] == "ask")
     assert editor.python.received[-1][1]["edits"][0]["value"] == value
     assert editor.python.events().count("input") <= 5  # of seven movements or more
 
@@ -430,10 +449,10 @@ def test_enter_in_a_number_box_asks_for_an_answer_after_python_has_the_number(ed
     card = editor.card(0)
     card.number.fill("0.45")
     card.number.press("Enter")
-    editor.python.until(lambda _: set(editor.python.events()) == {"input", "run"})
+    editor.python.heard(lambda events: set(events) == {"input", "run"})
     assert all(value["edits"][0]["value"] == 0.45 for event, value in editor.python.received if event == "run")
     card.number.press("Enter")  # once more, with nothing changed
-    editor.python.until(lambda _: editor.python.events().count("run") == 2)
+    editor.python.heard(lambda events: events.count("run") == 2)
     assert editor.python.events().count("input") == 1
 
 
@@ -443,7 +462,7 @@ def test_a_value_from_elsewhere_is_shown_rounded_and_not_changed_by_that(open_ed
     assert card.number.input_value() == "0.3"
     card.number.focus()
     card.number.press("Enter")
-    editor.python.until(lambda _: editor.python.events() == ["run"])  # nothing was changed, so no value was sent
+    editor.python.heard(lambda events: events == ["run"])  # nothing was changed, so no value was sent
     assert editor.state()[0]["value"] == 0.30000001192092896
 
 
