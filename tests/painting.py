@@ -5,7 +5,10 @@ import contextlib
 import numpy as np
 import torch
 
+from interp.steering.generation import joined
 from tests.conftest import PROMPT
+
+BATCH = 8
 
 
 class StopHereError(Exception):
@@ -16,22 +19,22 @@ class StopHereError(Exception):
 def image_rows(vlm, pictures, model=None):
     """What enters the decoder at the placed image positions, for pictures of one size: [pictures, image tokens, d]."""
     model = vlm.model if model is None else model
+    prepared = [vlm.prepare(picture, PROMPT) for picture in pictures]
+    at_image = sorted(prepared[0].layout.placed)
     caught = []
 
     def catch(_module, _args, kwargs):
-        caught.append(kwargs["inputs_embeds"][0, at_image])
+        caught.append(kwargs["inputs_embeds"][:, at_image])
         raise StopHereError
 
     handle = model.get_decoder().register_forward_pre_hook(catch, with_kwargs=True)
     try:
-        for picture in pictures:
-            inputs = vlm.prepare(picture, PROMPT)
-            at_image = sorted(inputs.layout.placed)
+        for start in range(0, len(prepared), BATCH):
             with contextlib.suppress(StopHereError):
-                model(**inputs)
+                model(**joined(prepared[start : start + BATCH]))
     finally:
         handle.remove()
-    return torch.stack(caught)
+    return torch.cat(caught)
 
 
 def inner_half(box, margin=(0, 0)):
