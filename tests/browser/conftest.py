@@ -63,40 +63,68 @@ _RESET = """() => {
 }"""
 
 
+DESKTOP = {"viewport": {"width": 1200, "height": 900}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+@pytest.fixture(scope="module")
+def context_of(chromium):
+    """context_of(options): one context for all pages of a module with these options. It loads gradio's scripts once."""
+    contexts = {}
+
+    def context(options):
+        key = json.dumps(options, sort_keys=True)
+        if key not in contexts:
+            contexts[key] = chromium.new_context(**options)
+            contexts[key].set_default_timeout(15_000)
+        return contexts[key]
+
+    yield context
+    for made in contexts.values():
+        made.close()
+
+
 @pytest.fixture(scope="module")
 def shared_pages():
+    """(context, kind) → the page that the tests of a module share."""
     return {}
 
 
 @pytest.fixture
-def page_of(chromium, shared_pages):
-    """page_of(load, fresh=False, **context options): a page on which `load(page)` was called once.
+def page_of(context_of, shared_pages):
+    """page_of(load, fresh=False, kind="", **context options): a page on which `load(page)` was called once.
 
-    Opening one takes longer than most tests, so the tests of a module share a page for each kind of context. A test that leaves the page in a state
-    that the next payload does not replace asks for a `fresh` one. What scripts throw fails the test.
+    Opening one takes longer than most tests, so the tests of a module share a page for each kind of context, and each `kind` of tests one of their
+    own. A test that leaves the page in a state that the next payload does not replace asks for a `fresh` one. `page.requests` are the addresses that
+    were asked for. What scripts throw fails the test.
     """
     own, used = [], []
 
-    def opened(load, *, fresh=False, **options):
-        key = json.dumps(options, sort_keys=True)
-        page = None if fresh else shared_pages.get(key)
-        if page is None:
-            context = chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
-            context.set_default_timeout(15_000)
-            page = context.new_page()
-            page.faults, page.requests, page.posts = [], [], set()
-            page.on("pageerror", lambda error: page.faults.append(str(error)))
-            page.on("request", lambda request: page.requests.append(request.url))
-            page.on("request", lambda request: request.method == "POST" and page.posts.add(request))
-            for over in ("requestfinished", "requestfailed"):
-                page.on(over, lambda request, posts=page.posts: posts.discard(request))
-            load(page)
-            if fresh:
-                own.append(context)
-            else:
-                shared_pages[key] = page
+    def new(context, load):
+        page = context.new_page()
+        page.faults = []
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        load(page)
+        # Listened to only now: gradio loads hundreds of files, and each would be told in several messages.
+        page.requests, page.posts = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)"), set()
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.on("request", lambda request: request.method == "POST" and page.posts.add(request))
+        for over in ("requestfinished", "requestfailed"):
+            page.on(over, page.posts.discard)
+        return page
+
+    def opened(load, *, fresh=False, kind="", **options):
+        options = DESKTOP | options
+        context = context_of(options)
+        if fresh:
+            page = new(context, load)
+            own.append(page)
+        elif (page := shared_pages.get((context, kind))) is None:
+            page = shared_pages[context, kind] = new(context, load)
         else:
             page.bring_to_front()  # in a window behind others, frames come once a second
+            if page.viewport_size != options["viewport"]:
+                page.set_viewport_size(options["viewport"])
             page.mouse.move(0, 0)
             page.evaluate(_RESET)
             while page.posts:  # what the test before asked of the server
@@ -108,38 +136,40 @@ def page_of(chromium, shared_pages):
     faults = [fault for page in used for fault in page.faults]
     for page in used:
         page.faults.clear()
-    for context in own:
-        context.close()
+    for page in own:
+        page.close()
     assert faults == []
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _close_shared_pages(shared_pages):
-    yield
-    for page in shared_pages.values():
-        page.context.close()
+@pytest.fixture(scope="session")
+def app_context(chromium):
+    """Where all pages of the app are opened that no test wants to be special: gradio's scripts are compiled once."""
+    context = chromium.new_context(viewport={"width": 1400, "height": 1300})
+    yield context
+    context.close()
 
 
 @pytest.fixture
-def open_page(chromium, url):
+def open_page(chromium, app_context, url):
     """Open the real page, with its first lens drawn, or what `ready` names. `page.faults` collects what scripts throw."""
-    contexts = []
+    own = []
 
     def opened(path="/", ready=FIRST_LENS, **options):
-        page = _open(chromium, url + path, ready, **options)
-        contexts.append(page.context)
+        context = chromium.new_context(**options) if options else app_context
+        page = open_app(context, url + path, ready)
+        own.append(context if options else page)
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
+    for each in own:
+        each.close()
 
 
 @pytest.fixture(scope="module")
-def shared_app_page(chromium, url):
-    page = _open(chromium, url)
+def shared_app_page(app_context, url):
+    page = open_app(app_context, url)
     yield page
-    page.context.close()
+    page.close()
 
 
 @pytest.fixture
@@ -150,8 +180,7 @@ def app_page(shared_app_page):
     assert shared_app_page.faults == []
 
 
-def _open(chromium, address, ready=FIRST_LENS, **options):
-    context = chromium.new_context(**{"viewport": {"width": 1400, "height": 1300}, **options})
+def open_app(context, address, ready=FIRST_LENS):
     page = context.new_page()
     page.faults = []
     page.on("pageerror", lambda error: page.faults.append(str(error)))

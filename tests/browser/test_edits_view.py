@@ -18,7 +18,7 @@ from PIL import Image
 from interp.errors import InterpError
 from interp.ui.components.edits_view import EditsView
 from interp.ui.components.feature_view import FeatureView
-from tests.browser.conftest import LAUNCH
+from tests.browser.conftest import LAUNCH, PHONE
 from tests.web.edits_payload import BLUE, DOG, PIZZA, blue, chip, drawn, payload, pizza, scene
 from tests.web.feature_payload import Expected
 from tests.web.feature_payload import payload as feature_payload
@@ -666,7 +666,7 @@ def test_patches_by_keyboard(picker):
 
 def test_patches_by_touch_and_the_page_does_not_scroll_away(open_editor):
     made = payload(edits=[blue()])
-    editor = open_editor(made, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    editor = open_editor(made, **PHONE)
     editor.card(0).where.select_option("chosen")
     picker = Picker(editor, made)
     editor.part("stage").tap(position=picker.at(3, 3))
@@ -1140,7 +1140,7 @@ def test_theme_follows_gradio(editor, dark):
 def test_phone_width_stacks_and_nothing_overflows(open_editor):
     long = "a label without spaces: " + "x" * 120
     made = payload(edits=[chip(label=long, value=-123456.789), pizza(label=long, where={"patches": drawn(1), "grid": 0}), blue()])
-    editor = open_editor(made, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    editor = open_editor(made, **PHONE)
     editor.python.answers["x"] = {"features": [chip(8, long)], "note": long}
     editor.search("x")
     editor.options().first.wait_for()

@@ -18,7 +18,7 @@ from PIL import Image
 from interp.errors import InterpError
 from interp.ui.components.feature_view import FeatureView
 from interp.ui.components.lens_view import LensView
-from tests.browser.conftest import LAUNCH
+from tests.browser.conftest import LAUNCH, PHONE
 from tests.web.feature_payload import DENSE, Expected, feature, payload
 from tests.web.lens_payload import payload as lens_payload
 
@@ -54,6 +54,10 @@ class Server:
 
     def calls(self, name):
         return [argument for called, _, argument in self.asked if called == name]
+
+    def newest(self, name):
+        """(run, argument) of the newest call. Calls of others may come later: what a page asks at once arrives in any order."""
+        return [(run, argument) for called, run, argument in self.asked if called == name][-1]
 
 
 class Features:
@@ -181,7 +185,6 @@ def site():
 @pytest.fixture
 def open_page(site, page_of):
     """A page of the site, at the features' tab unless told otherwise; options as for `page_of`."""
-    site.server = Server()
 
     def open_view(tab="SAE features", **options):
         def load(page):
@@ -191,7 +194,9 @@ def open_page(site, page_of):
                 page.get_by_role("tab", name=tab).click()
                 page.wait_for_function("() => document.querySelector('.features')?.__view")
 
-        return page_of(load, **options)
+        page = page_of(load, **options)
+        site.server = Server()  # only now: what the test before asked last has come to its end
+        return page
 
     yield open_view
     for gate in site.server.held.values():
@@ -213,8 +218,8 @@ def features(open_features):
 
 @pytest.fixture
 def own_features(open_features):
-    """On a page that no other test uses."""
-    return open_features(payload(run="r1"), fresh=True)
+    """On a page of the tests that mount the view anew, which it is no longer Python that fills."""
+    return open_features(payload(run="r1"), kind="mounted")
 
 
 def near(colours, wanted, by):
@@ -302,7 +307,7 @@ def test_search_over_the_whole_dictionary_and_back(features):
     features.says("listTitle", "1 feature of this SAE for “found”")
     assert features.order() == [2000]
     assert features.text("listNote") == "1 of 4096 features."
-    assert features.server.asked[-1] == ("find_features", "r1", "found")
+    assert features.server.newest("find_features") == ("r1", "found")
     features.select(2000)
     assert features.text("mapNote") == "Not active on this picture or its text."
     features.part("findClear").click()
@@ -490,6 +495,7 @@ def test_a_layer_keeps_its_colour_when_another_goes(features):
 
 
 def test_hover_reads_the_listed_features_without_a_request(features):
+    features.says("near", "pizza")  # what opening it asks
     asked = len(features.server.asked)
     requests = []
     features.page.on("request", lambda request: requests.append(request.url))
@@ -514,7 +520,7 @@ def test_click_lists_the_features_of_a_patch_and_unlocks(features):
     rows = features.expected.rows()
     features.click(19)
     features.says("tableBody", "only there")
-    assert features.server.asked[-1] == ("features_at", "r1", {"patches": [[2, 3]], "grid": 0})
+    assert features.server.newest("features_at") == ("r1", {"patches": [[2, 3]], "grid": 0})
     assert features.state("where") == {"patches": [[2, 3]], "grid": 0}
     assert features.text("listTitle") == "Features of patch row 3, column 4"
     assert features.text("listSub") == "2 listed of 33 active · ranked by mean activation over 1 token"
@@ -718,11 +724,19 @@ def test_a_host_that_steers_gets_the_feature(own_features):
         }
 
 
-def test_the_way_to_steering_appears_with_its_tab(own_features):
-    features = own_features
-    features.page.evaluate(
-        "() => { const tab = document.createElement('button'); tab.role = 'tab'; tab.textContent = ' Steer '; tab.onclick = () => { window.opened = true; }; document.body.append(tab); }"
-    )
+@pytest.fixture
+def with_steer_tab(features):
+    features.page.evaluate("""() => {
+        const tab = document.createElement('button');
+        Object.assign(tab, { id: 'made-up', role: 'tab', textContent: ' Steer ', onclick: () => { window.opened = true; } });
+        document.body.append(tab);
+    }""")
+    yield features
+    features.page.evaluate("() => { document.querySelector('#made-up').remove(); Microscope.waitingEdit = null; }")
+
+
+def test_the_way_to_steering_appears_with_its_tab(with_steer_tab):
+    features = with_steer_tab
     features.select(features.expected.number("pizza"))
     assert features.part("steer").is_visible()
     features.part("steer").click()
@@ -802,9 +816,7 @@ def test_theme_follows_gradio(features, dark):
 
 
 def test_phone_width_has_one_column_and_no_sideways_scroll(open_features):
-    features = open_features(
-        payload(run="r1", side=24, width=640, height=400, count=50), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
-    )
+    features = open_features(payload(run="r1", side=24, width=640, height=400, count=50), **PHONE)
     assert features.page.evaluate("() => document.documentElement.scrollWidth") <= 390
     stage, table = features.part("stage").bounding_box(), features.part("scroller").bounding_box()
     assert table["y"] > stage["y"] + stage["height"]
@@ -814,8 +826,9 @@ def test_phone_width_has_one_column_and_no_sideways_scroll(open_features):
     assert features.server.calls("features_at") == [{"patches": [[12, 12]], "grid": 0}]
 
 
-def test_the_page_does_not_move_under_the_pointer(open_features):
-    features = open_features(payload(run="r1"), viewport={"width": 640, "height": 900})
+def test_the_page_does_not_move_under_the_pointer(features):
+    features.page.set_viewport_size({"width": 640, "height": 900})
+    features.settle()
     tops = set()
     for row in (4, 12, 30, 44, 66, 70):
         features.root.evaluate("(root, row) => root.__view.point(row)", row)
@@ -898,18 +911,6 @@ def test_the_lens_hands_over_to_a_tab_that_was_never_open(open_page, site):
     features.says("listTitle", "Features of patch row 1, column 1")
 
 
-def test_the_lens_offers_no_way_to_a_tab_that_is_not_there(chromium):
-    with gr.Blocks() as demo:
-        LensView(lens_payload())
-    _, url, _ = demo.launch(**LAUNCH)
-    page = chromium.new_page()
-    page.goto(url)
-    page.wait_for_selector(".lens[data-ready]")
-    assert page.locator(".lens [data-part=features]").is_hidden()
-    page.close()
-    demo.close()
-
-
 @pytest.mark.parametrize(
     ("change", "message"), [({"schema": "other"}, "it was given other"), ({"image": {"src": "data:,", "width": 1, "height": 1}}, "picture")]
 )
@@ -923,8 +924,8 @@ def test_damaged_data_is_said_in_words(features, change, message):
 
 
 def test_values_from_python_replace_each_other_without_a_trace(open_page, site):
-    page = open_page(fresh=True)
-    features = Features(page, payload(), site.server)
+    page = open_page()
+    features = Features(page, payload(), site.server).set(None)
     features.part("empty").wait_for()
     page.get_by_role("button", name="first").click()
     features.says("prompt", "first")
@@ -943,6 +944,6 @@ def test_values_from_python_replace_each_other_without_a_trace(open_page, site):
     assert features.order() == features.expected.numbers
     features.click(7)
     features.says("tableBody", "only there")
-    assert site.server.asked[-1] == ("features_at", "r2", {"patches": [[1, 1]], "grid": 0})
+    assert site.server.newest("features_at") == ("r2", {"patches": [[1, 1]], "grid": 0})
     page.get_by_role("button", name="nothing").click()
     features.part("empty").wait_for()

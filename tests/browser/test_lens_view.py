@@ -763,6 +763,7 @@ def test_in_a_gradio_page(page_of_gradio):
     lens.ready().settle()
     assert lens.text("prompt") == ATTACK
     assert page.evaluate("() => window.pwned") is None
+    assert lens.part("features").is_hidden()  # there is no such tab
     page.requests.clear()
     for index in (0, 9, 33, 63):
         lens.hover(index)

@@ -3,7 +3,6 @@
 import pytest
 
 from interp.steering.published import KNOWN_STEERING
-from tests.browser.conftest import open_tab
 
 EDITS = "document.querySelector('.edits').__edits"
 STEER = "document.querySelector('.steer').__steer"
@@ -133,12 +132,3 @@ def test_a_feature_of_the_features_tab_is_handed_over(page):
     page.locator(".features").get_by_role("button", name="Steer this").click()
     page.wait_for_function(f"{EDITS}.edits.length === 1")
     assert page.get_by_role("tab", name="Steer").get_attribute("aria-selected") == "true"
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_scrolls_only_down(open_page, scheme):
-    page = open_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
-    open_tab(page, "Steer")
-    page.wait_for_selector(".edits[data-ready]", timeout=60_000)
-    answered(page, page.locator(".edits").get_by_role("button", name=PRESETS[0]).first.click)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1")

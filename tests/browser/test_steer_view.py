@@ -16,7 +16,7 @@ import interp
 from interp.ui.components.steer_view import SteerView
 from interp.web.payloads.steer import running_payload, steer_payload, sweep_payload
 from tests import tiny
-from tests.browser.conftest import LAUNCH
+from tests.browser.conftest import LAUNCH, PHONE
 from tests.web.steer_payload import PLAIN, SETTINGS, VALUES, edit, long, payload, running, same, sweep, word
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
@@ -125,7 +125,7 @@ def button(page, name):
 
 
 def test_empty_until_something_is_steered(open_page):
-    steer = Steer(open_page(fresh=True), None)
+    steer = Steer(open_page(), None).set(None)
     assert steer.text("empty") == "Nothing steered yet."
     assert steer.root.get_attribute("data-ready") is None
     assert steer.root.get_attribute("data-state") is None
@@ -200,8 +200,8 @@ def test_empty_answers_are_named(steer):
     assert steer.marked("steered") == [["INS", "a"]]
 
 
-def test_answers_grow_without_being_replaced(open_page, site):
-    steer = Steer(open_page(fresh=True), None)
+def test_answers_grow_without_being_replaced(open_steer, site):
+    steer = open_steer(None)
     button(steer.page, "stream").click()
     site.steps.put(running("a dog", "a"))
     steer.says("plain", "a dog")
@@ -216,7 +216,7 @@ def test_answers_grow_without_being_replaced(open_page, site):
           window.said = [];
           new MutationObserver((records) => records.forEach((r) => { window.gone += r.removedNodes.length; })).observe(part('plain').closest('section'), { childList: true, subtree: true });
           new MutationObserver((records) => { if (records.length && !root.dataset.ready) window.gone += 1000; }).observe(root, { attributes: true });
-          new MutationObserver(() => window.said.push(part('live').textContent)).observe(part('live'), { childList: true, characterData: true, subtree: true });
+          new MutationObserver(() => window.said?.push(part('live').textContent)).observe(part('live'), { childList: true, characterData: true, subtree: true });
         }"""
     )
     for n in range(3, len(WORDS) + 1):
@@ -238,8 +238,8 @@ def test_answers_grow_without_being_replaced(open_page, site):
     assert steer.page.evaluate("() => window.said") == ["Done. The answer changed."]
 
 
-def test_a_fast_stream_ends_in_what_was_sent_last(open_page, site):
-    steer = Steer(open_page(fresh=True), None)
+def test_a_fast_stream_ends_in_what_was_sent_last(open_steer, site):
+    steer = open_steer(None)
     made = long(120)
     for n in range(0, 400, 2):
         site.steps.put(running(made["plain"]["text"][:n], made["steered"]["text"][: n // 2], sweep=sweep(state="running")))
@@ -372,7 +372,7 @@ def test_tokens_are_reached_and_read_by_keyboard(steer):
 def test_a_row_of_many_tokens_scrolls_to_the_one_that_is_read(open_steer):
     made = long()
     made["kl"] = [9.0 if i == 250 else 0.1 for i in range(256)]
-    steer = open_steer(made, viewport={"width": 390, "height": 844})
+    steer = open_steer(made, **PHONE)
     inside = "(node) => { const a = node.getBoundingClientRect(), b = node.parentNode.getBoundingClientRect(); return a.top >= b.top - 1 && a.bottom <= b.bottom + 1; }"
     assert steer.page.evaluate("() => scrollY") == 0
     assert steer.token(250).evaluate(inside)
@@ -558,8 +558,9 @@ def test_choosing_a_value_reaches_python(open_page, site):
     shuffled = [0.5, -0.1, 0.0, -0.5]
     site.value = payload(sweep=sweep(shuffled))
     page = open_page(fresh=True)
-    button(page, "show").click()
     steer = Steer(page, site.value)
+    assert steer.text("empty") == "Nothing steered yet."
+    button(page, "show").click()
     page.wait_for_selector(".steer[data-ready]")
 
     def chosen(text):
@@ -579,9 +580,11 @@ def test_choosing_a_value_reaches_python(open_page, site):
 
 
 def test_marking_text_of_a_card_chooses_nothing(steer):
-    steer.page.evaluate(
-        "() => { window.chosen = []; document.querySelector('.steer').__view.options.select = (...of) => window.chosen.push(of); }"
-    )
+    steer.page.evaluate("""() => {
+        const { options } = document.querySelector('.steer').__view;
+        Object.assign(window, { chosen: [], select: options.select });
+        options.select = (...of) => window.chosen.push(of);
+    }""")
     text = steer.card(0.1).locator(".steer-text")
     text.evaluate("(node) => getSelection().selectAllChildren(node)")
     text.dispatch_event("click")
@@ -591,10 +594,11 @@ def test_marking_text_of_a_card_chooses_nothing(steer):
     steer.page.evaluate("() => getSelection().removeAllRanges()")
     text.dispatch_event("click")
     assert steer.page.evaluate("() => window.chosen.length") == 2
+    steer.page.evaluate("() => { document.querySelector('.steer').__view.options.select = window.select; }")
 
 
 def test_a_growing_sweep_keeps_cards_focus_and_scroll(open_steer):
-    steer = open_steer(payload(sweep=sweep(state="running")), viewport={"width": 390, "height": 844})
+    steer = open_steer(payload(sweep=sweep(state="running")), **PHONE)
     assert steer.text("sweepChips") == "answering …"
     assert steer.part("curve").locator("circle").count() == 0
     assert steer.card(0.5).locator(".steer-figures span").first.inner_text() == "KL …"
@@ -626,16 +630,15 @@ def test_a_growing_sweep_keeps_cards_focus_and_scroll(open_steer):
 
 def test_the_strip_opens_at_the_current_value(open_steer):
     inside = "(node) => { const a = node.getBoundingClientRect(), b = node.parentNode.getBoundingClientRect(); return a.left >= b.left && a.right <= b.right; }"
-    steer = open_steer(payload(sweep=sweep(current=0.5)), viewport={"width": 390, "height": 844})
+    steer = open_steer(payload(sweep=sweep(current=0.5)), **PHONE)
     assert steer.card(0.5).evaluate(inside)
     steer.set(payload(sweep=sweep([v * 2 for v in VALUES], current=None)))
     assert steer.card(0.0).evaluate(inside)
 
 
 def test_both_answers_are_copied_as_text(open_steer):
-    steer = open_steer(
-        payload(edits=[edit(), edit(unit="target", value=0.0, label="", feature=7)]), permissions=["clipboard-read", "clipboard-write"]
-    )
+    steer = open_steer(payload(edits=[edit(), edit(unit="target", value=0.0, label="", feature=7)]))
+    steer.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     steer.part("copy").click()
     steer.says("copy", "Copied")
     assert steer.page.evaluate("() => navigator.clipboard.readText()").replace("\r", "") == (
@@ -654,6 +657,7 @@ def test_a_clipboard_that_is_closed_is_said(open_steer):
     steer.page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }")
     steer.part("copy").click()
     steer.says("copy", "The browser refused")
+    steer.page.evaluate("() => { delete navigator.clipboard.writeText; }")
 
 
 def test_hostile_texts_stay_texts(open_steer):
@@ -666,7 +670,7 @@ def test_hostile_texts_stay_texts(open_steer):
     made = payload([ATTACK, " dog", "</s>"], [ATTACK, ATTACK, "</s>"], model=ATTACK, prompt=ATTACK, notes=[ATTACK], sweep=strip)
     made["edits"] = [edit(label=ATTACK, sae=ATTACK, where=ATTACK, unit=ATTACK)]
     made["words"] = [word(ATTACK, [0.5, 0.1, 0.1], [0.1, 0.2, 0.9])]
-    steer = open_steer(made, viewport={"width": 390, "height": 844})
+    steer = open_steer(made, **PHONE)
     assert steer.text("prompt") == ATTACK
     assert steer.part("charts").locator("bdi").inner_text() == ATTACK
     for i in range(3):
@@ -716,7 +720,7 @@ def test_theme_follows_gradio(steer, dark):
 
 @pytest.mark.parametrize("made", [payload(sweep=sweep()), long()], ids=["short", "long"])
 def test_phone_width_has_one_column_and_no_sideways_scroll(open_steer, made):
-    steer = open_steer(made, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, fresh=True)
+    steer = open_steer(made, **PHONE)
     assert steer.page.evaluate("() => document.documentElement.scrollWidth") <= 390
     plain, steered = steer.part("plain").bounding_box(), steer.part("steered").bounding_box()
     assert steered["y"] > plain["y"] + plain["height"]
@@ -756,10 +760,10 @@ def test_damaged_data_is_said_in_words_and_nothing_half_drawn(steer, change, mes
     assert steer.state("run") == "r9"
 
 
-def test_nothing_after_something_and_something_again(open_page, site):
+def test_nothing_after_something_and_something_again(open_steer, site):
     site.value = payload(sweep=sweep(), run="r1")
-    page = open_page(fresh=True)
-    steer = Steer(page, site.value)
+    steer = open_steer(None)
+    page = steer.page
     for _ in range(2):
         button(page, "show").click()
         page.wait_for_selector(".steer[data-ready]")
@@ -772,7 +776,7 @@ def test_nothing_after_something_and_something_again(open_page, site):
         assert not steer.part("body").is_visible()
 
 
-def test_a_real_run_from_its_first_token_to_its_sweep(open_page, site, emoji_vlm):
+def test_a_real_run_from_its_first_token_to_its_sweep(open_steer, site, emoji_vlm):
     sae = interp.load_sae("emoji-llava")
     made, texts = interp.Edit(sae=sae, feature=3, strength=0.6), []
     asked = (emoji_vlm, tiny.noise(96, 96), "Describe the image.")
@@ -783,7 +787,8 @@ def test_a_real_run_from_its_first_token_to_its_sweep(open_page, site, emoji_vlm
     whole = steer_payload(result, SETTINGS, {(sae.name, 3): "three"}, sweep=strip)
     site.steps.put(whole)
     site.steps.put(END)
-    steer = Steer(open_page(fresh=True), whole)
+    steer = open_steer(None)
+    steer.made = whole
     button(steer.page, "stream").click()
     steer.page.wait_for_selector(".steer[data-state=done]")
     assert steer.text("plain") == (result.plain or "(empty answer)")
