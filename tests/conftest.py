@@ -36,7 +36,6 @@ SLOW = (
     "tests/bench/",
     "tests/emoji_world/",
     "tests/models/test_memory.py",
-    "tests/saes/test_loading.py::test_importing",
     "tests/service/test_space.py",
     "tests/test_wheel.py",
     "tests/vision/test_families.py",

@@ -76,7 +76,7 @@ def context_of(chromium):
         key = json.dumps(options, sort_keys=True)
         if key not in contexts:
             contexts[key] = chromium.new_context(**options)
-            contexts[key].set_default_timeout(15_000)
+            contexts[key].set_default_timeout(60_000)  # as long as a page may take to open where others want the processor too
         return contexts[key]
 
     yield context
@@ -105,12 +105,13 @@ def page_of(context_of, shared_pages):
         page.faults = []
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         load(page)
+        page.set_default_timeout(15_000)
         # Listened to only now: gradio loads hundreds of files, and each would be told in several messages.
         page.requests, page.posts = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)"), set()
         page.on("request", lambda request: page.requests.append(request.url))
         page.on("request", lambda request: request.method == "POST" and page.posts.add(request))
         for over in ("requestfinished", "requestfailed"):
-            page.on(over, page.posts.discard)
+            page.on(over, lambda request, posts=page.posts: posts.discard(request))
         return page
 
     def opened(load, *, fresh=False, kind="", **options):

@@ -6,8 +6,6 @@ import json
 import math
 import os
 import pickle
-import subprocess
-import sys
 import time
 import types
 from pathlib import Path
@@ -974,8 +972,3 @@ def test_every_reader_of_sae_lens_that_unpickles_is_known():
 
 def test_sae_lens_is_the_same_module_each_time():
     assert loading.import_sae_lens() is loading.import_sae_lens()
-
-
-def test_importing_interp_does_not_import_sae_lens():
-    code = "import sys, interp; print([name for name in ('sae_lens', 'transformer_lens', 'datasets', 'wandb', 'gradio') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"
