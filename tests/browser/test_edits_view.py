@@ -207,16 +207,17 @@ def open_page(site, page_of):
 
         page = page_of(load, **options)
         if tab:
-            # What the previous test changed last may still be on its way: what comes after it is nothing, which no test sends.
+            # What the previous test changed last may still be on its way: wait for what is sent after it, which no test sends.
             page.evaluate(
-                """() => {
+                """(last) => {
                     const { __view: view } = document.querySelector(".edits");
                     view.set(null);
-                    view.options.changed(null);
+                    view.options.changed(last);
                     view.options.run();
-                }"""
+                }""",
+                payload(run="the last"),
             )
-            site.python.wait(lambda: {("input", None), ("run", None)} <= {pair for pair in site.python.received if pair[1] is None})
+            site.python.wait(lambda: {event for event, value in site.python.received if value["run"] == "the last"} == {"input", "run"})
             while page.posts:
                 page.wait_for_event("requestfinished")
             site.python = Python()
