@@ -925,7 +925,8 @@ def test_damaged_data_is_said_in_words(features, change, message):
 
 def test_values_from_python_replace_each_other_without_a_trace(open_page, site):
     page = open_page()
-    features = Features(page, payload(), site.server).set(None)
+    page.evaluate("() => document.querySelector('.features').__view.set(null)")
+    features = Features(page, payload(), site.server)
     features.part("empty").wait_for()
     page.get_by_role("button", name="first").click()
     features.says("prompt", "first")
