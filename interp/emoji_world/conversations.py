@@ -32,10 +32,15 @@ class Packed:
 
 
 def sample_questions(
-    scene: Scene, rng: random.Random, branches: int, paraphrased: float = 0.3, world: World = EMOJI
+    scene: Scene,
+    rng: random.Random,
+    branches: int,
+    paraphrased: float = 0.3,
+    world: World = EMOJI,
+    always: Sequence[str] = ("describe",),
 ) -> list[tuple[str, str]]:
-    """A description and `branches - 1` other questions about the scene, some of them in another wording."""
-    kinds = ["describe", *rng.sample([kind for kind in world.questions if kind != "describe"], branches - 1)]
+    """Questions of the kinds `always`, and others to make `branches` in all, about the scene, some of them in another wording."""
+    kinds = [*always, *rng.sample([kind for kind in world.questions if kind not in always], branches - len(always))]
     out = []
     for kind in kinds:
         wording = rng.randrange(len(world.questions[kind])) if rng.random() < paraphrased else 0

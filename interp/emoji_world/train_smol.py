@@ -3,8 +3,9 @@
 Its decoder is SmolLM2-135M-Instruct as it was published: no stage changes it, and no stage has a loss at image positions of the decoder.
 
 1. `patches`  The CLIP tower alone, from emoji-llava's: which words cover which patch, through a linear head that is then discarded.
-2. `words`    Neither tower nor projector: what the decoder is to see on a patch of each word, from answers about rasters of words. It starts at
-              the words' own input embeddings, of which the decoder does not understand a raster.
+2. `words`    Neither tower nor projector: what the decoder is to see on a patch of each word, how it is to be told the number of things and where
+              each is, from answers about rasters of words. It starts at the words' own input embeddings, of which the decoder does not
+              understand a raster.
 3. `fit`      Tower and projector, without the decoder: from pictures to those rasters.
 4. `align`    Projector and tower, from the answers only (the first stage of LLaVA; Liu et al. 2023, arXiv 2304.08485).
 
@@ -15,7 +16,7 @@ words' own embeddings and `align` followed at once, 400 steps reached 50 % of th
 import argparse
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,27 @@ from transformers import AutoModelForCausalLM
 
 from .architecture import CELLS, IMAGE_SIDE, build_processor
 from .conversations import pack, sample_questions
+from .english import SIDES, side
 from .scenes import Scene, draw
 from .smol import CHAT_TEMPLATE, FOLDER, GGUF, build_model, build_tokenizer, save
 from .sprites import SEEN_VENDORS, load_sprites
 from .train import Step, Studio, load_parts, patches_step, run
 from .world import ENGLISH
 
-BRANCHES = 3  # questions for each scene
+ALWAYS = ("describe", "where", "exists", "exists")  # asked about every scene: the decoder learns to look a thing up last
+BRANCHES = 6  # questions for each scene
+MOST = 3  # things in a scene that questions are asked about
 SHARPNESS = 8.0  # of the comparison of distances, in units of the words' own variance
 SOFT_NOISE = 0.15  # added to rasters of words, in units of the spread of their embeddings
 SCENES = {"patches": 100_000, "words": 6_240, "fit": 60_000, "align": 7_000}
 BATCH = {"patches": 48, "words": 10, "fit": 48, "align": 10}
 
 
-class SoftWords(nn.Module):
-    """What the decoder is to see on a patch: a vector for the word on it, and one for its position.
+class SoftPatches(nn.Module):
+    """What the decoder is to see on the patches of a scene.
 
-    Each word starts at its own input embedding, the mean of its pieces.
+    On each patch, a vector for the word on it (which starts at the word's own input embedding, the mean of its pieces), one for the patch's position, one for where the
+    thing on it stands, and one for the number of things in the scene.
     """
 
     vectors: torch.Tensor
@@ -58,18 +63,29 @@ class SoftWords(nn.Module):
         nn.init.eye_(self.map.weight)
         nn.init.zeros_(self.map.bias)
         self.changes = nn.ParameterDict({"words": torch.zeros_like(vectors), "positions": torch.zeros(CELLS * CELLS, width)})
+        self.facts = nn.ParameterDict({"counts": torch.zeros(MOST, width), "sides": torch.zeros(len(SIDES), width)})
+        self._nouns = {noun: i for i, noun in enumerate(studio.world.nouns)}
 
     @property
     def words(self) -> torch.Tensor:
         """The vectors of all words: [words, d]."""
         return self.map(self.vectors) + self.changes["words"]
 
-    def forward(self, shares: torch.Tensor) -> torch.Tensor:
-        """The vectors [..., patches, d] of patches that words cover by these shares [..., patches, words]."""
-        return shares @ self.words + self.changes["positions"]
+    def told(self, scenes: Sequence[Scene], shares: torch.Tensor) -> torch.Tensor:
+        """What is added on each patch for the number and the places of things: [B, patches, d]. `shares` as in `forward`."""
+        sides = torch.zeros(*shares.shape[:2], len(SIDES))
+        for b, scene in enumerate(scenes):
+            for noun in set(scene.nouns):
+                sides[b, :, SIDES.index(side(scene.nouns, noun))] += shares[b, :, self._nouns[noun]]
+        counts = torch.tensor([len(scene.nouns) - 1 for scene in scenes])
+        return self.facts["counts"][counts, None] + sides @ self.facts["sides"]
+
+    def forward(self, scenes: Sequence[Scene], shares: torch.Tensor) -> torch.Tensor:
+        """The vectors [B, patches, d] of patches that words cover by these shares [B, patches, words]."""
+        return shares @ self.words + self.changes["positions"] + self.told(scenes, shares)
 
 
-def words_step(studio: Studio, soft: SoftWords) -> Step:
+def words_step(studio: Studio, soft: SoftPatches) -> Step:
     """Stage 2: see the module's docstring."""
     noise = SOFT_NOISE * soft.vectors.std()
     answer = answer_loss(studio)
@@ -77,13 +93,13 @@ def words_step(studio: Studio, soft: SoftWords) -> Step:
     def step(rng: random.Random, _progress: float) -> dict[str, torch.Tensor]:
         scenes = studio.scenes(rng)
         _, shares = draw(scenes, studio.sprites, 4 * CELLS, CELLS, studio.world.nouns)
-        image = soft(shares)
+        image = soft(scenes, shares)
         return answer(scenes, image + noise * torch.randn_like(image), rng)
 
     return step
 
 
-def fit_step(studio: Studio, soft: SoftWords) -> Step:
+def fit_step(studio: Studio, soft: SoftPatches) -> Step:
     """Stage 3: see the module's docstring.
 
     Squared distances alone keep the colours and lose the nouns, of which each is rare: so the distance to the word's vector is also compared
@@ -91,14 +107,16 @@ def fit_step(studio: Studio, soft: SoftWords) -> Step:
     """
     nouns = len(studio.world.nouns)
     model = studio.model.model
+    soft.requires_grad_(requires_grad=False)
     with torch.no_grad():
-        words, positions = soft.words, soft.changes["positions"].detach()
+        words, positions = soft.words, soft.changes["positions"]
         spread = (words - words.mean(0)).square().sum(-1).mean()
 
     def step(rng: random.Random, _progress: float) -> dict[str, torch.Tensor]:
-        pictures, shares = draw(studio.scenes(rng, crowded=0.5), studio.sprites, IMAGE_SIDE, CELLS, studio.world.nouns)
+        scenes = studio.scenes(rng)
+        pictures, shares = draw(scenes, studio.sprites, IMAGE_SIDE, CELLS, studio.world.nouns)
         features = model.vision_tower(studio.pixels(pictures)).last_hidden_state[:, 1:]
-        out = model.multi_modal_projector(features) - positions
+        out = model.multi_modal_projector(features) - positions - soft.told(scenes, shares)
         distances = (out.square().sum(-1, keepdim=True) - 2 * out @ words.T + words.square().sum(-1)) / spread
         named = -(nn.functional.log_softmax(-SHARPNESS * distances, dim=-1) * shares).sum(-1)
         near = (out - shares @ words).square().sum(-1) / spread
@@ -113,7 +131,7 @@ def fit_step(studio: Studio, soft: SoftWords) -> Step:
 
 
 @torch.no_grad()
-def start_projector(studio: Studio, soft: SoftWords) -> None:
+def start_projector(studio: Studio, soft: SoftPatches) -> None:
     """Scale the random projector to the tower's features and centre what it says on the words."""
     model = studio.model.model
     pictures, _ = draw(studio.scenes(random.Random("fit")), studio.sprites, IMAGE_SIDE, CELLS, studio.world.nouns)
@@ -130,7 +148,7 @@ def answer_loss(studio: Studio) -> Callable[[list[Scene], torch.Tensor, random.R
         naming[ids[0]] = True
 
     def answer(scenes: list[Scene], image: torch.Tensor, rng: random.Random) -> dict[str, torch.Tensor]:
-        packed = pack(tokenizer, [sample_questions(s, rng, BRANCHES, world=world) for s in scenes], CELLS * CELLS, world)
+        packed = pack(tokenizer, [sample_questions(s, rng, BRANCHES, world=world, always=ALWAYS) for s in scenes], CELLS * CELLS, world)
         states = studio.decode(packed, image.to(torch.bfloat16))
         rows = packed.answer
         logits, targets = studio.model.lm_head(states[rows]).float(), packed.targets[rows]
@@ -190,15 +208,15 @@ def stages(studio: Studio, work: Path) -> dict[str, Callable[[int, int], None]]:
 
     def words(scenes: int, batch: int) -> None:
         decoder()
-        soft = SoftWords(studio)
-        trained: dict[str, nn.Module] = {"map": soft.map, "changes": soft.changes}
-        run("words", words_step(studio, soft), trained, {"map": 5e-4, "changes": 4e-3}, work, scenes, batch, 4, adam)
+        soft = SoftPatches(studio)
+        trained: dict[str, nn.Module] = {"map": soft.map, "changes": soft.changes, "facts": soft.facts}
+        run("words", words_step(studio, soft), trained, {"map": 5e-4, "changes": 4e-3, "facts": 4e-3}, work, scenes, batch, 4, adam)
 
     def fit(scenes: int, batch: int) -> None:
         load_parts(work, "patches", parts)
         load_decoder(model)
-        soft = SoftWords(studio)
-        load_parts(work, "words", {"map": soft.map, "changes": soft.changes})
+        soft = SoftPatches(studio)
+        load_parts(work, "words", {"map": soft.map, "changes": soft.changes, "facts": soft.facts})
         start_projector(studio, soft)
         run("fit", fit_step(studio, soft), parts, {"projector": 1e-3, "tower": 3e-4}, work, scenes, batch, 5, adam)
 

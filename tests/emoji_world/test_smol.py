@@ -8,10 +8,11 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from interp.emoji_world import train_smol
 from interp.emoji_world.conversations import pack
+from interp.emoji_world.scenes import Scene, Thing
 from interp.emoji_world.smol import FOLDER, build_config
 from interp.emoji_world.sprites import SEEN_VENDORS, load_sprites
 from interp.emoji_world.train import Studio
-from interp.emoji_world.train_smol import SoftWords
+from interp.emoji_world.train_smol import SoftPatches
 from interp.emoji_world.world import ENGLISH
 
 
@@ -23,6 +24,11 @@ def processor():
 @pytest.fixture(scope="module")
 def sprites():
     return load_sprites(SEEN_VENDORS, size=36, world=ENGLISH)
+
+
+def scene(*nouns):
+    things = tuple(Thing(noun, 0, (i + 0.5) / len(nouns), 0.5, 0.4) for i, noun in enumerate(nouns))
+    return Scene(things, "red", (1, 0, 0))
 
 
 @pytest.fixture
@@ -55,26 +61,45 @@ def test_a_training_sequence_is_the_conversation_of_run_time(processor):
 
 
 def test_rasters_of_words_are_mixed_by_the_shares_of_a_patch(studio):
-    soft = SoftWords(studio)
+    soft = SoftPatches(studio)
     table = studio.model.get_input_embeddings().weight
     ids = studio.processor.tokenizer([" dog", " cat", " traffic light"], add_special_tokens=False).input_ids
     nouns = [ENGLISH.nouns.index(noun) for noun in ("dog", "cat", "traffic light")]
     shares = torch.zeros(1, 64, len(ENGLISH.words))
     shares[0, 3, nouns[:2]] = torch.tensor([0.75, 0.25])
     shares[0, 4, nouns[2]] = 1
-    at_first = soft(shares)[0]
+    scenes = [scene("dog", "cat", "traffic light")]
+    at_first = soft(scenes, shares)[0]
     torch.testing.assert_close(at_first[3], 0.75 * table[ids[0]].mean(0) + 0.25 * table[ids[1]].mean(0))
     torch.testing.assert_close(at_first[4], table[ids[2]].mean(0))
     assert len(ids[2]) > 1
     with torch.no_grad():
         soft.changes["positions"][4] = 1.0
         soft.changes["words"][nouns[2]] = 2.0
-    torch.testing.assert_close(soft(shares)[0, 4], at_first[4] + 3)
-    torch.testing.assert_close(soft(shares)[0, 3], at_first[3])
+    torch.testing.assert_close(soft(scenes, shares)[0, 4], at_first[4] + 3)
+    torch.testing.assert_close(soft(scenes, shares)[0, 3], at_first[3])
+
+
+def test_patches_are_told_how_many_things_there_are_and_where_theirs_stands(studio):
+    soft = SoftPatches(studio)
+    with torch.no_grad():
+        soft.facts["counts"].copy_(torch.tensor([1.0, 2.0, 3.0])[:, None].expand(-1, 48))
+        soft.facts["sides"].copy_(torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0])[:, None].expand(-1, 48))
+    cell = {noun: i for i, noun in enumerate(("dog", "cat", "owl"))}
+    shares = torch.zeros(4, 64, len(ENGLISH.words))
+    for noun, at in cell.items():
+        shares[:, at, ENGLISH.nouns.index(noun)] = 0.5
+    scenes = [scene("dog"), scene("dog", "cat"), scene("dog", "cat", "owl"), scene("dog", "cat", "dog")]
+    told = soft.told(scenes, shares)[..., 0]
+    assert told[:, 10].tolist() == [1, 2, 3, 3]  # no thing there
+    assert told[0, cell["dog"]] == 1 + 0.5 * 10
+    assert told[1, [cell["dog"], cell["cat"]]].tolist() == [2 + 0.5 * 20, 2 + 0.5 * 40]
+    assert told[2, list(cell.values())].tolist() == [3 + 0.5 * 20, 3 + 0.5 * 30, 3 + 0.5 * 40]
+    assert told[3, [cell["dog"], cell["cat"]]].tolist() == [3 + 0.5 * 50, 3 + 0.5 * 30]
 
 
 def test_the_fit_points_patches_at_their_words(studio):
-    soft = SoftWords(studio)
+    soft = SoftPatches(studio)
     train_smol.start_projector(studio, soft)
     step = train_smol.fit_step(studio, soft)
     model = studio.model.model
@@ -92,7 +117,7 @@ def test_the_fit_points_patches_at_their_words(studio):
 
 
 def test_the_words_stage_trains_no_eyes(studio):
-    soft = SoftWords(studio)
+    soft = SoftPatches(studio)
     model = studio.model.to(torch.bfloat16)
     model.requires_grad_(requires_grad=False)
     loss = train_smol.words_step(studio, soft)(random.Random(0), 0.0)["loss"]
