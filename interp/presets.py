@@ -213,7 +213,8 @@ PRESETS = {
             proved="real weights",
             about=(
                 "A real language model (SmolLM2 135M, unchanged) behind a small eye that was trained for it: good for seeing what each lens reads in "
-                "a decoder that nobody trained to be readable. It names 91 % of the objects in unseen scenes of emoji; it counts badly."
+                "a decoder that nobody trained to be readable. It names 95 % of the objects in unseen scenes of emoji and counts them; of drawings in a style "
+                "that it never saw, it names half."
             ),
             lenses=(
                 KnownLens(

@@ -109,8 +109,9 @@ def batches(desk: Studio, layers: Sequence[int], seed: str, *, augment: float | 
         i += 1
 
 
-def balanced(batch: Residuals, layer: int, generator: torch.Generator) -> torch.Tensor:
-    """As many image as prompt and answer tokens of one of the batch's layers, drawn at random: [tokens, d]."""
+def balanced(batch: Residuals, layer: int, generator: torch.Generator, patches: float = 1.0) -> torch.Tensor:
+    """As many prompt as answer tokens of one of the batch's layers, and `patches` times as many image tokens, drawn at random: [tokens, d]."""
     kinds = [batch.image[layer].flatten(0, 1), batch.prompt[layer], batch.answer[layer]]
     count = min(len(kind) for kind in kinds)
-    return torch.cat([kind[torch.randperm(len(kind), generator=generator)[:count]] for kind in kinds])
+    counts = [min(round(patches * count), len(kinds[0])), count, count]
+    return torch.cat([kind[torch.randperm(len(kind), generator=generator)[:n]] for kind, n in zip(kinds, counts, strict=True)])

@@ -81,7 +81,7 @@ library_name: saelens
 
 {features} features of the residual stream after decoder block {layer} of [{model}](../{model}/README.md), trained by sae-lens as BatchTopK
 ({k} active features per token on average) and saved as JumpReLU, on {tokens:,} training samples, in passes over a pool
-of about {pool} tokens: {parts} in equal parts, special tokens left out.
+of about {pool} tokens: {parts}, special tokens left out.
 Rebuilt by `python -m interp.emoji_world.train_sae --model {model}`, which also writes this page. {chosen}
 
 All figures below are from scenes of seen vendors that training never used, undistorted: {patches:,} patches.

