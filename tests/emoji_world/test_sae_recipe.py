@@ -60,13 +60,13 @@ def test_batches_are_the_same_for_the_same_seed(desk):
     assert not torch.equal(first[0, 0], next(batches(desk, [5], "other")).image[0, 0, 0])
 
 
-def test_kinds_are_balanced(batch):
-    rows = balanced(batch, 0, torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("patches", [1, 1.5, 1000])
+def test_kinds_are_balanced(batch, patches):
+    rows = balanced(batch, 0, torch.Generator().manual_seed(0), patches)
     kinds = [batch.image[0].flatten(0, 1), batch.prompt[0], batch.answer[0]]
     count = min(map(len, kinds))
-    assert len(rows) == 3 * count
-    for i, kind in enumerate(kinds):
-        part = rows[i * count : (i + 1) * count]
+    counts = [min(round(patches * count), len(kinds[0])), count, count]
+    for kind, part in zip(kinds, rows.split(counts), strict=True):
         assert (part[:, None] == kind).all(-1).any(1).all()
 
 

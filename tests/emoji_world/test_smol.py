@@ -6,8 +6,11 @@ import pytest
 import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+import interp
 from interp.emoji_world import train_smol
 from interp.emoji_world.conversations import pack
+from interp.emoji_world.english import a
+from interp.emoji_world.measure import answers, sample
 from interp.emoji_world.scenes import Scene, Thing
 from interp.emoji_world.smol import FOLDER, build_config
 from interp.emoji_world.sprites import SEEN_VENDORS, load_sprites
@@ -134,3 +137,15 @@ def test_align_learns_from_answers_and_leaves_the_decoder_as_it_is(studio):
     values["loss"].backward()
     assert all(p.grad is None for p in model.get_decoder().parameters())
     assert all(p.grad is not None for p in model.model.multi_modal_projector.parameters())
+
+
+def test_what_ships_names_and_finds_what_is_in_unseen_scenes():
+    vlm, scenes = interp.load("smol-llava", device="cpu"), sample("a test of smol-llava", 10, SEEN_VENDORS, world=ENGLISH)
+    said = answers(vlm, scenes.pictures, [ENGLISH.questions["describe"][0]] * 10)
+    shown = [set(scene.nouns) for scene in scenes.scenes]
+    named = [set(ENGLISH.named(text)) for text in said]
+    assert sum(len(a & b) for a, b in zip(shown, named, strict=True)) >= 0.8 * sum(map(len, shown))
+    other = [next(noun for noun in ENGLISH.nouns if noun not in nouns) for nouns in shown]
+    asked = [f"Is there {a(noun)}?" for nouns in (map(min, shown), other) for noun in nouns]
+    found = [text.startswith("Yes") for text in answers(vlm, scenes.pictures * 2, asked)]
+    assert sum(found[:10]) - sum(found[10:]) >= 6  # 0 if it guesses

@@ -226,7 +226,6 @@ def test_a_preset_without_its_files_says_so(monkeypatch, tmp_path):
         interp.load("smol-llava")
 
 
-@pytest.mark.skipif(not Path(PRESETS["smol-llava"].checkpoint, "config.json").is_file(), reason="smol-llava is not in the assets yet")
 def test_the_decoder_of_smol_llava_is_the_published_one_untouched():
     """A plain reading of the file by llama.cpp's own package."""
     vlm = interp.load("smol-llava", device="cpu")
