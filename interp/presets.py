@@ -241,6 +241,7 @@ PRESETS = {
             ),
             opens_with="contextual",
             quantize="none",
+            saes=(KnownSae("smol-llava-sae", str(ASSETS / "smol-llava-sae"), 3, "what they fire on in unseen scenes"),),
         ),
         Preset(
             name="llava-interleave-0.5b",

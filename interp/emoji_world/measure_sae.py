@@ -45,16 +45,18 @@ def detectors(choose: torch.Tensor, score: torch.Tensor, chosen_on: torch.Tensor
     return rows
 
 
-def noun_table(vlm: interp.Vlm, sae: Sae, choose: Split, score: Split) -> dict[str, list[dict[str, Any]]]:
-    """The best detector of every noun on object patches, among the SAE's features and among each baseline."""
+def noun_table(vlm: interp.Vlm, sae: Sae, choose: Split, score: Split) -> tuple[list[str], dict[str, list[dict[str, Any]]]]:
+    """The nouns that occur in both sets, and the best detector of each on object patches, among the SAE's features and among each baseline."""
     classes = [split.nouns for split in (choose, score)]
+    shown = torch.stack([truth.any(1) for truth in classes]).all(0)
+    names = [name for name, both in zip(score.names, shown.tolist(), strict=True) if both]
     things = [truth.any(0) for truth in classes]
-    chosen_on, scored_on = (truth[:, thing] for truth, thing in zip(classes, things, strict=True))
+    chosen_on, scored_on = (truth[shown][:, thing] for truth, thing in zip(classes, things, strict=True))
     states = [split.image[thing] for split, thing in zip((choose, score), things, strict=True)]
     neurons = [split.neurons[thing] for split, thing in zip((choose, score), things, strict=True)]
     random = torch.nn.functional.normalize(torch.randn(sae.d_in, sae.d_sae, generator=torch.Generator().manual_seed(0)), dim=0)
     # The first of its tokens, where a noun has several.
-    ids = torch.tensor([found[0] for found in vlm.tokenizer([f" {noun}" for noun in score.names], add_special_tokens=False).input_ids])
+    ids = torch.tensor([found[0] for found in vlm.tokenizer([f" {noun}" for noun in names], add_special_tokens=False).input_ids])
     with torch.inference_mode():
         candidates = {
             "SAE feature": [dense(sae, x) for x in states],
@@ -69,7 +71,7 @@ def noun_table(vlm: interp.Vlm, sae: Sae, choose: Split, score: Split) -> dict[s
         {"index": int(ids[c]), "auroc": own[c].item(), "average precision": average_precision(logits[:, c], scored_on[c])}
         for c in range(len(ids))
     ]
-    return table
+    return names, table
 
 
 CARD = """---
@@ -97,7 +99,7 @@ Dead features (never active on the {reference:,} tokens of this set): {dead:.1%}
 ## Nouns
 
 Each detector separates the object patches of one noun ({base:.1%} on average) from those of all other nouns; there are {things:,} patches at least
-half covered by an emoji. It is chosen on one set of scenes (best AUROC) and scored on another; the unembedding row (the logit
+half covered by an emoji, of {shown} of the {every} nouns. It is chosen on one set of scenes (best AUROC) and scored on another; the unembedding row (the logit
 lens at this layer) is the noun's own. The baselines are {directions} random directions, and all {neurons} MLP neurons of the block in both signs.
 
 | detector | nouns with AUROC of at least {good} | median AUROC | worst | median average precision | worst |
@@ -166,6 +168,7 @@ def card(
         dead=(density == 0).float().mean().item(),
         always=int((density > 0.5).sum()),
         good=GOOD,
+        shown=len(nouns),
         summary="\n".join(summary),
         verdict=f"The SAE feature {', '.join(compared[:-1])}, and {compared[-1]}.",
         least=NAMED,
@@ -178,7 +181,6 @@ def card(
         kinds="\n".join(_kinds(measured, set(nouns))),
         nouns=sum(label.text in nouns for label in measured),
         different=len({label.text for label in measured} & set(nouns)),
-        every=len(nouns),
         table="\n".join(
             f"| {noun} | {ours['index']} | {ours['auroc']:.3f} | {ours['average precision']:.2f} | {rand['auroc']:.3f} | {neuron['auroc']:.3f} | "
             f"{row['auroc']:.3f} | {row['average precision']:.2f} |"
@@ -219,7 +221,7 @@ def measure(
     """
     plain = interp.load_sae(finished)
     choose, score = (collect(vlm, plain.layer, seed) for seed in ("sae test 1", "sae test 2"))
-    table = noun_table(vlm, plain, choose, score)
+    names, table = noun_table(vlm, plain, choose, score)
     labels = named(vlm, plain, choose, score)
     kinds = {"image": score.image, "prompt": score.text[: score.prompt], "answer": score.text[score.prompt :], "text": score.text}
     fits = {kind: fit(plain, states) for kind, states in {**kinds, **(others or {})}.items()}
@@ -245,6 +247,6 @@ def measure(
         "directions": plain.d_sae,
         "neurons": score.neurons.shape[1],
     }
-    text = card(plain, fits, density, table, labels, score.names, about)
+    text = card(plain, fits, density, table, labels, names, {**about, "every": len(score.names)})
     (target / "README.md").write_text(text, encoding="utf-8")
     print(text)  # noqa: T201 - this is the command's output

@@ -50,6 +50,18 @@ KNOWN_STEERING = (
         (KnownEdit("emoji-llava-sae", 1192, "strength", 1.0, "image"),),
     ),
     KnownSteering(
+        "smol-llava",
+        "No pizza",
+        "Switches off the one feature named pizza, on the picture: the answer names a cookie in its place, and the dog and the background stay.",
+        (KnownEdit("smol-llava-sae", 392, "target", 0.0, "image"),),
+    ),
+    KnownSteering(
+        "smol-llava",
+        "No dog",
+        "Switches off the one feature named dog, on the picture: the answer names a fence in its place, and the pizza and the background stay.",
+        (KnownEdit("smol-llava-sae", 840, "target", 0.0, "image"),),
+    ),
+    KnownSteering(
         "Intel/llava-gemma-2b",
         "No dog",
         "Published by llava-interpret: on a picture of a dog the answer turns to something else (at -2 the dog stays, at -7 the text breaks down). "

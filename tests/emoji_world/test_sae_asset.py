@@ -12,6 +12,7 @@ from interp.emoji_world import find_features, measure_sae, unseen
 from interp.emoji_world.scenes import draw, draw_picture, sample_scene
 from interp.emoji_world.sprites import SEEN_VENDORS, load_sprites
 from interp.emoji_world.words import NOUNS, QUESTIONS
+from interp.emoji_world.world import WORLDS
 from interp.presets import ASSETS, PRESETS
 
 FOLDER = ASSETS / "emoji-llava-sae"
@@ -37,26 +38,26 @@ def looked(emoji_vlm, sae):
     return out
 
 
-def test_it_is_small_and_complete(sae):
-    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 10e6
-    assert {file.name for file in FOLDER.iterdir()} == {
+@pytest.mark.parametrize(("model", "nouns", "dead"), [("emoji-llava", 120, 0.08), ("smol-llava", 280, 0.2)])
+def test_it_is_small_and_complete(model, nouns, dead):
+    sae, folder = interp.load_sae(model), ASSETS / f"{model}-sae"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 6e6
+    assert {file.name for file in folder.iterdir()} == {
         "README.md",
         "cfg.json",
         "labels.json",
         "sae_weights.safetensors",
         "sparsity.safetensors",
     }
-    assert sae.layer == PRESETS["emoji-llava"].saes[0].layer
-    assert sae.model_name == "emoji-llava"
+    assert sae.layer == PRESETS[model].saes[0].layer
+    assert sae.model_name == model
     assert sae.activation == "jumprelu"
     assert len(sae.labels.names) == sae.d_sae
+    assert len({label.text for label in sae.labels.names.values()} & set(WORLDS[model].nouns)) >= nouns
     assert sae.density.shape == (sae.d_sae,)
-    assert (sae.density < 1e-9).float().mean() <= 0.08
-
-
-def test_the_card_gives_the_figures_of_the_config(sae):
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    trained = json.loads((FOLDER / "cfg.json").read_text(encoding="utf-8"))["metadata"]["trained"]
+    assert (sae.density < 1e-9).float().mean() <= dead
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    trained = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))["metadata"]["trained"]
     assert f"| image | {trained['image']['explained_variance']:.3f} |" in card
     assert f"{sae.d_sae} features of the residual stream after decoder block {sae.layer}" in card
 

@@ -43,6 +43,20 @@ def test_no_dog_takes_the_dog_out_of_the_example_with_a_small_push(emoji_vlm):
     assert float(((after - before).norm(dim=-1) / before.norm(dim=-1)).mean()) < 0.25
 
 
+def test_one_feature_takes_a_noun_of_a_real_language_model_away():
+    vlm, sae = interp.load("smol-llava", device="cpu"), interp.load_sae("smol-llava")
+    picture, prompt = ASSETS / "examples" / "dog-and-pizza.webp", "Describe the image."
+    for known in (known for known in KNOWN_STEERING if known.model == "smol-llava"):
+        (edit,) = known.edits
+        assert edit.sae == sae.name
+        assert sae.labels.get(edit.feature).text == NOUNS[known.name]
+        made = interp.Edit(sae=sae, feature=edit.feature, where=edit.where, **{edit.unit: edit.value})
+        found = interp.steer(vlm, picture, prompt, [made])
+        assert found.plain == "A dog and a pizza on a blue background."
+        other = {"No dog": "a fence", "No pizza": "a cookie"}[known.name]
+        assert found.steered.lower() == found.plain.lower().replace(f"a {NOUNS[known.name]}", other)
+
+
 @pytest.mark.parametrize("known", KNOWN_STEERING, ids=lambda known: known.name)
 def test_every_edit_is_a_possible_one(known):
     sae = interp.load_sae("emoji-llava")
