@@ -116,7 +116,10 @@ def test_measuring_writes_what_the_app_loads(emoji_vlm, sae, tmp_path, monkeypat
     assert float(made.density.median()) == pytest.approx(float(sae.density.median()), abs=0.01)
     card = (tmp_path / "made" / "README.md").read_text(encoding="utf-8")
     assert "By a test." in card
-    assert card.count("\n| ") > len(NOUNS)
+    shown = int(re.search(r"covered by an emoji, of (\d+) of the 120 nouns", card)[1])
+    assert 60 < shown < 120  # a few scenes
+    rows = card[card.index("## Every noun") : card.index("## Licence")].count("\n| ") - 1
+    assert rows == shown
     # A few scenes name the strong features as the many did.
     both = [
         (made.labels.get(f).text, sae.labels.get(f).text)
