@@ -242,7 +242,7 @@ def style_table(vlm: interp.Vlm, count: int) -> list[str]:
             continue
         choice, _ = choose(pushes, first)
         layer, push = choice.layer, scaled(pushes[choice.layer], choice.amount)
-        random, wrong = controls(push, lambda by, layer=layer: last.reached(layer, by))
+        random, wrong = controls(push, functools.partial(last.reached, layer))
         words, rest = cells(layer, push)
         rows.append(f"| {kind} | {layer}, {choice.amount:g} | {percent(last.reached(layer, push), random, wrong)} | {words} | {rest} |")
     return [STYLES, *rows]
