@@ -9,6 +9,7 @@ import { page } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
 import { PictureShell } from "../shared/shell.js";
 import { Stage } from "../shared/stage.js";
+import { pictureSwitches } from "../shared/switches.js";
 import { amount, plural, share } from "../shared/text.js";
 import { Cards } from "./cards.js";
 import { ConceptData } from "./data.js";
@@ -17,11 +18,6 @@ import { ConceptPicture } from "./picture.js";
 import { Shift } from "./shift.js";
 import { Step } from "./step.js";
 
-/** @type {[string, string][]} */
-const VIEWS = [
-  ["picture", "Picture"],
-  ["encoder", "As the encoder saw it"],
-];
 /** @type {[string, string][]} */
 const ORDERS = [
   ["here", "on your picture"],
@@ -98,6 +94,7 @@ class View extends PictureShell {
     this.step.begin(data, Boolean(options.steerConcepts));
     this.shift.begin(data);
     this.texts();
+    pictureSwitches(part, `concepts-view-${this.serial}`, data, this.state, () => this.render(true), signal);
     this.cards.draw(order);
     this.choose(this.state.concept);
     this.render(true);
@@ -117,20 +114,11 @@ class View extends PictureShell {
       `The concepts leave ${share(dictionary.fit.learned)} of the variance of these states unexplained, and ${share(dictionary.fit.here)} of that of your picture's patches.` +
       `${dictionary.overlap === null ? "" : ` They share ${share(dictionary.overlap)} of their words.`} Minimised: ${dictionary.objective}.`;
     part.limits.textContent = payload.limits;
-    const views = data.grids[data.finest].view ? VIEWS : VIEWS.slice(0, 1);
-    radios(part.view, `concepts-view-${this.serial}`, views, state.view, (key) => {
-      state.view = key;
-      this.render(true);
-    });
-    part.view.hidden = views.length < 2;
     const orders = data.shift ? ORDERS : ORDERS.slice(0, 2);
     radios(part.order, `concepts-order-${this.serial}`, orders, state.order, (key) => {
       state.order = key;
       this.cards.draw(key);
     });
-    part.gridBox.hidden = data.grids.length < 2;
-    part.grid.replaceChildren(...data.grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, String(g))));
-    part.grid.value = String(state.grid);
   }
 
   controls(signal) {
@@ -143,10 +131,6 @@ class View extends PictureShell {
         },
         { signal },
       );
-    on(part.grid, "change", () => {
-      Object.assign(this.state, { grid: +part.grid.value, hover: null });
-      this.render(true);
-    });
     on(part.png, "click", () => this.download());
   }
 
