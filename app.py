@@ -20,7 +20,7 @@ import gradio as gr
 from interp.devices import free_bytes, pick_devices
 from interp.errors import InterpError
 from interp.models.names import with_adapter
-from interp.presets import PRESETS
+from interp.presets import ASSETS, PRESETS
 from interp.service.service import Service
 from interp.service.zerogpu import remote
 from interp.ui.page import CSS, TITLE, build
@@ -76,12 +76,16 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def best_model(free: int, quantize: str = "auto") -> str:
-    """The largest preset that fits into `free` bytes of GPU memory, has an SAE, and needs neither an account nor another package."""
+    """The largest preset that fits into `free` bytes of GPU memory, has an SAE, and needs neither an account nor another package.
+
+    Those that ship are not for a GPU: where none of the others fits, the embedded one opens, which answers the first click.
+    """
 
     def gigabytes(name: str) -> float:
         return PRESETS[name].memory_16bit_gb if quantize == "none" else PRESETS[name].memory_gb(cpu=False)
 
-    ready = [name for name, preset in PRESETS.items() if preset.saes and not preset.gated and all(map(_installed, preset.requires))]
+    downloads = {name: preset for name, preset in PRESETS.items() if not preset.checkpoint.startswith(str(ASSETS))}
+    ready = [name for name, preset in downloads.items() if preset.saes and not preset.gated and all(map(_installed, preset.requires))]
     return max((name for name in ready if gigabytes(name) * 1e9 <= free), key=gigabytes, default=EMBEDDED)
 
 

@@ -54,7 +54,7 @@ def test_the_wheel_carries_everything_that_the_package_reads(wheel):
     pictures_of_the_readme = {name for name in wanted if name.startswith("interp/assets/") and name.count("/") == 2}
     assert held >= wanted - pictures_of_the_readme
     assert not {name for name in held if name.startswith(("tests/", "docs/"))}
-    assert wheel.stat().st_size < 140e6  # most of it is the decoder of smol-llava
+    assert wheel.stat().st_size < 150e6  # most of it is the decoder of smol-llava
 
 
 def test_an_installed_wheel_loads_the_embedded_model_and_reads_a_picture(wheel, tmp_path):

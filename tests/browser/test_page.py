@@ -191,7 +191,7 @@ def test_a_model_that_cannot_be_had_leaves_the_one_that_is_there(page):
     assert "'llava-hf/llava-1.5-7b-hf' is not in the cache" in said
     assert "HF_HUB_OFFLINE" in said
     field.click()
-    page.get_by_role("option", name="emoji-llava").click()
+    page.get_by_role("option", name="emoji-llava", exact=True).click()
     page.locator("#about").get_by_text("Knows 120 emoji").wait_for()
     page.click("#run")
     page.wait_for_function("() => document.querySelector('#answer textarea').value.includes('a dog and a pizza')")

@@ -4,6 +4,7 @@ import random
 import re
 import sys
 
+import pytest
 import safetensors.torch
 import torch
 
@@ -50,6 +51,14 @@ def test_a_dog_takes_the_place_of_one_thing():
         assert changed.color == scene.color
 
 
+@pytest.fixture
+def denormals():
+    """The recipe switches them off, which would hold for the tests that follow in this process."""
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.usefixtures("denormals")
 def test_the_recipe_trains_writes_and_measures(tmp_path, monkeypatch, capsys):
     command = ["train_adapter", "--work", str(tmp_path / "work"), "--target", str(tmp_path / "out"), "--batch", "2", "--measured", "2"]
     monkeypatch.setattr(sys, "argv", [*command, "--scenes", "2"])

@@ -3,8 +3,8 @@
 /** @import { PictureData } from "../shared/canvas.js" */
 import { Brush } from "../shared/brush.js";
 import { PatchCanvas } from "../shared/canvas.js";
+import { gridChoices } from "../shared/grids.js";
 import { decodePatches } from "../shared/payload.js";
-import { gridChoices } from "../shared/switches.js";
 import { plural } from "../shared/text.js";
 
 const WIDEST = 420; // pixels: patches of a fingertip's size, and room beside them to scroll the page by

@@ -1,22 +1,13 @@
 // What of a picture is shown: the picture or what its encoder saw of it, and the patches of which grid.
-/** @import { PatchGrid, Patches } from "./payload.js" */
+/** @import { Patches } from "./payload.js" */
 import { radios } from "./elements.js";
+import { gridChoices } from "./grids.js";
 
 /** @type {[string, string][]} */
 const VIEWS = [
   ["picture", "Picture"],
   ["encoder", "As the encoder saw it"],
 ];
-
-/**
- * The grids to choose from; a single one leaves no choice.
- * @param {Record<string, any>} part
- * @param {PatchGrid[]} grids
- */
-export function gridChoices(part, grids) {
-  part.gridBox.hidden = grids.length < 2;
-  part.grid.replaceChildren(...grids.map((grid, g) => new Option(`${grid.name} ${grid.rows}×${grid.cols}`, String(g))));
-}
 
 /**
  * Both switches of a view. They change `state`, and `changed` follows.
