@@ -186,6 +186,8 @@ def site():
         view.run(kept("run"), view, None, trigger_mode="always_last", queue=False)
         gr.Button("another").click(lambda: Site.python.next(None), outputs=view)
         gr.Button("ask").click(kept("ask"), view, queue=False)
+        settled = gr.Textbox(elem_id="settled")
+        gr.Button("settle").click(lambda text: f"{text}.", settled, settled)
         tab.select(refresh, view, view)
     _, Site.url, _ = demo.launch(**LAUNCH)
     yield Site
@@ -220,6 +222,10 @@ def open_page(site, page_of):
             site.python.wait(lambda: {event for event, value in site.python.received if value["run"] == "the last"} == {"input", "run"})
             while page.posts:
                 page.wait_for_event("requestfinished")
+            # Values that listeners gave the view come through gradio's queue, the last one twice: what is queued after them comes last.
+            said = page.locator("#settled textarea").input_value()
+            page.get_by_role("button", name="settle").evaluate("(button) => button.click()")
+            page.wait_for_function("(said) => document.querySelector('#settled textarea').value === said", arg=f"{said}.")
             site.python = Python()
         return page
 
