@@ -48,8 +48,6 @@ class Recipe:
     """Batches of 48 scenes with four questions each, which the pool is drawn from."""
     pool: str
     """Tokens in the pool, for the model card."""
-    parts: str
-    """What the pool consists of, for the model card."""
     chosen: str
     """How layer, size and sparsity were chosen, for the model card."""
     patches: float = 1.0
@@ -66,7 +64,6 @@ RECIPES = {
         tokens=3_000_000,
         batches=240,
         pool="600 000",
-        parts="image, prompt and answer in equal parts",
         chosen="Layer, size and sparsity were chosen for steering, in trials that no command here repeats: the fewer features share a noun, the more of it "
         "ablating them removes. All features with at least a quarter (layer 5) or 30 % (layer 3) of their activation on the noun were ablated, in scenes of "
         "two things. The noun left the answer in 1 of 30 scenes at layer 5 with 10 of 2048 features active (1.5 million samples); at layer 3, after 0.6 to 0.8 million, in 0 of 12 "
@@ -80,7 +77,6 @@ RECIPES = {
         tokens=3_000_000,
         batches=140,
         pool="800 000",
-        parts="image in two parts; prompt, answer and English text in one each",
         chosen="Layer and size were chosen in trials that no command here repeats: at layer 14, with 24 of 2048 features active and on states of an earlier "
         "projector, the median average precision of nouns was 0.41 after 1.2 million samples, and all features of a noun off removed it from 2 of 16 answers; "
         "at layer 3 it was 13 of 14. Weights are kept in float16.",
@@ -88,6 +84,16 @@ RECIPES = {
         half=True,
     ),
 }
+
+
+def pool_of(recipe: Recipe, *, english_text: bool) -> str:
+    """What the pool consists of, for the model card."""
+    kinds = "prompt, answer and English text" if english_text else "prompt and answer"
+    return (
+        f"image, {kinds} in equal parts"
+        if recipe.patches == 1
+        else f"{kinds} in equal parts, and {recipe.patches:g} times as many of images"
+    )
 
 
 def english(vlm: interp.Vlm, layer: int, lines: Sequence[str], count: int, rng: random.Random) -> torch.Tensor:
@@ -211,7 +217,7 @@ def main() -> None:
         "k": recipe.active,
         "tokens": recipe.tokens,
         "pool": recipe.pool,
-        "parts": recipe.parts,
+        "parts": pool_of(recipe, english_text=bool(lines)),
         "chosen": recipe.chosen,
     }
     others = {"English text": english(vlm, recipe.layer, unseen, TEXT_TOKENS, random.Random("test"))} if lines else {}

@@ -99,7 +99,7 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(train_sae, "BATCH", 64)
     monkeypatch.setattr(train_sae, "CHECKPOINTS", 3)
     states = torch.randn(1000, 8) + 3
-    recipe = Recipe(layer=5, features=32, active=4, tokens=64 * 40, batches=1, pool="1000", parts="", chosen="")
+    recipe = Recipe(layer=5, features=32, active=4, tokens=64 * 40, batches=1, pool="1000", chosen="")
     real = train_sae.stream
 
     def breaks(*args, **kwargs):
