@@ -9,21 +9,20 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import normalize
-from transformers import AutoModel, AutoProcessor, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
 from ..devices import pick_device
 from ..errors import InterpError
 from ..lens.directions import is_word
 from ..validation import instance, mapping, sequence, shown, text, whole_number
 from ..vision.images import open_image
+from .clip import CLIP, Clip, loaded
 from .concepts import Concepts, strongest
 from .ground import picture_of
 from .states import ConceptStates
 
-CLIP = "openai/clip-vit-base-patch32"
 BERT = "google-bert/bert-base-uncased"
 _SCALE = 2.5  # of CLIPScore (Hessel et al. 2021)
-_BATCH = 32
 _SHUFFLES = 20
 
 
@@ -75,16 +74,13 @@ def clip_score(
     """
     seed = whole_number("seed", seed, 0)
     chosen = _Chosen.of(concepts, states, limit, seed)
-    place = pick_device(device)
-    clip, processor = _loaded(model, AutoModel, place), _loaded(model, AutoProcessor, None)
-    if not hasattr(clip, "get_image_features"):
-        raise InterpError(f"model {shown(model)} is a {type(clip).__name__}, which has no embedding of pictures and texts: name a CLIP.")
+    clip = Clip.load(model, pick_device(device))
     pictures = [_picture(states, sample) for sample in chosen.samples]
     noise = _noise(pictures, seed)
-    seen, unseen = (_embedded(clip, processor, {"images": some}, place) for some in (pictures, noise))
+    seen, unseen = (clip.pictures(some) for some in (pictures, noise))
     scores: dict[str, Score] = {}
     for name, words in chosen.lists.items():
-        said = _embedded(clip, processor, {"text": [f"A photo is described by the words {', '.join(each)}." for each in words]}, place)
+        said = clip.texts([f"A photo is described by the words {', '.join(each)}." for each in words])
         scores[name] = Score.of((_SCALE * (seen * said).sum(1).clamp(min=0)).tolist())
         if name == "top 1":
             scores["noise"] = Score.of((_SCALE * (unseen * said).sum(1).clamp(min=0)).tolist())
@@ -117,7 +113,7 @@ def bert_score(
             raise InterpError(f"references has no caption for sample {shown(about.id)}; give one for every sample.")
         captions.append(caption)
     place = pick_device(device)
-    bert, tokenizer = _loaded(model, AutoModel, place), _loaded(model, AutoTokenizer, None)
+    bert, tokenizer = loaded(model, AutoModel, place), loaded(model, AutoTokenizer, None)
     wanted = _tokens(bert, tokenizer, captions, place)
     scores = {
         name: Score.of(
@@ -185,33 +181,6 @@ def _picture(states: ConceptStates, sample: int) -> Image.Image:
 def _noise(pictures: Sequence[Image.Image], seed: int) -> list[Image.Image]:
     make = np.random.default_rng(seed)
     return [Image.fromarray(make.integers(0, 256, (each.height, each.width, 3), dtype=np.uint8)) for each in pictures]
-
-
-def _loaded(name: Any, kind: Any, device: torch.device | None) -> Any:
-    if not isinstance(name, str) or not text("model", name).strip():
-        raise InterpError(f"model is {shown(name)}; it must be a folder or a hub id.")
-    try:
-        options: dict[str, Any] = {} if device is None else {"use_safetensors": True}
-        made = kind.from_pretrained(name, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        raise InterpError(
-            f"model {shown(name)} cannot be loaded ({' '.join(str(error).split())[:300]}). Name a folder or a hub id with safetensors."
-        ) from error
-    return made if device is None else made.to(device).eval()
-
-
-def _embedded(clip: Any, processor: Any, given: dict[str, Any], device: torch.device) -> torch.Tensor:
-    """Unit embeddings of pictures or texts, a few at a time: float32 [N, d] on the CPU."""
-    ((kind, items),) = given.items()
-    out = []
-    with torch.inference_mode():
-        for start in range(0, len(items), _BATCH):
-            options = {"padding": True, "truncation": True} if kind == "text" else {}
-            inputs = processor(**{kind: items[start : start + _BATCH]}, return_tensors="pt", **options).to(device)
-            found = clip.get_text_features(**inputs) if kind == "text" else clip.get_image_features(**inputs)
-            rows = found if isinstance(found, torch.Tensor) else found.pooler_output
-            out.append(normalize(rows.float().cpu(), dim=1))
-    return torch.cat(out)
 
 
 def _tokens(bert: Any, tokenizer: Any, texts: Sequence[str], device: torch.device) -> list[torch.Tensor]:
