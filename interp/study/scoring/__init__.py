@@ -1,0 +1,1 @@
+"""Scores of labels: does a feature fire where, and on the pictures that, its label says?"""
