@@ -60,6 +60,14 @@ def save(concepts: Concepts, folder: str | os.PathLike[str]) -> None:
         raise InterpError(f"folder is {shown(str(place))}, where nothing can be written ({error}). Name one that you may write.") from error
 
 
+def saved(folder: str | os.PathLike[str]) -> bool:
+    """Whether there are saved concepts in a folder. Raises InterpError for what is no path."""
+    try:
+        return (file_path("folder", folder) / INDEX).is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
 def load(folder: str | os.PathLike[str], vlm: Vlm | None, sae: Sae | None) -> Concepts:
     """See `Concepts.load`."""
     place = file_path("folder", folder)

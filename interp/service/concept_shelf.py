@@ -2,6 +2,7 @@
 
 import threading
 
+from ..concepts.concept_files import saved
 from ..concepts.concepts import Concepts
 from ..errors import InterpError
 from ..presets import PRESETS
@@ -29,17 +30,21 @@ class ConceptShelf:
         """The dictionary that a name refers to; "" or None is the model's first. "" if the model has none."""
         return (name or next(iter(self.names(model)), "")).strip()
 
+    def lacking(self, model: str) -> str:
+        """Says that none is known for a model."""
+        return f"No dictionary of concepts is known for {shown(model)}."
+
     def get(self, name: str | None, model: str) -> Concepts:
         """A dictionary by name: "" for the model's first, one of `names`, or, unless `fixed`, a folder that `Concepts.save` wrote."""
         known, name = self._sources(model), self.meant(name, model)
         if not name:
             own = "." if self._fixed else ", or give the folder of one of your own: interp.learn_concepts(...).save(folder)."
             having = ", ".join(preset.name for preset in PRESETS.values() if preset.concepts)
-            raise InterpError(f"No dictionary of concepts is known for {shown(model)}. Choose a model that has one ({having}){own}")
-        if name not in known and self._fixed:
-            raise InterpError(
-                f"dictionary is {shown(name)}; on this server it must be one of {', '.join(known) or 'none'}, or empty for the first."
-            )
+            raise InterpError(f"{self.lacking(model)} Choose a model that has one ({having}){own}")
+        if name not in known and (self._fixed or not saved(name)):
+            own = "" if self._fixed else ", or the folder of one of your own (there are no saved concepts in a folder of this name)"
+            first = ", or empty for the first" if known else ""
+            raise InterpError(f"dictionary is {shown(name)}; for {model} it must be one of {', '.join(known) or 'none'}{first}{own}.")
         with self._loading:
             if (model, name) not in self._held:
                 self._held = {(model, name): Concepts.load(known.get(name, name))}

@@ -18,7 +18,7 @@ from ..validation import mapping
 from ..web.payloads.concepts import ConceptDetails, ConceptsPayload, SteeredConcepts, concepts_payload, shift_payload, steered_concepts
 from .concept_shelf import ConceptShelf
 from .concept_shifts import Compared, ConceptShifts
-from .requests import StepRequest
+from .requests import ConceptsLook, StepRequest
 from .service import Service
 from .zerogpu import on_gpu, seconds
 
@@ -38,13 +38,20 @@ class ConceptsService:
         concepts = self.shelf.get(dictionary, trace.model_name)
         return self.service.derived(trace, ("concepts", concepts), lambda: concepts_here(concepts, trace))
 
-    def payload(self, key: str, dictionary: str, compared: Compared | None = None) -> ConceptsPayload:
-        """The view's data for the trace of a remembered lens. `compared`: what a fine-tune did to this dictionary."""
+    def payload(self, key: str, dictionary: str, compared: Compared | None = None, look: ConceptsLook | None = None) -> ConceptsPayload:
+        """The view's data for the trace of a remembered lens. `compared`: what a fine-tune did to this dictionary; `look`: what to open with.
+
+        Concepts that the dictionary does not have are not opened with.
+        """
         trace = self.service.remembered(key, Lens).trace
         name = self.shelf.meant(dictionary, trace.model_name)
-        made = concepts_payload(self.here(trace, name), name, self.shelf.about(name, trace.model_name), run=f"{key} {name}")
+        here = self.here(trace, name)
+        made = concepts_payload(here, name, self.shelf.about(name, trace.model_name), run=f"{key} {name}")
         if compared is not None:
             made["shift"] = shift_payload(compared.shift, compared.answers)
+        if look is not None:
+            concept, target = (each if each is not None and each < len(here.concepts) else None for each in (look.concept, look.target))
+            made["look"] = {"concept": concept, "target": target, "value": look.value, "where": look.where}
         return made
 
     def concept_details(self, run: str, concept: Any) -> ConceptDetails:

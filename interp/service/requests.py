@@ -18,6 +18,7 @@ MAX_FEATURES = 200
 MAX_ATTRIBUTED = 100  # each is taken away in a run of its own
 MAX_STEP = 4  # of the way from one concept to another
 MAX_LAYERS = 1000  # and heads of a layer; the model's own number is checked later
+MAX_CONCEPTS = 1_000_000  # in a link; the dictionary's own number is checked later
 MAX_TEXT = 20_000  # characters of a prompt or a name; a model's own context is shorter
 Check = Callable[[str, Any], Any]
 """`check(name, value)` returns the value as it is used, or raises InterpError."""
@@ -89,7 +90,9 @@ def checked(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Request:
+class Request:
+    """The base of all requests."""
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """From values by name; other names are ignored. See `checked`."""
@@ -97,7 +100,7 @@ class _Request:
 
 
 @dataclass(frozen=True)
-class TraceRequest(_Request):
+class TraceRequest(Request):
     """One generation to inspect. `image` is anything `open_image` takes; `of` opens it, so that it is opened only once."""
 
     image: Annotated[Any, _picture]
@@ -119,7 +122,7 @@ class LensRequest(TraceRequest):
 
 
 @dataclass(frozen=True)
-class LensLook(_Request):
+class LensLook(Request):
     """What a reader looks at in the lens view. All of it comes from a page or a link; whether the model has it, is checked later."""
 
     model: Annotated[str, _text_or_none] = ""
@@ -134,7 +137,7 @@ class LensLook(_Request):
 
 
 @dataclass(frozen=True)
-class Ranking(_Request):
+class Ranking(Request):
     """Which features of a trace to list, and how many."""
 
     sae: Annotated[str, _text] = ""
@@ -149,7 +152,7 @@ METHODS = ("attention", "value_weighted", "rollout", "relevancy", "activation_ma
 
 
 @dataclass(frozen=True)
-class MapRequest(_Request):
+class MapRequest(Request):
     """A map over the picture for one token of the answer."""
 
     token: Annotated[Any, _unless_empty("")] = ""
@@ -175,7 +178,7 @@ class KnockoutRequest(TraceRequest):
 
 
 @dataclass(frozen=True)
-class AttributionRequest(_Request):
+class AttributionRequest(Request):
     """Which word of an answer to attribute to the features of which SAE."""
 
     sae: Annotated[str, _text] = ""
@@ -196,7 +199,7 @@ class ConceptsRequest(TraceRequest):
 
 
 @dataclass(frozen=True)
-class ShiftRequest(_Request):
+class ShiftRequest(Request):
     """A model and its fine-tune, to be compared concept by concept: exactly one of `adapter` and `other`."""
 
     model: Annotated[str, _text] = ""
@@ -214,11 +217,24 @@ PLACES = ("places", "image", "answer", "all")
 
 
 @dataclass(frozen=True)
-class StepRequest(_Request):
+class StepRequest(Request):
     """A step from one concept to another."""
 
     source: Annotated[Any, _as_it_is] = None
     target: Annotated[Any, _as_it_is] = None
+    value: Annotated[float, _step] = 1.0
+    where: Annotated[str, _one_of(*PLACES)] = "places"
+
+
+@dataclass(frozen=True)
+class ConceptsLook(Request):
+    """What a reader looks at in the concepts view. All of it comes from a page or a link; whether the dictionary has it, is checked later."""
+
+    dictionary: Annotated[str, _text_or_none] = ""
+    """Empty for the model's first."""
+    concept: Annotated[int | None, _optional(_whole(0, MAX_CONCEPTS))] = None
+    target: Annotated[int | None, _optional(_whole(0, MAX_CONCEPTS))] = None
+    """The concept that the step leads to."""
     value: Annotated[float, _step] = 1.0
     where: Annotated[str, _one_of(*PLACES)] = "places"
 

@@ -6,15 +6,16 @@ from typing import Any
 import gradio as gr
 
 from ..errors import InterpError
-from ..service.requests import AttributionRequest
+from ..service.requests import AttributionRequest, ConceptsLook
 from ..service.service import Service
 from ..service.steer_service import SteerService
 from ..web.payloads.edits import EditsPayload
 from . import share
 from .components.messages import message
 from .controls import EXAMPLES, PICTURES, PROMPTS, Controls, Updates, example
-from .tabs import attention_tab, attribution_tab
+from .tabs import attention_tab, attribution_tab, concepts_tab
 from .tabs.attribution_tab import AttributionTab
+from .tabs.concepts_tab import ConceptsTab
 from .tabs.lens_tab import LensTab
 from .tabs.steer_tab import TAB, SteerTab
 
@@ -33,10 +34,12 @@ class Opening:
         selected: gr.State,
         linked: gr.State,
         attribution: AttributionTab,
+        concepts: ConceptsTab,
     ) -> None:
         self._service, self._steering, self._controls, self._lens, self._steer = service, steering, controls, lens, steer
-        self._tabs, self._selected, self._linked, self._attribution = tabs, selected, linked, attribution
-        self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected, linked, attribution.linked, attribution.sae]
+        self._tabs, self._selected, self._linked, self._attribution, self._concepts = tabs, selected, linked, attribution, concepts
+        others = [attribution.linked, attribution.sae, concepts.linked, concepts.dictionary]
+        self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected, linked, *others]
 
     def open(self, request: gr.Request) -> Iterator[Updates]:
         """The first lens, then the values from a link, or what is wrong with it."""
@@ -52,6 +55,8 @@ class Opening:
                 settings = {**asked, "image": image}
                 if carried := share.carried(state):
                     updates = self._attribute(settings, carried)
+                elif made_of := share.concepts(state):
+                    updates = self._made_of(settings, made_of)
                 elif look is not None:
                     updates = self._of_a_trace(settings)
                 else:
@@ -80,6 +85,13 @@ class Opening:
         sae = {self._attribution.sae: carried.sae} if known else {}
         shown = {self._tabs: gr.Tabs(selected="attribution"), self._selected: attribution_tab.TAB, self._attribution.linked: carried}
         return {**self._of_a_trace(settings), **shown, **sae}
+
+    def _made_of(self, settings: dict[str, Any], look: ConceptsLook) -> Updates:
+        """Only a dictionary that is known here is chosen: a link must not make a server read another folder."""
+        known = look.dictionary in self._concepts.known(settings["model"] or self._service.default_model)
+        chosen = {self._concepts.dictionary: look.dictionary} if known else {}
+        shown = {self._tabs: gr.Tabs(selected="concepts"), self._selected: concepts_tab.TAB, self._concepts.linked: look}
+        return {**self._of_a_trace(settings), **shown, **chosen}
 
     def _of_a_trace(self, settings: dict[str, Any]) -> Updates:
         return {component: settings[name] for name, component in self._controls.of_a_trace.items()}

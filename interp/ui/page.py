@@ -65,7 +65,7 @@ def build(service: Service) -> gr.Blocks:
                 attribution = AttributionTab(attributing, controls, run_key, selected, features.sae, attributed)
                 steer = SteerTab(service, steering, questions, controls, run_key, selected, features.sae)
                 concepts = ConceptsTab(finding, controls, run_key, selected, dictionary)
-        opening = Opening(service, steering, controls, lens, steer, tabs, selected, words.linked, attribution)
+        opening = Opening(service, steering, controls, lens, steer, tabs, selected, words.linked, attribution, concepts)
         quietly: dict[str, Any] = {"show_progress": "hidden", **QUEUE}
         shown: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": controls.answer, **QUEUE}
         runs = [gr.on([controls.run.click, controls.prompt.submit], lens.run, lens.inputs, lens.outputs, **shown)]

@@ -5,19 +5,20 @@ Links are untrusted: they are parsed as plain JSON and checked. If one cannot be
 
 import base64
 import binascii
+import dataclasses
 import hashlib
 import json
 import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from gradio.utils import get_upload_folder
 
 from ..errors import InterpError
-from ..service.requests import SETTINGS, AttributionRequest, LensLook, MapRequest, SteerRequest, checked
+from ..service.requests import SETTINGS, AttributionRequest, ConceptsLook, LensLook, MapRequest, Request, SteerRequest, checked
 from ..validation import mapping
 from ..vision.images import open_image
 
@@ -25,6 +26,7 @@ PARAMETER = "state"
 _KEPT = 200  # pictures; the oldest go first
 _LONGEST = 20_000  # bytes of unpacked state
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+Part = TypeVar("Part", bound=Request)
 _EXAMPLE = re.compile(r"[a-z0-9-]{1,60}")
 
 
@@ -73,41 +75,43 @@ def attribution_state(prompt: str, model: str, max_new_tokens: int, carried: Map
     return {**_without_edits(prompt, model, max_new_tokens), "carried": dict(carried)}
 
 
+def concepts_state(prompt: str, model: str, max_new_tokens: int, look: ConceptsLook) -> dict[str, Any]:
+    """The state of the tab of concepts: a run without edits, with the dictionary, the concept and the step that are looked at."""
+    return {**_without_edits(prompt, model, max_new_tokens), "concepts": dataclasses.asdict(look)}
+
+
 def _without_edits(prompt: str, model: str, max_new_tokens: int) -> dict[str, Any]:
     without = {"temperature": 0, "seed": 0, "words": "", "sweep": False, "edits": [], "swept": 0}
     return {"prompt": prompt, "model": model, "max_new_tokens": max_new_tokens, **without}
 
 
 def word(state: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The word that a link explains, {"token", "method"}; None for a link to edits. Raises InterpError for invalid values."""
-    found = state.get("word")
-    if found is None:
-        return None
-    try:
-        asked = MapRequest.of(mapping("its word", found))
-    except InterpError as error:
-        raise InterpError(f"This link is damaged: {error} The page opens as usual.") from error
-    return {"token": asked.token, "method": asked.method}
+    """The word that a link explains, {"token", "method"}; None for another link. Raises InterpError for invalid values."""
+    asked = _part(state, "word", MapRequest)
+    return None if asked is None else {"token": asked.token, "method": asked.method}
 
 
 def lens(state: Mapping[str, Any]) -> LensLook | None:
     """What a link looks at in the tab of lenses; None for another link. Raises InterpError for invalid values."""
-    found = state.get("lens")
-    if found is None:
-        return None
-    try:
-        return LensLook.of(mapping("its lens", found))
-    except InterpError as error:
-        raise InterpError(f"This link is damaged: {error} The page opens as usual.") from error
+    return _part(state, "lens", LensLook)
 
 
 def carried(state: Mapping[str, Any]) -> AttributionRequest | None:
     """The word that a link attributes; None for another link. Raises InterpError for invalid values."""
-    found = state.get("carried")
+    return _part(state, "carried", AttributionRequest)
+
+
+def concepts(state: Mapping[str, Any]) -> ConceptsLook | None:
+    """What a link looks at in the tab of concepts; None for another link. Raises InterpError for invalid values."""
+    return _part(state, "concepts", ConceptsLook)
+
+
+def _part(state: Mapping[str, Any], name: str, kind: type[Part]) -> Part | None:
+    found = state.get(name)
     if found is None:
         return None
     try:
-        return AttributionRequest.of(mapping("its word", found))
+        return kind.of(mapping(f"its {name}", found))
     except InterpError as error:
         raise InterpError(f"This link is damaged: {error} The page opens as usual.") from error
 

@@ -56,8 +56,9 @@ def test_the_concepts_of_a_picture(client):
     ("changes", "message"),
     [
         ({"image": None}, "No picture"),
-        ({"dictionary": "no-such-dictionary"}, "there are no saved concepts in it"),
+        ({"dictionary": "no-such-dictionary"}, f"it must be one of {KNOWN.name}, or empty for the first"),
         ({"dictionary": 3}, "dictionary is 3"),
+        ({"model": "smol-llava", "dictionary": ""}, "No dictionary of concepts is known for 'smol-llava'. Choose a model that has one"),
         ({"prompt": ""}, "prompt is empty"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
     ],
@@ -76,7 +77,7 @@ def test_wrong_input_is_named(client, changes, message):
         ({"adapter": "a", "other": "b"}, "both were given"),
         ({"adapter": "no-such-adapter"}, "no-such-adapter"),
         ({"adapter": 3}, "adapter is 3"),
-        ({"adapter": "a", "dictionary": "no-such-dictionary"}, "there are no saved concepts in it"),
+        ({"adapter": "a", "dictionary": "no-such-dictionary"}, f"it must be one of {KNOWN.name}, or empty for the first"),
     ],
     ids=str,
 )

@@ -24,11 +24,12 @@ EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
 # Answers in the page for those of a server; a missing one is an error in words. What was asked is kept.
 SERVER = """(given) => {
   window.said = [];
+  window.told = [];
   const answers = (name) => given[name] === undefined ? null : async (run, asked) => {
     window.said.push([name, run, asked]);
     return given[name] ?? { error: `Nothing is known of ${JSON.stringify(asked)}.` };
   };
-  Microscope.mountConcepts(document.body, { followSystem: true, conceptDetails: answers("conceptDetails"), steerConcepts: answers("steerConcepts") });
+  Microscope.mountConcepts(document.body, { followSystem: true, conceptDetails: answers("conceptDetails"), steerConcepts: answers("steerConcepts"), chose: (look) => window.told.push(look) });
 }"""
 
 
@@ -178,6 +179,21 @@ def test_a_step_shows_both_answers_and_that_of_a_random_step(view):
     assert view.part("place").input_value() == "image", "it is on no patch"
 
 
+def test_what_is_looked_at_is_told_and_opens_again(view):
+    view.set(payload(), steerConcepts=steered())
+    view.card(1).click()
+    view.part("target").select_option("2")
+    view.part("value").fill("0.5")
+    view.part("place").select_option("all")
+    look = {"concept": 1, "target": 2, "value": 0.5, "where": "all"}
+    assert view.page.evaluate("window.told.at(-1)") == look
+    view.set(payload(look=look | {"value": 2.5}), steerConcepts=steered())
+    assert view.state("concept") == 1
+    assert [view.part(name).input_value() for name in ("target", "value", "place")] == ["2", "2.5", "all"]
+    assert view.text("valueSaid").startswith("2.50")
+    assert view.page.evaluate("window.told") == [], "the reader did nothing"
+
+
 def test_what_the_server_refuses_is_said_and_nothing_is_lost(view):
     view.set(payload(), steerConcepts=None)
     view.part("go").click()
@@ -267,6 +283,21 @@ def test_the_tab_shows_the_dictionary_on_the_last_run_and_steers(app_page, monke
     exec(compile(code, "snippet", "exec"), {})  # noqa: S102 - it is ours, and running it is the test
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in said if line[0].isdigit()] == [str(k) for k in range(len(found["concepts"]))]
+
+
+def test_a_link_opens_on_the_concept_and_the_step(app_page, open_page):
+    page = app_page
+    look(page)
+    page.locator(".concepts [data-part=cards] button").nth(3).click()
+    concept = page.evaluate("document.querySelector('.concepts').__concepts.concept")
+    page.locator(".concepts [data-part=place]").select_option("answer")
+    page.click("#concepts-share")
+    link = page.locator("#concepts-link textarea, #concepts-link input")
+    page.wait_for_function("(node) => node.value.includes('state=')", arg=link.element_handle())
+    opened = open_page("/?" + link.input_value().split("?")[1], ready=".concepts[data-ready]")
+    assert opened.evaluate("document.querySelector('.concepts').__concepts.concept") == concept
+    assert opened.locator(".concepts [data-part=place]").input_value() == "answer"
+    assert opened.locator("#concepts-dictionary input").input_value() == "emoji-llava-concepts"
 
 
 def test_a_fine_tune_that_cannot_be_had_is_said_and_what_is_shown_stays(app_page):

@@ -307,6 +307,7 @@ export function concepts(items, codes, fields = {}) {
     concepts: items,
     codes: b64(Float32Array.from(codes.flat())),
     shift: null,
+    look: null,
     limits: "",
     ...fields,
   };

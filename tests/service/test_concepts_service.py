@@ -12,7 +12,7 @@ from interp import InterpError
 from interp.concepts.concepts import Concepts
 from interp.presets import PRESETS, KnownConcepts
 from interp.service.concepts_service import ConceptsService
-from interp.service.requests import ShiftRequest, TraceRequest
+from interp.service.requests import ConceptsLook, ShiftRequest, TraceRequest
 from interp.service.service import Service
 from tests import adapters, tiny
 
@@ -89,6 +89,12 @@ def test_the_payload_carries_codes_places_pictures_and_maps(finding, key, trace,
     assert made["shift"] is None
 
 
+def test_a_link_opens_with_the_concepts_that_the_dictionary_has(finding, key, folder):
+    assert finding.payload(key, folder)["look"] is None
+    look = ConceptsLook(folder, concept=COUNT, target=1, value=0.5, where="image")
+    assert finding.payload(key, folder, look=look)["look"] == {"concept": None, "target": 1, "value": 0.5, "where": "image"}
+
+
 def test_the_nearest_features_are_those_of_the_sae_of_its_layer(finding, run, folder):
     found = finding.concept_details(run, 1)
     sae, concepts = interp.load_sae(MODEL), Concepts.load(folder)
@@ -134,7 +140,7 @@ def test_a_step_acts_where_most_of_the_first_concept_is(finding, run, trace, fol
         (lambda f, run: f.steer_concepts(run, request(where="here")), "where is 'here'"),
         (
             lambda f, run: f.here(f.service.remembered(run.split(" ")[0], interp.lens.lens.Lens).trace, "nowhere"),
-            "there are no saved concepts in it",
+            "dictionary is 'nowhere'; for emoji-llava it must be one of emoji-llava-concepts, or empty for the first, or the folder of one of your own",
         ),
     ],
 )
@@ -152,7 +158,7 @@ def test_a_dictionary_of_another_model_is_refused(finding, trace, folder, tmp_pa
 
 def test_a_shared_server_takes_known_dictionaries_and_fine_tunes_only(folder, monkeypatch):
     shared = ConceptsService(Service(shared=True))
-    with pytest.raises(InterpError, match="on this server it must be one of"):
+    with pytest.raises(InterpError, match=r"it must be one of emoji-llava-concepts, or empty for the first\.$"):
         shared.shelf.get(folder, MODEL)
     with pytest.raises(InterpError, match="on this server, adapter must be one of"):
         shared.shifts.shift(ShiftRequest(MODEL, adapter="somebody/adapter"))

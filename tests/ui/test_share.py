@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from interp import InterpError
-from interp.service.requests import AttributionRequest, LensLook
+from interp.service.requests import AttributionRequest, ConceptsLook, LensLook
 from interp.ui import share
 from interp.ui.controls import EXAMPLES
 from tests import tiny
@@ -143,6 +143,20 @@ def test_a_link_to_an_attributed_word():
     assert share.carried(opened) == AttributionRequest(**asked)
     assert share.word(opened) is None
     assert share.carried({"edits": []}) is None
+
+
+def test_a_link_to_a_concept():
+    look = ConceptsLook("mine", 3, 7, 1.5, "image")
+    opened = share.unpack(packed(share.link("http://here", None, share.concepts_state("Describe.", "m", 8, look), EXAMPLES)))
+    assert share.settings(opened)["prompt"] == "Describe."
+    assert share.concepts(opened) == look
+    assert share.concepts({"edits": []}) is None
+
+
+@pytest.mark.parametrize("concepts", [7, [], {"concept": -1}, {"value": 99}, {"where": "there"}, {"dictionary": 3}], ids=str)
+def test_a_damaged_concept_in_a_link_is_named(concepts):
+    with pytest.raises(InterpError, match="This link is damaged"):
+        share.concepts({"concepts": concepts})
 
 
 @pytest.mark.parametrize("carried", [7, [], {"sae": 3}, {"top_k": 0}, {"baseline": []}], ids=str)

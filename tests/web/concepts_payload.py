@@ -77,6 +77,7 @@ def payload(count: int = len(WORDS), **fields: Any) -> dict[str, Any]:
         ],
         "codes": b64(struct_pack("f", [value for row in every for value in row])),
         "shift": None,
+        "look": None,
         "limits": "That a concept was found does not mean that the model uses it.",
     }
     return made | fields

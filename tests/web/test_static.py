@@ -82,7 +82,7 @@ def test_every_part_that_the_scripts_use_is_in_the_markup_and_the_other_way_roun
         ("attention", {"select"}),
         ("features", set()),
         ("attribution", {"select"}),
-        ("concepts", set()),
+        ("concepts", {"select"}),
         ("edits", {"input", "run"}),
         ("steer", {"select"}),
     ],

@@ -7,7 +7,8 @@ from .view import View
 _ON_LOAD = """
 const conceptDetails = server && server.concept_details ? (run, concept) => server.concept_details(run, concept) : null;
 const steerConcepts = server && server.steer_concepts ? (run, request) => server.steer_concepts(run, request) : null;
-const view = Microscope.mountConcepts(element, { conceptDetails, steerConcepts });
+const chose = (look) => trigger('select', { index: look.concept, value: look });
+const view = Microscope.mountConcepts(element, { conceptDetails, steerConcepts, chose });
 """
 
 
@@ -18,6 +19,8 @@ class ConceptsView(View):
 
     - `concept_details(run, concept)`: the SAE features nearest to a concept, as `ConceptDetails`.
     - `steer_concepts(run, {"source", "target", "value", "where"})`: answers with a step from one concept to another, as `SteeredConcepts`.
+
+    Event `select`: the reader chose a concept or set the step; `gr.SelectData` has `index` (the concept) and `value` (a `ConceptLook`).
     """
 
     KIND, SCHEMA, LABEL = "concepts", SCHEMA, "Concepts"

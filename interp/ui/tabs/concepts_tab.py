@@ -1,6 +1,7 @@
 """The tab "Concepts": what the model's states are made of, where that is on the last run's picture, and what a fine-tune moved."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,14 +12,15 @@ from ...errors import InterpError
 from ...lens.lens import Lens
 from ...service.concept_shifts import Compared
 from ...service.concepts_service import ConceptsService
-from ...service.requests import ShiftRequest
+from ...service.requests import ConceptsLook, ShiftRequest
 from ...service.streaming import Done, stream
 from ...web.payloads.concepts import ConceptsPayload
+from .. import share
 from ..components.concepts_view import ConceptsView
 from ..components.downloads import download_buttons, switched
 from ..components.inputs import QUEUE
 from ..components.messages import FAILED, message
-from ..controls import Controls, Updates, Values
+from ..controls import EXAMPLES, Controls, Updates, Values
 from ..files import write_concepts_html, write_concepts_json
 from ..snippets import snippet
 
@@ -35,17 +37,23 @@ class ConceptsStates:
 
     shown: gr.State = field(default_factory=gr.State)
     """What is shown: {"run", "dictionary", "model", "compared": the key of a comparison with a fine-tune, or None}, or None."""
+    look: gr.State = field(default_factory=gr.State)
+    """What the reader looks at there: a `ConceptsLook`, or None for what it opened with."""
+    linked: gr.State = field(default_factory=gr.State)
+    """The `ConceptsLook` that a link opens with, until it is shown."""
 
 
 class ConceptsTab:
     """The tab. `run_key` is the key of the last run's lens, `selected` the open tab."""
 
     def __init__(self, finding: ConceptsService, controls: Controls, run_key: gr.State, selected: gr.State, states: ConceptsStates) -> None:
-        self._finding, self._controls, self._run_key, self._selected, self._shown = finding, controls, run_key, selected, states.shown
+        self._finding, self._controls, self._run_key, self._selected = finding, controls, run_key, selected
+        self._shown, self._look, self.linked = states.shown, states.look, states.linked
         service = finding.service
+        self._way_out = "Learn one in a copy of your own, with interp.learn_concepts, and name its folder here."
         with gr.Tab(TAB, id="concepts", elem_id="concepts-tab") as tab:
             names = finding.shelf.names(service.default_model)
-            self._dictionary = gr.Dropdown(
+            self.dictionary = gr.Dropdown(
                 names,
                 value=names[0] if names else None,
                 label="Dictionary (name, or folder of your own)" if service.can_switch else "Dictionary",
@@ -71,23 +79,39 @@ class ConceptsTab:
                 ("Download as JSON", "concepts-json", lambda state: write_concepts_json(self._here(state))),
             ]
             self._downloads = download_buttons(files, lambda state: state, states.shown)
+            with gr.Row():
+                share_it = gr.Button("Create link", size="sm", elem_id="concepts-share")
+                self._link = gr.Textbox(
+                    label="Link to this concept", interactive=False, buttons=["copy"], elem_id="concepts-link", visible=False
+                )
             with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
-        inputs: set[Any] = {run_key, self._dictionary, states.shown, controls.image, controls.max_new_tokens}
+        inputs: set[Any] = {run_key, self.dictionary, states.shown, states.linked, controls.image, controls.max_new_tokens}
         self.inputs = {selected, *inputs}
-        self.outputs = [self._message, self._view, states.shown, self._code, *self._downloads]
+        self.outputs = [self._message, self._view, states.shown, states.look, states.linked, self._code, *self._downloads]
         quietly = {**QUEUE, "show_progress": "hidden"}
         tab.select(self.look, inputs, self.outputs, **quietly)
-        self._dictionary.input(self.look, inputs, self.outputs, **quietly)
+        self.dictionary.input(self.look, inputs, self.outputs, **quietly)
         compare.click(self._compare, {states.shown, self._adapter}, [self._message, self._view, states.shown], **quietly)
-        controls.model.change(
-            self._known, controls.model, [self._dictionary, self._adapter], api_visibility="private", show_progress="hidden"
-        )
+        at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+        chosen = [self.dictionary, self._adapter]
+        controls.model.change(self._of_model, {controls.model, *chosen}, chosen, api_visibility="private", show_progress="hidden")
+        self._view.select(self._looked, None, states.look, **at_once)
+        asked: set[Any] = {states.shown, states.look, controls.image, controls.max_new_tokens}
+        share_it.click(self._share, asked, [self._message, self._link], **at_once)
 
-    def _known(self, model: str | None) -> list[gr.Dropdown]:
-        """The dictionaries and the fine-tunes of the chosen model."""
-        known = (self._finding.shelf.names(model or ""), self._finding.shifts.adapters(model or ""))
-        return [gr.Dropdown(names, value=names[0] if names else None) for names in known]
+    def known(self, model: str) -> tuple[str, ...]:
+        """The dictionaries that can be chosen by name."""
+        return self._finding.shelf.names(model)
+
+    def _of_model(self, values: Values) -> Updates:
+        """The dictionaries and the fine-tunes of the chosen model. What was chosen stays if it is one of them."""
+        model = values[self._controls.model] or ""
+        known = {self.dictionary: self.known(model), self._adapter: self._finding.shifts.adapters(model)}
+        return {
+            field: gr.Dropdown(names, value=values[field] if values[field] in names else names[0] if names else None)
+            for field, names in known.items()
+        }
 
     def after_run(self, values: Values, request: gr.Request) -> Iterator[Updates]:
         """As `look`, if this tab is open."""
@@ -96,28 +120,53 @@ class ConceptsTab:
 
     def look(self, values: Values, request: gr.Request) -> Iterator[Updates]:
         """Show the dictionary on the last run, unless it is already shown."""
-        finding, run, shown = self._finding, values[self._run_key], values[self._shown]
+        finding, run, shown, linked = self._finding, values[self._run_key], values[self._shown], values[self.linked]
+        nothing = {self._view: None, self._shown: None, self._code: "", **switched(self._downloads, on=False)}
         try:
             if run is None:
                 yield {self._message: ""}
                 return
             trace = finding.service.remembered(run, Lens).trace
-            dictionary = finding.shelf.meant(values[self._dictionary], trace.model_name)
+            dictionary = finding.shelf.meant(values[self.dictionary], trace.model_name)
+            if not dictionary:
+                yield {self._message: message(f"{finding.shelf.lacking(trace.model_name)} {self._way_out}"), **nothing}
+                return
             if shown and (shown["run"], shown["dictionary"]) == (run, dictionary):
                 yield {self._message: ""}
                 return
             same = shown and (shown["model"], shown["dictionary"]) == (trace.model_name, dictionary)
             state = {"run": run, "dictionary": dictionary, "model": trace.model_name, "compared": shown["compared"] if same else None}
-            payload = self._payload(state)
+            payload = self._payload(state, linked)
         except InterpError as error:
-            nothing = {self._view: None, self._shown: None, self._code: "", **switched(self._downloads, on=False)}
             yield {self._message: message(str(error), error=True), **nothing}
             return
         except Exception:
             yield {self._message: FAILED}
             raise
-        code = self._snippet(state, values, request)
-        yield {self._message: "", self._view: payload, self._shown: state, self._code: code, **switched(self._downloads, on=True)}
+        now = {self._view: payload, self._shown: state, self._look: linked, self.linked: None}
+        yield {self._message: "", **now, self._code: self._snippet(state, values, request), **switched(self._downloads, on=True)}
+
+    @staticmethod
+    def _looked(event: gr.SelectData) -> ConceptsLook | None:
+        """Note what the reader looks at, for a link to it."""
+        try:
+            return ConceptsLook.of(event.value if isinstance(event.value, dict) else {})
+        except InterpError:  # no page of ours sends it
+            return None
+
+    def _share(self, values: Values, request: gr.Request) -> Updates:
+        """Show a link to the concept and the step that are looked at."""
+        state, base = values[self._shown], str(request.request.base_url) if request.request else ""
+        if state is None:
+            return {self._message: message("No link could be made: nothing is shown yet.", error=True)}
+        look = dataclasses.replace(values[self._look] or ConceptsLook(), dictionary=state["dictionary"])
+        try:
+            trace = self._finding.service.remembered(state["run"], Lens).trace
+            linked = share.concepts_state(trace.prompt, trace.model_name, values[self._controls.max_new_tokens], look)
+            address = share.link(base, values[self._controls.image], linked, EXAMPLES)
+        except (InterpError, OSError) as error:
+            return {self._message: message(f"No link could be made: {error}", error=True)}
+        return {self._message: "", self._link: gr.Textbox(address, visible=True)}
 
     def _compare(self, values: Values) -> Iterator[Updates]:
         """Show what the chosen fine-tune moved."""
@@ -140,12 +189,12 @@ class ConceptsTab:
             yield {self._message: FAILED}
             raise
 
-    def _payload(self, state: dict[str, Any]) -> ConceptsPayload:
+    def _payload(self, state: dict[str, Any], look: ConceptsLook | None = None) -> ConceptsPayload:
         compared = None
         if state["compared"]:
             with contextlib.suppress(InterpError):  # no longer kept: the concepts are shown without it
                 compared = self._finding.service.remembered(state["compared"], Compared)
-        return self._finding.payload(state["run"], state["dictionary"], compared)
+        return self._finding.payload(state["run"], state["dictionary"], compared, look)
 
     def _here(self, state: dict[str, Any]) -> Any:
         return self._finding.here(self._finding.service.remembered(state["run"], Lens).trace, state["dictionary"])

@@ -137,8 +137,20 @@ class SteeredConcepts(TypedDict):
     relative: float
 
 
+class ConceptLook(TypedDict):
+    """What the view opens with: a concept, and a step to another one. `value` and `where`: as in a request to steer."""
+
+    concept: int | None
+    target: int | None
+    value: float
+    where: str
+
+
 class ConceptsPayload(Scene):
-    """The view's data. `codes`: how much of each concept is in the state at each position, float32 [K, T]; `unit`: of a step, "amount" or "strength"."""
+    """The view's data. `codes`: how much of each concept is in the state at each position, float32 [K, T]; `unit`: of a step, "amount" or "strength".
+
+    `look`: what a link opens with, None for the concept that most of the picture is.
+    """
 
     schema: str
     run: str | None
@@ -148,6 +160,7 @@ class ConceptsPayload(Scene):
     concepts: list[ConceptItem]
     codes: str
     shift: ShiftPayload | None
+    look: ConceptLook | None
     limits: str
 
 
@@ -175,6 +188,7 @@ def concepts_payload(here: ConceptsHere, name: str, about: str, *, run: str | No
         "concepts": [_item(here, k, activation) for k, activation in enumerate(here.activations)],
         "codes": encode(here.codes.T.contiguous().float().numpy().astype("<f4")),
         "shift": None,
+        "look": None,
         "limits": LIMITS,
     }
 

@@ -677,7 +677,15 @@ export interface SteeredConcepts {
   relative: number;
 }
 
-/** The view's data. `codes`: how much of each concept is in the state at each position, float32 [K, T]; `unit`: of a step, "amount" or "strength". */
+/** What the view opens with: a concept, and a step to another one. `value` and `where`: as in a request to steer. */
+export interface ConceptLook {
+  concept: number | null;
+  target: number | null;
+  value: number;
+  where: string;
+}
+
+/** The view's data. `codes`: how much of each concept is in the state at each position, float32 [K, T]; `unit`: of a step, "amount" or "strength". `look`: what a link opens with, None for the concept that most of the picture is. */
 export interface ConceptsPayload {
   model: string;
   prompt: string;
@@ -697,5 +705,6 @@ export interface ConceptsPayload {
   concepts: ConceptItem[];
   codes: string;
   shift: ShiftPayload | null;
+  look: ConceptLook | null;
   limits: string;
 }

@@ -1,4 +1,5 @@
 // "Steer from i to j": the plain answer, the one with the step, and the one with a random step of the same length.
+/** @import { ConceptLook } from "../payloads.js" */
 /** @import { Concept, ConceptData } from "./data.js" */
 import { markedSide } from "../shared/diff.js";
 import { el } from "../shared/elements.js";
@@ -8,7 +9,7 @@ import * as say from "./text.js";
 const OFFERED = 0.25; // of the way, between two stops of the slider
 
 export class Step {
-  // host: {ask(request)}: the server's answer, an error, or null if it came too late
+  // host: {ask(request): the server's answer, an error, or null if it came too late; changed(): the reader set the step}
   constructor(part, host, signal) {
     this.part = part;
     this.host = host;
@@ -17,9 +18,11 @@ export class Step {
       "change",
       () => {
         this.chose = true;
+        host.changed();
       },
       { signal },
     );
+    for (const field of [part.target, part.value]) field.addEventListener("change", () => host.changed(), { signal });
     part.value.addEventListener("input", () => this.far(), { signal });
     part.steerForm.addEventListener(
       "submit",
@@ -62,6 +65,23 @@ export class Step {
     part.steered.hidden = true;
   }
 
+  /** The step as it is set, without where it begins. */
+  get said() {
+    const { target, value, place } = this.part;
+    return { target: target.value === "" ? null : +target.value, value: +value.value, where: place.value };
+  }
+
+  /** @param {ConceptLook} look */
+  set({ target, value, where }) {
+    const { part } = this;
+    if (target !== null && target !== this.concept.concept) part.target.value = String(target);
+    part.value.value = String(value);
+    this.far();
+    if (where === "places") return;
+    this.chose = true;
+    part.place.value = where;
+  }
+
   far() {
     this.part.valueSaid.textContent = say.far(+this.part.value.value, this.data?.payload.unit ?? "amount");
   }
@@ -70,8 +90,7 @@ export class Step {
     const { part, host, concept } = this;
     part.go.disabled = true;
     this.say("Steering …");
-    const request = { source: concept.concept, target: +part.target.value, value: +part.value.value, where: part.place.value };
-    const out = await host.ask(request);
+    const out = await host.ask({ source: concept.concept, ...this.said });
     part.go.disabled = false;
     if (!out) return;
     this.say(out.error ?? "", Boolean(out.error));

@@ -1,6 +1,6 @@
 // Mounts the concepts view: one state, the controls that change it, and one render that brings every part up to date. A host calls
 // mount(element, options) and set(payload). Options, each optional: conceptDetails(run, concept) and steerConcepts(run, {source, target, value, where})
-// ask the server.
+// ask the server; chose({concept, target, value, where}) is told what the reader looks at.
 
 import { Asker } from "../shared/asker.js";
 import { captioned } from "../shared/caption.js";
@@ -39,7 +39,10 @@ class View extends PictureShell {
     const { signal } = this.page;
     this.step = new Step(
       this.part,
-      { ask: (request) => this.asker.ask("steer", () => this.options.steerConcepts(this.state.run, request), SILENCE) },
+      {
+        ask: (request) => this.asker.ask("steer", () => this.options.steerConcepts(this.state.run, request), SILENCE),
+        changed: () => this.told(),
+      },
       signal,
     );
     this.shift = new Shift(this.part, { select: (concept) => this.select(concept), signal });
@@ -65,11 +68,12 @@ class View extends PictureShell {
     this.key = {};
     this.known = new Map();
     const order = data.shift ? "moved" : "here";
+    const { look } = data.payload;
     this.state = {
       ready: true,
       run: data.run,
       order,
-      concept: data.ordered(order)[0].concept,
+      concept: look?.concept ?? data.ordered(order)[0].concept,
       grid: data.finest,
       view: "picture",
       hover: null,
@@ -97,6 +101,7 @@ class View extends PictureShell {
     pictureSwitches(part, `concepts-view-${this.serial}`, data, this.state, () => this.render(true), signal);
     this.cards.draw(order);
     this.choose(this.state.concept);
+    if (look) this.step.set(look);
     this.render(true);
   }
 
@@ -142,8 +147,13 @@ class View extends PictureShell {
   select(concept) {
     const { part, data } = this;
     this.choose(concept);
+    this.told();
     part.live.textContent = part.cards.querySelector(`[data-concept="${concept}"]`)?.getAttribute("aria-label") ?? data.name(this.selected);
     this.reveal();
+  }
+
+  told() {
+    this.options.chose?.({ concept: this.state.concept, ...this.step.said });
   }
 
   choose(concept) {
