@@ -7,8 +7,8 @@ and metrics on unseen scenes, and writes the folder that the app loads.
 
 import argparse
 import dataclasses
+import functools
 import itertools
-import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ from tqdm import tqdm
 import interp
 
 from ..lens.text_states import text_states
-from ..saes.formats import import_sae_lens
+from ..saes.train import Plan
+from ..saes.train import train as train_on
 from .activations import balanced, batches, studio
 from .measure_sae import measure
 
@@ -129,60 +130,38 @@ def collect(vlm: interp.Vlm, work: Path, recipe: Recipe, lines: Sequence[str] = 
     return states[norms <= SINK * norms.median()]
 
 
-def stream(states: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
-    """Endless shuffled training batches [BATCH, d]."""
-    generator = torch.Generator().manual_seed(seed)
+def stream(states: torch.Tensor, start: int) -> Iterator[torch.Tensor]:
+    """Endless shuffled training batches [BATCH, d], from the `start`-th on."""
+    generator, number = torch.Generator().manual_seed(0), 0
     while True:
         for chosen in torch.randperm(len(states), generator=generator).split(BATCH)[:-1]:
-            yield states[chosen].float()
+            if number >= start:
+                yield states[chosen].float()
+            number += 1
 
 
 def train(states: torch.Tensor, work: Path, model: str, recipe: Recipe) -> None:
     """Train, or resume from the newest checkpoint in `work`. Writes the SAE, still without labels, to `work`/finished."""
-    lens = import_sae_lens()
-    done = max((int(folder.name) for folder in work.glob("[0-9]*") if (folder / "trainer_state.pt").exists()), default=0)
-    about = {
-        "model_name": model,
-        "hook_name": f"blocks.{recipe.layer}.hook_resid_post",
-        "prepend_bos": True,
-        "dataset_path": "scenes of interp.emoji_world",
-    }
-    if done:
-        sae = lens.BatchTopKTrainingSAE.load_from_disk(work / str(done))
-    else:
-        torch.manual_seed(0)
-        sae = lens.BatchTopKTrainingSAE(
-            lens.BatchTopKTrainingSAEConfig(
-                d_in=states.shape[1],
-                d_sae=recipe.features,
-                k=recipe.active,
-                normalize_activations="expected_average_only_in",
-                metadata=lens.saes.sae.SAEMetadata(**about),
-            )
-        )
-    steps = math.ceil(recipe.tokens / BATCH)
-    trainer = lens.SAETrainer(
-        cfg=lens.config.SAETrainerConfig(
-            total_training_samples=steps * BATCH,
-            train_batch_size_samples=BATCH,
-            lr=RATE,
-            lr_end=RATE / 10,
-            lr_warm_up_steps=min(100, steps // 10),
-            lr_decay_steps=steps // 3,
-            dead_feature_window=200,
-            n_batches_for_norm_estimate=20,
-            n_checkpoints=CHECKPOINTS,
-            checkpoint_path=str(work),
-            logger=lens.LoggingConfig(log_to_wandb=False),
-        ),
-        sae=sae,
-        data_provider=stream(states, seed=done),
+    plan = Plan(
+        architecture="batchtopk",
+        features=recipe.features,
+        active=recipe.active,
+        tokens=recipe.tokens,
+        batch=BATCH,
+        rate=RATE,
+        warm_up=100,
+        dead_after=200,
+        checkpoints=CHECKPOINTS,
+        metadata={
+            "model_name": model,
+            "hook_name": f"blocks.{recipe.layer}.hook_resid_post",
+            "prepend_bos": True,
+            "dataset_path": "scenes of interp.emoji_world",
+        },
     )
-    if done:
-        trainer.load_trainer_state(work / str(done))
-    trainer.fit().save_inference_model(work / "finished")
+    finished = train_on(plan, states.shape[1], functools.partial(stream, states), work)
     if recipe.half:
-        file = work / "finished" / "sae_weights.safetensors"
+        file = finished / "sae_weights.safetensors"
         save_file({name: value.half() for name, value in load_file(file).items()}, file)
 
 
