@@ -29,12 +29,17 @@ class Served:
     """What it has printed so far."""
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextlib.contextmanager
 def serve(*options: str) -> Iterator[Served]:
     """Run `python app.py` with these options until the block ends; yields once the page is there."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     model = () if "--model" in options else ("--model", "emoji-llava")  # with a GPU the default would be a large one
     # Threads that wait for one another are slow where other processes want the processor too.

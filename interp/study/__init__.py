@@ -1,1 +1,1 @@
-"""Studies: an SAE's features over many pictures, from caching to explaining and scoring them, one command each."""
+"""Studies: an SAE's features cached, explained, scored and tried on many pictures, from the command line (`python -m interp.study --help`)."""

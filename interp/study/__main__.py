@@ -1,0 +1,6 @@
+"""`python -m interp.study`."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

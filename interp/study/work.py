@@ -1,0 +1,79 @@
+"""Work in units of one file each, shared between the processes of `accelerate launch` or torchrun.
+
+A unit's file is written whole or not at all, and a unit whose file is there is done, so a run that was killed goes on where it stopped. What a
+unit gives does not depend on the process that computes it: one process or many make the same files.
+"""
+
+import datetime as dt
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+T = TypeVar("T")
+_PATIENCE = dt.timedelta(days=7)  # for the slowest process: shares of a long study differ by hours
+
+
+@functools.cache
+def state() -> PartialState:
+    """This process among those that work together; the only one, unless started by `accelerate launch` or torchrun."""
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+
+
+def device() -> str:
+    """Where this process keeps its copy of the model."""
+    place = state().device
+    return "cpu" if place.type == "cpu" else str(place)  # gloo numbers CPUs, which nothing else does
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work that ends in one file."""
+
+    number: int
+    file: Path
+
+
+def shared(units: Sequence[Unit], what: str) -> Iterator[Unit]:
+    """This process's share of the units that are not done, with a progress bar over all of them; then all processes wait for each other."""
+    todo = [unit for unit in units if not unit.file.exists()]
+    state().wait_for_everyone()  # all must have seen the same files before one of them writes
+    with (
+        state().split_between_processes(todo) as share,
+        tqdm(total=len(units), desc=what, disable=None if state().is_main_process else True) as bar,
+    ):
+        done = len(units) - len(todo)
+        bar.update(done)
+        for unit in share:
+            yield unit
+            # Those of other processes are counted by their files, from time to time.
+            if state().num_processes > 1 and state().is_main_process:
+                bar.update(sum(each.file.exists() for each in units) - bar.n)
+            else:
+                bar.update(1)
+    state().wait_for_everyone()
+
+
+def once(do: Callable[[], T]) -> T | None:
+    """Do something in the main process alone, while the others wait. None in the others."""
+    try:
+        return do() if state().is_main_process else None
+    finally:
+        state().wait_for_everyone()
+
+
+def write(file: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write all of a safetensors file or nothing. With one entry of metadata at most the file is the same each time: safetensors shuffles several."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{state().process_index}.tmp")
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=dict(metadata or {}))
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
