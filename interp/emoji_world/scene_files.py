@@ -29,7 +29,7 @@ def write(target: Path, scenes: int, seed: str) -> None:
     pictures, rng, sprites = target / "pictures", random.Random(seed), load_sprites(SEEN_VENDORS)
     pictures.mkdir(parents=True, exist_ok=True)
     truth = {}
-    for number in tqdm(range(scenes), desc="scenes"):
+    for number in tqdm(range(scenes), desc="scenes", disable=None):
         scene = sample_scene(rng, range(len(SEEN_VENDORS)), augment=0.0)
         pixels, shares = draw([scene], sprites, IMAGE_SIDE, CELLS)
         name = f"{number:05}.png"

@@ -1,10 +1,10 @@
-"""Benchmarks: `python -m tests.bench lens|sae|steer|attention|concepts|load|gpu|peers [part ...]`. Every figure stands against a named baseline of the same run."""
+"""Benchmarks: `python -m tests.bench lens|sae|steer|attention|concepts|study|load|gpu|peers [part ...]`. Every figure stands against a named baseline of the same run."""
 
 import argparse
 import importlib
 from pathlib import Path
 
-SUITES = ("lens", "sae", "steer", "attention", "concepts", "load", "gpu", "peers")
+SUITES = ("lens", "sae", "steer", "attention", "concepts", "study", "load", "gpu", "peers")
 
 
 def main() -> None:
