@@ -54,7 +54,7 @@ from .saes.sae import Sae
 from .steering.contrast import contrast_vector
 from .steering.edits import Contrast, Edit
 from .steering.results import SteeringResult, Sweep
-from .steering.steer import steer, steer_sweep, steered_trace
+from .steering.steer import steer, steer_each, steer_sweep, steered_trace
 from .steering.vector_files import load_vector, save_vector
 from .tracing.cache import TraceCache
 from .tracing.trace import EMBED, Token, Trace
@@ -145,6 +145,7 @@ __all__ = [
     "save_vector",
     "smallest_evidence",
     "steer",
+    "steer_each",
     "steer_sweep",
     "steered_trace",
     "steering_vector",

@@ -208,6 +208,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "overlap": Call(interp.overlap, {"patch_map": patch_map, "mask": mask, "grid": 0}),
         "PatchMap.map": Call(patch_map.map, {"grid": 0}, lambda x: x.tolist()),
         "steer": Call(interp.steer, steering | {"edits": [edit]}, lambda x: x.to_dict(), picture),
+        "steer_each": Call(interp.steer_each, steering | {"edits": [edit, edit.with_value(0.5)]}, lambda x: [each.to_dict() for each in x], picture),
         "steer_sweep": Call(interp.steer_sweep, steering | {"edit": edit, "strengths": [0.1, 0.2], "others": []}, lambda x: x.to_list(),
                             picture | {"strengths": ("strength",), "others": ("others", "edit")}),
         "steered_trace": Call(interp.steered_trace, {"trace": trace, "edits": [edit], "answer": result.steered_answer},

@@ -105,13 +105,19 @@ class SteeringBatch:
                     reference = logs
                 found.append(_Reading.of(logs, reference, words, rows[len(found)]))
             del first, cache  # frees memory for the next batch
-        notes = inputs.notes + _notes(sets[0], vlm, prompt, scales)
         plain, *others = found
         return [
             SteeringResult(
-                vlm.name, self.prompt, answers[0], answer, did, read.kl, {w: (plain.words[w], read.words[w]) for w in words}, notes
+                vlm.name,
+                self.prompt,
+                answers[0],
+                answer,
+                did,
+                read.kl,
+                {w: (plain.words[w], read.words[w]) for w in words},
+                inputs.notes + _notes(edits, vlm, prompt, scales),
             )
-            for answer, did, read in zip(answers[1:], applied[1:], others, strict=True)
+            for edits, answer, did, read in zip(sets, answers[1:], applied[1:], others, strict=True)
         ]
 
     def _generate(

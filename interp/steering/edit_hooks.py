@@ -107,16 +107,19 @@ class EditHooks:
 
 
 def _kept(hidden: torch.Tensor, acting: Sequence[tuple["_Move", list[int]]]) -> dict[Any, Kept]:
-    """What TopK SAEs keep of the edited states, by `_Move.selection`: edits of the same states share one pass over the encoder."""
+    """What TopK SAEs keep of the edited states, by `_Move.selection`: all states that one SAE must select from share a pass over its encoder."""
     shared: dict[Any, list[tuple[_Move, list[int]]]] = {}
     for move, columns in acting:
         if move.push.topk is not None:
             shared.setdefault(move.selection(columns), []).append((move, columns))
     out: dict[Any, Kept] = {}
-    for key, moves in shared.items():
-        move, columns = moves[0]
-        assert move.push.topk is not None
-        out[key] = kept_by(move.push.topk, [other.push for other, _ in moves], move.states(hidden, columns).float().flatten(0, 1))
+    for sae in {id(moves[0][0].push.topk): moves[0][0].push.topk for moves in shared.values()}.values():
+        assert sae is not None
+        own = {key: moves for key, moves in shared.items() if moves[0][0].push.topk is sae}
+        parts = [
+            ([move.push for move, _ in moves], moves[0][0].states(hidden, moves[0][1]).float().flatten(0, 1)) for moves in own.values()
+        ]
+        out |= zip(own, kept_by(sae, parts), strict=True)
     return out
 
 

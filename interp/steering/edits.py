@@ -237,21 +237,27 @@ class Push:
         flat = states.flatten(0, 1)
         activation, scale = self._only.read(flat)
         if self.topk is not None:
-            features, activations = kept_by(self.topk, [self], flat) if kept is None else kept
+            features, activations = kept_by(self.topk, [([self], flat)])[0] if kept is None else kept
             activation = activations.masked_fill(features.ne(self._feature), 0).sum(1)
         activation, scale = (x.view(*states.shape[:2], 1) for x in (activation, scale))
         return (by if self._unit == "amount" else by - activation) / scale * self._direction
 
 
-def kept_by(sae: Sae, pushes: Sequence[Push], states: torch.Tensor) -> Kept:
-    """What a TopK SAE keeps of `states` [N, d], as far as these pushes need it.
+def kept_by(sae: Sae, parts: Sequence[tuple[Sequence[Push], torch.Tensor]]) -> list[Kept]:
+    """What a TopK SAE keeps of the states [N, d] of each part, as far as the pushes beside them need it.
 
-    Rows where none of their features is above 0 need no selection and stay empty (feature -1); the encoder is read only for the others.
+    Rows where none of their features is above 0 need no selection and stay empty (feature -1); the encoder is read once, for all the others.
     """
     assert sae.k is not None
-    shape = len(states), min(sae.k, sae.d_sae)
-    features, activations = torch.full(shape, -1, device=states.device), torch.zeros(shape, device=states.device)
-    rows = torch.stack([push.above(states) for push in pushes]).any(0).nonzero().flatten()
-    if len(rows):
-        features[rows], activations[rows] = sae.kept(states[rows])
-    return features, activations
+    rows = [torch.stack([push.above(states) for push in pushes]).any(0).nonzero().flatten() for pushes, states in parts]
+    out = [
+        (torch.full((len(states), min(sae.k, sae.d_sae)), -1, device=states.device), states.new_zeros(len(states), min(sae.k, sae.d_sae)))
+        for _, states in parts
+    ]
+    if counts := [len(at) for at in rows if len(at)]:
+        looked_at = torch.cat([states[at] for at, (_, states) in zip(rows, parts, strict=True)])
+        found = zip(*(each.split(counts) for each in sae.kept(looked_at)), strict=True)
+        for at, (features, activations) in zip(rows, out, strict=True):
+            if len(at):
+                features[at], activations[at] = next(found)
+    return out

@@ -1,7 +1,7 @@
 """Steering: answer with features turned up or down, beside the plain answer, in one batched generation.
 
-Row 0 of the batch is the plain run; every other row has its own edits, added by hooks after their blocks. A sweep is one such batch. The KL
-divergence is then measured in a second pass, teacher-forced on the plain answer. This module checks the arguments; `batch` runs them.
+Row 0 of the batch is the plain run; every other row has its own edits, added by hooks after their blocks: one edit at several values in a sweep,
+or many edits beside each other. The KL divergence is then measured in a second pass, teacher-forced on the plain answer. This module checks the arguments; `batch` runs them.
 """
 
 import threading
@@ -79,6 +79,29 @@ def steer_sweep(
     run = SteeringBatch(vlm, image, prompt, max_new_tokens, temperature, seed, words, on_text, stop)
     runs = run.answer([(each, *beside) for each in edits])
     return Sweep(tuple(each.value for each in edits), swept, tuple(runs))
+
+
+def steer_each(
+    vlm: Vlm,
+    image: Any,
+    prompt: str,
+    edits: Sequence[Edit],
+    *,
+    max_new_tokens: int = 32,
+    temperature: float = 0,
+    seed: int = 0,
+    words: Sequence[str] = (),
+    on_text: Callable[[list[str]], None] | None = None,
+    stop: threading.Event | None = None,
+) -> list[SteeringResult]:
+    """The answer with each of `edits` alone, such as many features of one SAE, in one batch beside the plain one.
+
+    Gives what `steer` gives for each of them; the plain answer is the same in all results. `on_text` gets the plain answer and one answer for
+    each edit. Everything else is as in `steer`.
+    """
+    each = _checked(vlm, edits)
+    run = SteeringBatch(vlm, image, prompt, max_new_tokens, temperature, seed, words, on_text, stop)
+    return run.answer([(edit,) for edit in each])
 
 
 def steered_trace(trace: Trace, edits: Sequence[Edit], answer: Answer) -> Trace:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 import interp
-from interp import Contrast, Edit, InterpError, steer, steer_sweep, steered_trace
+from interp import Contrast, Edit, InterpError, steer, steer_each, steer_sweep, steered_trace
 from interp.steering import batch, generation
 from interp.steering import steer as steering
 from interp.steering.batch import StoppedError
@@ -151,6 +151,35 @@ def test_one_pass_over_the_encoder_serves_all_edits_of_a_topk_sae(vlm, picture, 
     calls.clear()
     steer(vlm, picture, PROMPT, [Edit(sae=sae, feature=2, amount=1)], max_new_tokens=3)
     assert calls == []
+
+
+def test_one_pass_over_the_encoder_serves_many_features_beside_each_other(vlm, picture, monkeypatch):
+    calls, real = [], interp.Sae.kept
+    monkeypatch.setattr(interp.Sae, "kept", lambda sae, states: calls.append(len(states)) or real(sae, states))
+    sae = random_sae("topk")
+    above = sae.read(vlm.trace(picture, PROMPT, max_new_tokens=1).residual(1)[IMAGE])[0][:, :5] > 0
+    steer_each(vlm, picture, PROMPT, [Edit(sae=sae, feature=f, target=0, where="image") for f in range(5)], max_new_tokens=3)
+    assert calls == [int(above.sum())]
+
+
+@pytest.mark.parametrize("activation", ["relu", "topk", "jumprelu"])
+@pytest.mark.parametrize("fields", [{"target": 4.0}, {"target": 0.0, "where": "image"}, {"strength": 0.8}, {"amount": -6.0}], ids=repr)
+def test_features_beside_each_other_are_what_each_is_alone(vlm, picture, monkeypatch, activation, fields):
+    sae, other = random_sae(activation), random_sae("topk", layer=0, seed=3)
+    edits = [*(Edit(sae=sae, feature=f, **fields) for f in (1, 5, 9, 5)), Edit(sae=other, feature=2, **fields)]
+    alone = [steer(vlm, picture, PROMPT, [edit], max_new_tokens=NEW, words=["dog"]) for edit in edits]
+    for rows in (64, 3):  # in one batch, and in two
+        monkeypatch.setattr(batch, "rows_at_once", lambda *_, rows=rows: rows)
+        found = steer_each(vlm, picture, PROMPT, edits, max_new_tokens=NEW, words=["dog"])
+        for one, each in zip(alone, found, strict=True):
+            agree(one, each)
+
+
+def test_the_plain_answer_is_computed_once(vlm, picture):
+    with heads_outputs(vlm) as said:
+        found = steer_each(vlm, picture, PROMPT, [push(feature=f) for f in range(6)], max_new_tokens=NEW)
+    assert {len(step) for step in said} == {7}
+    assert len({each.plain_answer for each in found}) == 1
 
 
 def test_the_encoder_is_read_only_for_positions_where_the_feature_is_above_zero(vlm, picture, monkeypatch):
