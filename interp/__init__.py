@@ -56,6 +56,7 @@ from .steering.edits import Contrast, Edit
 from .steering.results import SteeringResult, Sweep
 from .steering.steer import steer, steer_each, steer_sweep, steered_trace
 from .steering.vector_files import load_vector, save_vector
+from .study.feature_index import FeatureIndex, IndexedFeature
 from .tracing.cache import TraceCache
 from .tracing.trace import EMBED, Token, Trace
 from .vision.grids import PatchGrid, Region
@@ -79,8 +80,10 @@ __all__ = [
     "Faithfulness",
     "Feature",
     "FeatureAblation",
+    "FeatureIndex",
     "Features",
     "Flow",
+    "IndexedFeature",
     "Inputs",
     "Integrated",
     "InterpError",

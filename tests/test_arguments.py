@@ -25,6 +25,7 @@ from tests import tiny
 from tests.concepts.test_scores import tiny_bert, tiny_clip
 from tests.conftest import PROMPT
 from tests.lens.test_translators import made
+from tests.study.made_index import write_index
 from tests.test_validation import Rude
 
 EXAMPLES = 12  # for each parameter of each function; the values of ALWAYS come on top
@@ -134,6 +135,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
     learned.save(folder / "good.learned")
     states.save(folder / "states")
     concepts.save(folder / "concepts")
+    features = interp.FeatureIndex.open(write_index(folder / "features"))
     torch.save({"hidden_states": [{"layers.1": torch.zeros(1, 1, 64)}]}, folder / "features.pth")
     torch.save({"concepts": torch.ones(2, 64), "activations": torch.ones(3, 2), "decomposition_method": "kmeans"}, folder / "concepts.pth")
     clip, bert = tiny_clip(folder / "clip"), tiny_bert(folder / "bert")
@@ -295,6 +297,11 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "Encoding.some": Call(encoding.some, {"features": [3, 4], "where": "all", "rank_by": "max"}, lambda x: [f.to_dict() for f in x], where),
         "Encoding.label": Call(encoding.label, {"feature": 3}),
         "Feature.map": Call(found.features[0].map, {"grid": 0}),
+        "FeatureIndex.open": Call(interp.FeatureIndex.open, {"folder": folder / "features"}, lambda x: x.about,
+                                  {"folder": ("folder", "index")}),
+        "FeatureIndex.check": Call(features.check, {"feature": 3}),
+        "FeatureIndex.feature": Call(features.feature, {"feature": 3}, lambda x: x.to_dict()),
+        "FeatureIndex.search": Call(features.search, {"text": "dog", "limit": 5}),
         "Features.to_json": Call(found.to_json, {"path": folder / "features.json"}),
         "PatchGrid.box": Call(trace.grids[0].box, {"row": 1, "col": 1}, named={"col": ("col",)}),
         "Preset.memory_gb": Call(interp.PRESETS["emoji-llava"].memory_gb, {"cpu": True}),

@@ -8,7 +8,8 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,31 +96,37 @@ class Splits:
         if not found:
             raise InterpError(f"{folder} holds no cache: there is no file named START_END.safetensors in it.")
         if offset is None:
-            with _opened(found[0][2]) as held:
+            with opened(found[0][2]) as held:
                 offset = int((held.metadata() or {}).get("offset", 0))
         return cls(tuple(found), offset)
 
     def feature(self, feature: int) -> Activations:
         """Where a feature is active; nowhere if the cache does not hold it."""
-        for start, end, file in self.files:
-            if start <= feature <= end:
-                return self._read(file, start, feature)
-        return _NOTHING
+        return next(self.between(feature, feature, most=sys.maxsize), _NOTHING)
 
     def all(self) -> Activations:
         """All activations, which may be large."""
         parts = [self._read(file, start) for start, _, file in self.files]
         return Activations(*(torch.cat([getattr(part, name) for part in parts]) for name in ("samples", "positions", "features", "values")))
 
-    def _read(self, file: Path, start: int, feature: int | None = None) -> Activations:
-        with _opened(file) as held:
-            names = set(held.keys())
-            if not {"locations", "activations"} <= names:
+    def between(self, first: int, last: int, most: int = 1 << 20) -> Iterator[Activations]:
+        """The activations of features `first` to `last`, both included, ordered by feature; at most `most` at a time, if the files say where features begin."""
+        for start, end, file in self.files:
+            low, high = max(first, start), min(last, end)
+            if low > high:
+                continue
+            rows = _rows(file, low - start, high - start + 1)
+            if rows is None:
+                found = self._read(file, start)
+                yield found.where((found.features >= low) & (found.features <= high))
+                continue
+            for at in range(*rows, most):
+                yield self._read(file, start, slice(at, min(at + most, rows[1])))
+
+    def _read(self, file: Path, start: int, rows: slice = slice(None)) -> Activations:
+        with opened(file) as held:
+            if not {"locations", "activations"} <= set(held.keys()):
                 raise InterpError(f"{file} is no cache: it has no locations and activations.")
-            rows = slice(None)
-            if feature is not None and "starts" in names:
-                first, last = held.get_slice("starts")[feature - start : feature - start + 2].tolist()
-                rows = slice(first, last)
             locations, values = held.get_slice("locations")[rows], held.get_slice("activations")[rows].float()
         if locations.ndim != 2 or locations.shape[1] != 3 or len(locations) != len(values):
             raise InterpError(
@@ -127,8 +134,16 @@ class Splits:
             )
         relative = locations.dtype != torch.int64
         samples, positions, features = locations.long().unbind(1)
-        found = Activations(samples, positions + self.offset, features + (start if relative else 0), values)
-        return found if feature is None else found.where(found.features == feature)
+        return Activations(samples, positions + self.offset, features + (start if relative else 0), values)
+
+
+def _rows(file: Path, first: int, end: int) -> tuple[int, int] | None:
+    """The rows of a file's features `first` up to `end`, counted within the file; None if it does not say."""
+    with opened(file) as held:
+        if "starts" not in held.keys():  # noqa: SIM118 - it is no dict
+            return None
+        starts = held.get_slice("starts")[first : end + 1]
+        return int(starts[0]), int(starts[-1])
 
 
 @dataclass(frozen=True)
@@ -213,18 +228,19 @@ class _Chunk:
 
 @functools.lru_cache(maxsize=64)
 def _chunk(file: Path, _changed: int) -> _Chunk:
-    with _opened(file) as held:
+    with opened(file) as held:
         tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 - it is no dict
         return _Chunk(json.loads(held.metadata()["samples"]), tensors, tensors["lengths"].cumsum(0))
 
 
 def read_tensors(file: Path, *names: str) -> dict[str, torch.Tensor]:
     """Some tensors of a safetensors file, or all. Raises InterpError for a file that cannot be read."""
-    with _opened(file) as held:
+    with opened(file) as held:
         return {name: held.get_tensor(name) for name in names or held.keys()}
 
 
-def _opened(file: Path) -> Any:
+def opened(file: Path) -> Any:
+    """An open safetensors file, of which parts can be read. Raises InterpError for a file that cannot be read."""
     try:
         return safe_open(file, framework="pt")
     except (OSError, SafetensorError) as error:

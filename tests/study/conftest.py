@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import shutil
 
 import pytest
 import torch
@@ -10,11 +11,12 @@ import interp
 from interp.emoji_world.architecture import IMAGE_SIDE
 from interp.emoji_world.scenes import draw_picture, sample_scene
 from interp.emoji_world.sprites import SEEN_VENDORS, load_sprites
-from interp.study import cache, top_images
+from interp.study import cache, serve_index, top_images
 from interp.study.study import Plan, Study
 
 SAMPLES = 40  # one chunk and a part of a second
 CACHE = argparse.Namespace(filters=None, pool="mean", keep=8, splits=3)
+INDEX = argparse.Namespace(pictures=5, neighbours=4, words=3)
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +59,13 @@ def study(begin, tmp_path_factory):
     top_images.run(study, argparse.Namespace(each=8))
     torch.set_num_threads(threads)
     return study
+
+
+@pytest.fixture(scope="session")
+def indexed(study, tmp_path_factory):
+    """The same study with an index. Tests must leave it as they found it."""
+    folder = tmp_path_factory.mktemp("indexed") / "study"
+    shutil.copytree(study.folder, folder)
+    copy = with_models(Study.open(folder), study.vlm, study.sae)
+    serve_index.run(copy, INDEX)
+    return copy
