@@ -12,11 +12,14 @@ from safetensors.torch import save_file
 import interp
 from interp.lens.directions import promoted_words
 from interp.study import index_block, serve_index
+from interp.study.answers import UNABLE
 from interp.study.cache_files import Cache, Splits
+from interp.study.explanation_files import write_explanations, write_labels
 from interp.study.feature_index import BLOCK, FeatureIndex
 from interp.study.index_block import EDGES, neighbours_of
+from interp.study.study import Study
 from interp.study.top_images import TopImages
-from tests.study.conftest import INDEX, SAMPLES
+from tests.study.conftest import INDEX, SAMPLES, with_models
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +116,32 @@ def test_a_cut_leaves_no_trace(held, indexed, tmp_path):
         (folder / "index" / gone).unlink()
     with pytest.raises(interp.InterpError, match="holds no index of features"):
         FeatureIndex.open(folder)
-    copy = type(indexed).open(folder)
-    vars(copy).update(vlm=indexed.vlm, sae=indexed.sae)
-    serve_index.run(copy, INDEX)
+    serve_index.run(with_models(Study.open(folder), indexed.vlm, indexed.sae), INDEX)
     assert digests(folder / "index") == before
+
+
+def test_another_run_renews_what_is_said(indexed, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(indexed.folder, folder)
+    before = digests(folder / "index")
+    own = sorted(feature for feature, label in indexed.sae.labels.names.items() if label.text != "unnamed")
+    said, refined, unable, fresh = own[:4]
+    write_explanations(folder / "explanations", indexed.module, {said: "A  sentence.\n", refined: "Dogs.", unable: UNABLE})
+    write_labels(folder / "labels", indexed.module, {refined: "dog"})
+    write_labels(folder / "classes", indexed.module, {refined: "object"})
+    copy = with_models(Study.open(folder), indexed.vlm, indexed.sae)
+    serve_index.run(copy, INDEX)
+    held = FeatureIndex.open(folder)
+    one = held.feature(said)
+    assert (one.label, one.explanation, one.source) == ("A sentence.", "A sentence.", "explained by a model")
+    one = held.feature(refined)
+    assert (one.label, one.explanation, one.category) == ("dog", "Dogs.", "object")
+    assert one.source == "refined from the explanation"
+    one = held.feature(unable)
+    assert (one.label, one.explanation, one.source) == (indexed.sae.labels.get(unable).text, UNABLE, indexed.sae.labels.get(unable).source)
+    assert held.feature(fresh).explanation == ""
+    after = digests(folder / "index")
+    assert [str(name) for name in before if before[name] != after[name]] == ["said.safetensors"]
 
 
 def digests(folder):
@@ -142,7 +167,7 @@ def test_search_finds_whole_words_first(held, indexed):
 def test_without_words_no_model_is_loaded(study, tmp_path):
     folder = tmp_path / "study"
     shutil.copytree(study.folder, folder)
-    copy = type(study).open(folder)
+    copy = Study.open(folder)
     vars(copy).update(sae=study.sae)
     serve_index.run(copy, argparse.Namespace(pictures=None, neighbours=0, words=0))
     assert "vlm" not in vars(copy)
