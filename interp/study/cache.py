@@ -46,7 +46,7 @@ def run(study: Study, args: argparse.Namespace) -> None:
         raise argparse.ArgumentTypeError("--keep and --splits must be at least 1")
     chosen = study.chosen(args.filters)
     folder = study.stage(NAME, {"features": chosen, "pool": args.pool, "keep": args.keep, "splits": args.splits})
-    if not (folder / INDEX).exists():
+    if not work.agreed((folder / INDEX).exists()):
         chunks(study, folder, chosen)
         merge(study, folder, args.pool, args.keep, args.splits)
     if work.state().is_main_process:

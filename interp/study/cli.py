@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ..errors import InterpError
-from . import cache, serve_index, top_images
+from . import cache, serve_index, top_images, work
 from .study import MANIFEST, Plan, Study
 
 VERBS: tuple[ModuleType, ...] = (cache, top_images, serve_index)
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def opened(folder: Path, given: Mapping[str, Any]) -> Study:
     """The study in a folder, begun if need be. Raises InterpError if it is of something else than what is given, or nothing is."""
     asked = {name: given[name] for name in _PLAN if name in given}
-    if not (folder / MANIFEST).exists():
+    if not work.agreed((folder / MANIFEST).exists()):
         if missing := [f"--{name}" for name in ("model", "data") if name not in asked]:
             raise InterpError(f"{folder} holds no study yet, so {' and '.join(missing)} must be given.")
         return Study.begin(folder, Plan(**asked))

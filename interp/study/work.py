@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import save_file
 from tqdm import tqdm
 
@@ -42,8 +43,7 @@ class Unit:
 
 def shared(units: Sequence[Unit], what: str) -> Iterator[Unit]:
     """This process's share of the units that are not done, with a progress bar over all of them; then all processes wait for each other."""
-    todo = [unit for unit in units if not unit.file.exists()]
-    state().wait_for_everyone()  # all must have seen the same files before one of them writes
+    todo = agreed([unit for unit in units if not unit.file.exists()])
     with (
         state().split_between_processes(todo) as share,
         tqdm(total=len(units), desc=what, disable=None if state().is_main_process else True) as bar,
@@ -66,6 +66,13 @@ def once(do: Callable[[], T]) -> T | None:
         return do() if state().is_main_process else None
     finally:
         state().wait_for_everyone()
+
+
+def agreed(value: T) -> T:
+    """The main process's value, in all of them: what each would see by itself may depend on when it looks."""
+    given = [value]
+    broadcast_object_list(given)
+    return given[0]
 
 
 def write(file: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:

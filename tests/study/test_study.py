@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
+import datasets
 import pytest
 
 import interp
 from interp.study import cli
+from interp.study import data as data_module
 from interp.study.data import Source, open_data
 from interp.study.study import Plan, Study
 
@@ -107,6 +110,28 @@ def test_samples_come_in_chunks_that_do_not_depend_on_the_reader(scenes):
     assert [sample.id for sample in late(1)] == ids[32:]
     assert late(7) == []
     assert [(number, sample.id) for number, sample in data.some([33, 2, 40])] == [(2, "002.png"), (33, "033.png")]
+
+
+def test_a_data_set_of_the_hub_is_streamed_at_one_revision(monkeypatch, scenes):
+    opened = []
+
+    def load_dataset(name, **options):
+        opened.append((name, options))
+        files = sorted(scenes.iterdir())
+        columns = {"image": [str(file) for file in files], "question": [f"What is {file.stem}?" for file in files]}
+        return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image()).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(data_module.HfApi, "dataset_info", lambda _self, name: SimpleNamespace(sha=f"newest of {name}"))
+    data, revision = open_data(Source("owner/name", "train", "What?", 3))
+    assert revision == "newest of owner/name"
+    assert [(sample.id, sample.prompt) for sample in data.reader()(0)] == [(str(n), f"What is {n:03}?") for n in range(3)]
+    again, kept = open_data(Source("owner/name", "train", "What?", 3), "an older one")
+    assert (kept, again.count) == ("an older one", 3)
+    assert opened[-1] == ("owner/name", {"split": "train", "revision": "an older one", "streaming": True})
+    assert again.fingerprint != data.fingerprint
+    with pytest.raises(interp.InterpError, match="its length is not known"):
+        open_data(Source("owner/name", "train", "What?", None))
 
 
 def test_a_data_set_of_the_hub_needs_a_split():
