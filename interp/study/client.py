@@ -35,7 +35,7 @@ class TransientError(Exception):
 
 
 class RefusedError(Exception):
-    """The server does not answer this request, and asking it again would not change that."""
+    """The server does not answer this request, or it cannot be made, and asking again would not change that."""
 
 
 class MalformedError(Exception):
@@ -147,8 +147,11 @@ class _Run:
                 )
 
     async def ask(self, request: Request) -> tuple[Entry, bool]:
-        """How a request ended, and whether there was an answer."""
-        messages = request.messages()
+        """How a request ended, and whether the server is not to blame if there was no answer."""
+        try:
+            messages = request.messages()
+        except RefusedError as error:
+            return Entry(request.key, failure=str(error), attempts=0), True  # says nothing about the server
         attempt = 0
         while True:
             attempt += 1

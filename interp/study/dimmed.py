@@ -1,4 +1,4 @@
-"""Pictures as the explaining model sees them: bright where a feature is active, dimmed elsewhere."""
+"""Pictures as the explaining model sees them: bright where a feature is active, dimmed elsewhere. And how pictures get into a request."""
 
 import base64
 import io
@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import InterpError
+from .client import Messages
 
 DARKEST = 0.25  # brightness of a part where the feature is not active: still recognisable
 
@@ -43,3 +44,22 @@ def data_url(picture: Image.Image) -> str:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def conversation(pictures: Sequence[Image.Image], text: str) -> Messages:
+    """One turn of the user: pictures, then a text."""
+    parts = [{"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in pictures]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+def pictures_in(messages: Messages) -> list[bytes]:
+    """The files of the pictures in a conversation, in their order."""
+    parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
+    return [base64.b64decode(part["image_url"]["url"].partition(",")[2]) for part in parts if part["type"] == "image_url"]
+
+
+def text_in(messages: Messages) -> str:
+    """The texts of a conversation."""
+    contents = [message["content"] for message in messages]
+    parts = [part for content in contents for part in ([{"type": "text", "text": content}] if isinstance(content, str) else content)]
+    return "\n".join(part["text"] for part in parts if part["type"] == "text")

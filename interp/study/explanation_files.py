@@ -25,6 +25,11 @@ def key_of(module: str, feature: int) -> str:
     return f"{module}_feature{feature}"
 
 
+def feature_of(key: str) -> int:
+    """The feature of a name that `key_of` made."""
+    return int(key.rpartition("_feature")[2])
+
+
 def file_of(folder: Path, module: str) -> Path:
     """The file of a module's features."""
     return folder / f"{module.replace('.', '_')}.json"
