@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ..errors import InterpError
-from . import cache, explain, refine, serve_index, top_images
+from . import cache, explain, refine, serve_index, top_images, work
 from .study import MANIFEST, Plan, Study
 
 VERBS: tuple[ModuleType, ...] = (cache, top_images, explain, refine, serve_index)
