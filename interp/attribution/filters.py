@@ -7,6 +7,7 @@ A module name stands for the output of that decoder block, our layer of the same
 
 import json
 import re
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from ..files import write_text
 from ..saes.sae import Sae
 from ..validation import file_path, instance, one_of, whole_number
 from .attribute import Attribution
+from .scores import Scores
 
 Pool = Literal["sum", "avg", "max"]
 POOLS: tuple[Pool, ...] = ("sum", "avg", "max")
@@ -38,24 +40,37 @@ def filters(attribution: Attribution, path: str | PathLike[str], pool: Pool = "s
     """
     instance("attribution", attribution, Attribution, "what interp.attribute(...) returns")
     chosen = pooled(attribution, one_of("pool", pool, POOLS), k)
-    written = json.dumps({module_name(attribution.sae): chosen})
-    write_text(path, lambda: written)
+    write_filters(path, module_name(attribution.sae), chosen)
     return chosen
 
 
 def pooled(attribution: Attribution, pool: Pool, k: int) -> list[int]:
     """The features of `filters`."""
     k = whole_number("k", k, 1, attribution.sae.d_sae, hint=f"the number of features of {attribution.sae.name}")
-    _, positions = attribution.encoding.select("image")
-    features, _, values = attribution.scores.at(positions)
-    found, index = features.unique(return_inverse=True)
-    if pool == "max":
-        pooled = torch.full((len(found),), -torch.inf).scatter_reduce(0, index, values, "amax")
-    else:
-        pooled = torch.zeros(len(found)).index_add(0, index, values) / (len(positions) if pool == "avg" else 1)
-    order = pooled.argsort(descending=True, stable=True)[:k]
-    chosen: list[int] = found[order[pooled[order] > 0]].tolist()
+    features, values = pooled_scores(attribution.scores, pool)
+    order = values.argsort(descending=True, stable=True)[:k]
+    chosen: list[int] = features[order[values[order] > 0]].tolist()
     return chosen
+
+
+def pooled_scores(scores: Scores, pool: Pool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The features active at the image positions, ascending, and the pooled scores there: int64 and float32.
+
+    BOS and attention sinks are left out; positions where a feature is not active count as 0.
+    """
+    _, positions = scores.encoding.select("image")
+    features, _, values = scores.at(positions)
+    found, index, counts = features.unique(return_inverse=True, return_counts=True)
+    if pool == "max":
+        highest = torch.full((len(found),), -torch.inf).scatter_reduce(0, index, values, "amax")
+        return found, torch.where(counts < len(positions), highest.clamp(min=0), highest)
+    return found, torch.zeros(len(found)).index_add(0, index, values) / (len(positions) if pool == "avg" else 1)
+
+
+def write_filters(path: str | PathLike[str], module: str, features: Sequence[int]) -> None:
+    """Write a filters.json of one module. Raises InterpError where nothing can be written."""
+    written = json.dumps({module: list(features)})
+    write_text(path, lambda: written)
 
 
 def read_filters(path: str | PathLike[str]) -> dict[int, list[int]]:

@@ -18,6 +18,8 @@ from ..saes.sae import Sae
 from ..validation import file_path, instance
 from .attribute import Attribution
 from .filters import layer_of, module_name
+from .margin import Margin, Norms
+from .scores import Scores
 
 SIGN = "effect of presence: m(clean) - m(without), positive if the feature raised the word"
 
@@ -42,18 +44,23 @@ def write_scores(attribution: Attribution, path: str | PathLike[str]) -> None:
     embed layer, and where nothing can be written.
     """
     instance("attribution", attribution, Attribution, "what interp.attribute(...) returns")
-    file, module = file_path("path", path), module_name(attribution.sae)
-    trace, scores = attribution.trace, attribution.scores
-    end = attribution.margin.row + 1
+    write_all(attribution.scores, attribution.margin, attribution.norms, path)
+
+
+def write_all(scores: Scores, margin: Margin, norms: Norms, path: str | PathLike[str]) -> None:
+    """As `write_scores`, for scores without exact effects beside them."""
+    file, sae = file_path("path", path), scores.encoding.sae
+    module, trace = module_name(sae), scores.encoding.trace
+    end = margin.row + 1
     begin = int(trace.tokens[0].id == trace.vlm.tokenizer.bos_token_id)
-    dense = torch.zeros(attribution.sae.d_sae, end - begin)
+    dense = torch.zeros(sae.d_sae, end - begin)
     here = scores.positions >= begin
     dense[scores.features[here], scores.positions[here] - begin] = scores.values[here]
     about = {
         "sign": SIGN,
-        "method": f"activation * <gradient of m, decoder direction>, scale of norms {attribution.norms} in the backward pass",
-        "word": trace.tokens[attribution.token].text,
-        "baseline": attribution.baseline,
+        "method": f"activation * <gradient of m, decoder direction>, scale of norms {norms} in the backward pass",
+        "word": trace.tokens[margin.token].text,
+        "baseline": margin.baseline,
         "tokens": json.dumps([token.text for token in trace.tokens[begin:end]]),
     }
     try:

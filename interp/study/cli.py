@@ -14,10 +14,19 @@ from typing import Any
 import yaml
 
 from ..errors import InterpError
-from . import cache, explain, refine, serve_index, top_images, work
+from . import attribute, cache, explain, filters, refine, serve_index, steer, top_images, work
 from .study import MANIFEST, Plan, Study
 
-VERBS: tuple[ModuleType, ...] = (cache, top_images, explain, refine, serve_index)
+VERBS: tuple[ModuleType, ...] = (
+    cache,
+    top_images,
+    explain,
+    refine,
+    filters,
+    steer,
+    attribute,
+    serve_index,
+)
 _PLAN = {
     "model": "a preset, a hub repository or a folder",
     "data": "a folder of pictures, parquet files or an imagefolder, or a data set on the hub",

@@ -59,6 +59,20 @@ class Data:
 
         return chunk
 
+    def by_number(self) -> Callable[[int], Sample]:
+        """Gives the sample of a number; asked in ascending order, repeats allowed, all in one pass."""
+        read, held, samples = self.reader(), -1, []
+
+        def sample(number: int) -> Sample:
+            nonlocal held, samples
+            if number // CHUNK != held:
+                held, samples = number // CHUNK, read(number // CHUNK)
+            if number % CHUNK >= len(samples):
+                raise InterpError(f"Sample {number} of the data does not exist: it ends before. Begin a study with a smaller --limit.")
+            return samples[number % CHUNK]
+
+        return sample
+
     def some(self, numbers: Collection[int]) -> Iterator[tuple[int, Sample]]:
         """The samples of these numbers in ascending order, read in one pass."""
         wanted = set(numbers)

@@ -172,6 +172,8 @@ class Study:
 
         try:
             work.once(settle)
+        except InterpError:
+            raise
         except (OSError, ValueError) as error:
             raise InterpError(f"The folder {folder} cannot be used ({error}).") from error
         return folder
