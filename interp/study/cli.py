@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ..errors import InterpError
-from . import attribute, cache, explain, filters, refine, serve_index, steer, top_images, work
+from . import attribute, cache, explain, filters, refine, score, serve_index, steer, top_images, work
 from .study import MANIFEST, Plan, Study
 
 VERBS: tuple[ModuleType, ...] = (
@@ -22,6 +22,7 @@ VERBS: tuple[ModuleType, ...] = (
     top_images,
     explain,
     refine,
+    score,
     filters,
     steer,
     attribute,

@@ -158,7 +158,7 @@ class Study:
         folder, plain = self.folder / name, json.loads(json.dumps(settings))
 
         def settle() -> None:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             file = folder / _SETTINGS
             if not file.exists():
                 write_whole(file, json.dumps(plain, indent=1) + "\n")

@@ -32,7 +32,7 @@ class Shown:
     """Of the sample."""
     id: str
     score: float
-    """What it was ranked by: the feature's mean or maximal activation on it; 0 where the feature is not active."""
+    """What it was ranked by: the feature's mean or maximal activation on it; 0 where the feature is not active, or nothing was ranked."""
     picture: Image.Image
     """A small copy."""
     heat: torch.Tensor
@@ -67,8 +67,12 @@ def run(study: Study, args: argparse.Namespace) -> None:
 def wanted_of(cache: Cache, each: int) -> set[int]:
     """The samples whose pictures are kept."""
     top = cache.top["images"][:, :each]
-    some = random.Random(0).sample(range(cache.count), min(RANDOM, cache.count))
-    return {*top[top >= 0].unique().tolist(), *some}
+    return {*top[top >= 0].unique().tolist(), *_at_random(cache)}
+
+
+def _at_random(cache: Cache) -> list[int]:
+    """The samples whose pictures are kept whatever is active on them."""
+    return random.Random(0).sample(range(cache.count), min(RANDOM, cache.count))
 
 
 @dataclass(frozen=True)
@@ -110,14 +114,19 @@ class TopImages:
 
         The first ones are for explaining a feature; those behind them, held out, for scoring the explanation.
         """
-        active = self.cache.feature(feature)
-        top = self.cache.top
-        rows = [
-            (number, score)
-            for number, score in zip(top["images"][feature].tolist(), top["scores"][feature].tolist(), strict=True)
-            if number >= 0
-        ]
-        return [self._one(number, score, active) for number, score in rows[: self.each][skip : skip + n]]
+        active, scores = self.cache.feature(feature), self.cache.top["scores"][feature].tolist()
+        ranked = list(zip(self.numbers(feature), scores, strict=False))
+        return [self._one(number, score, active) for number, score in ranked[skip : skip + n]]
+
+    def numbers(self, feature: int) -> list[int]:
+        """The samples of a feature's top pictures, highest first."""
+        return [number for number in self.cache.top["images"][feature].tolist() if number >= 0][: self.each]
+
+    def random(self, feature: int, n: int | None = None, seed: int = 0) -> list[Shown]:
+        """Pictures, n of them or all, drawn with a seed from those that are kept whatever is active on them; fewer if there are not so many."""
+        active, some = self.cache.feature(feature), _at_random(self.cache)
+        drawn = some if n is None else random.Random(f"{seed} {feature}").sample(some, min(n, len(some)))
+        return [self._one(number, 0.0, active) for number in drawn]
 
     def inactive(self, feature: int, n: int, seed: int = 0, among: Sequence[int] | None = None) -> list[Shown]:
         """Pictures, n of them, drawn with a seed, on which a feature is nowhere active; fewer if there are not so many.

@@ -10,6 +10,7 @@ from PIL import Image
 import interp
 from interp.study import top_images
 from interp.study.top_images import TopImages, painted
+from tests.study.conftest import SAMPLES
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,21 @@ def test_inactive_pictures_are_inactive_and_drawn_with_a_seed(top):
     assert not {each.number for each in shown} & set(top.cache.feature(feature).samples.tolist())
     assert [each.number for each in shown] == [each.number for each in top.inactive(feature, 5)]
     assert [each.number for each in shown] != [each.number for each in top.inactive(feature, 5, seed=1)]
+
+
+def test_pictures_at_random_are_drawn_with_a_seed_whatever_is_active(top):
+    feature = top.features[0]
+    every = top.random(feature)
+    assert sorted(each.number for each in every) == list(range(SAMPLES)), "a study this small keeps all"
+    some = [each.number for each in top.random(feature, 5, 1)]
+    assert len(set(some)) == 5
+    assert some == [each.number for each in top.random(feature, 5, 1)]
+    assert some != [each.number for each in top.random(feature, 5, 2)]
+    active = {each.number: each.heat for each in top.shown(feature, 8)}
+    assert set(active) == set(top.numbers(feature))
+    for each in every:
+        if each.number in active:
+            assert each.heat.equal(active[each.number])
 
 
 def test_paints_a_patch_where_it_lies_on_a_picture_that_is_not_square():

@@ -31,39 +31,69 @@ class Overlap:
     mask's share of the picture."""
 
 
+UNDEFINED = Overlap(None, None, None)
+
+
 def overlap(heat: Heat, mask: Mask) -> Overlap:
     """How well a heat [height, width] and a mask of the same picture agree. The heat counts as it is, where it is above 0: not smoothed, not widened.
 
     Both IoUs are None where neither covers a pixel; the AUPRC where the mask covers none, so that there is nothing to find.
     Raises InterpError for different shapes, and for a heat that is negative or not finite.
     """
-    heat, mask = np.asarray(heat), np.asarray(mask)
-    if heat.ndim != 2 or heat.shape != mask.shape or mask.dtype != np.bool_:
-        raise InterpError(
-            f"The heat is {heat.dtype} {list(heat.shape)} and the mask {mask.dtype} {list(mask.shape)}; both must be of one picture, "
-            "[height, width], and the mask of booleans."
+    return _Levels.of(heat).against(mask)
+
+
+def moved(heat: Heat, mask: Mask, times: int, rng: np.random.Generator) -> list[Overlap]:
+    """The same with the mask somewhere else: shifted at random, so many times, what leaves the picture entering again on the other side.
+
+    What a mask of the same size and shape gets that does not know where the heat is. Raises InterpError as `overlap` does.
+    """
+    levels = _Levels.of(heat)
+    return [levels.against(np.roll(mask, rng.integers(0, mask.shape), (0, 1))) for _ in range(times)]
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """A heat as its different values, which are few: one for each patch."""
+
+    values: npt.NDArray[np.float32]
+    """Ascending."""
+    which: npt.NDArray[np.intp]
+    """The value of each pixel: [height, width]."""
+    counts: npt.NDArray[np.intp]
+    """Pixels of each value."""
+
+    @classmethod
+    def of(cls, heat: Heat) -> "_Levels":
+        heat = np.asarray(heat)
+        if heat.ndim != 2 or not heat.size or not np.isfinite(heat).all() or heat.min() < 0:
+            raise InterpError(
+                f"The heat is {heat.dtype} {list(heat.shape)}; it must be a feature's activations on a picture, [height, width], at least 0."
+            )
+        values, which, counts = np.unique(heat, return_inverse=True, return_counts=True)
+        return cls(values, which.reshape(heat.shape), counts)
+
+    def against(self, mask: Mask) -> Overlap:
+        if mask.shape != self.which.shape or mask.dtype != np.bool_:
+            raise InterpError(
+                f"The mask is {mask.dtype} {list(mask.shape)} and its heat {list(self.which.shape)}; both must be of one picture, the mask of booleans."
+            )
+        inside = np.bincount(self.which[mask], minlength=len(self.values))
+        outside = self.counts - inside
+        active = self.values > 0
+        either = int(inside.sum() + outside[active].sum())
+        if not either:
+            return UNDEFINED
+        share = self.values.astype(np.float64) / (float(self.values[-1]) or 1.0)
+        return Overlap(
+            iou=int(inside[active].sum()) / either,
+            soft_iou=float(share @ inside / (inside.sum() + share @ outside)),
+            auprc=self._average_precision(inside, outside) if mask.any() else None,
         )
-    if not np.isfinite(heat).all() or (heat.size and heat.min() < 0):
-        raise InterpError("The heat holds numbers that are negative or not finite; it must be a feature's activations, at least 0.")
-    active = heat > 0
-    either = int(np.count_nonzero(active | mask))
-    if not either:
-        return Overlap(None, None, None)
-    share = heat.astype(np.float64) / (float(heat.max()) or 1.0)
-    return Overlap(
-        iou=int(np.count_nonzero(active & mask)) / either,
-        soft_iou=float(np.minimum(share, mask).sum() / np.maximum(share, mask).sum()),
-        auprc=_average_precision(heat, mask) if mask.any() else None,
-    )
 
-
-def _average_precision(heat: Heat, mask: Mask) -> float:
-    """Of all pixels: as there are few different values, one for each patch, pixels of the same value are counted once, with their number."""
-    values, which = np.unique(heat, return_inverse=True)
-    inside = np.bincount(which.ravel(), mask.ravel(), len(values))
-    outside = np.bincount(which.ravel(), ~mask.ravel(), len(values))
-    truth = np.repeat([1, 0], len(values))
-    return float(average_precision_score(truth, np.tile(values, 2), sample_weight=np.concatenate([inside, outside])))
+    def _average_precision(self, inside: npt.NDArray[np.intp], outside: npt.NDArray[np.intp]) -> float:
+        truth = np.repeat([1, 0], len(self.values))
+        return float(average_precision_score(truth, np.tile(self.values, 2), sample_weight=np.concatenate([inside, outside])))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 
 from interp import InterpError
-from interp.study.scoring.measures import Detection, Overlap, detection, mean, overlap
+from interp.study.scoring.measures import Detection, Overlap, detection, mean, moved, overlap
 
 
 def boxed(left, top, right, bottom, value=1.0, shape=(6, 8)):
@@ -74,14 +74,25 @@ def test_a_heat_counts_as_it_is_and_is_not_widened():
 def test_what_is_no_heat_is_refused():
     heat, mask = boxed(0, 0, 2, 2), np.zeros((6, 8), bool)
     for heat_, mask_, message in (
-        (heat[:-1], mask, r"\[5, 8\].*\[6, 8\]"),
-        (heat[0], mask[0], "both must be of one picture"),
+        (heat[:-1], mask, r"\[6, 8\].*\[5, 8\]"),
+        (heat[0], mask[0], r"The heat is float32 \[8\]"),
+        (heat[:0], mask[:0], r"The heat is float32 \[0, 8\]"),
         (heat, mask.astype(np.uint8), "of booleans"),
-        (-heat, mask, "negative"),
-        (heat * np.nan, mask, "not finite"),
+        (-heat, mask, "at least 0"),
+        (heat * np.nan, mask, "at least 0"),
     ):
         with pytest.raises(InterpError, match=message):
             overlap(heat_, mask_)
+
+
+def test_a_moved_mask_keeps_its_size_and_knows_nothing():
+    heat = boxed(0, 0, 20, 20, 1.0, (60, 80))
+    found = moved(heat, heat > 0, 200, np.random.default_rng(0))
+    assert found == moved(heat, heat > 0, 200, np.random.default_rng(0))
+    assert found != moved(heat, heat > 0, 200, np.random.default_rng(1))
+    assert overlap(heat, heat > 0).iou == 1
+    assert 0.01 < mean(one.iou for one in found) < 0.1, "400 of 4800 pixels each"
+    assert mean(one.auprc for one in found) == pytest.approx(400 / 4800, abs=0.05)
 
 
 def test_detection_is_that_of_scikit_learn():
