@@ -71,6 +71,7 @@ def once(do: Callable[[], T]) -> T | None:
 def agreed(value: T) -> T:
     """The main process's value, in all of them: what each would see by itself may depend on when it looks."""
     given = [value]
+    state()  # accelerate would otherwise begin one without us, which takes this process for the only one
     broadcast_object_list(given)
     return given[0]
 
