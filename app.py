@@ -21,6 +21,7 @@ from interp.devices import free_bytes, pick_devices
 from interp.errors import InterpError
 from interp.models.names import with_adapter
 from interp.presets import ASSETS, PRESETS
+from interp.service.picture_zip import MAX_ZIP
 from interp.service.service import Service
 from interp.service.zerogpu import remote
 from interp.ui.page import CSS, TITLE, build
@@ -61,6 +62,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=None, help="default: the first free port from 7860 on")
     parser.add_argument("--share", action="store_true", help="create a public link")
     parser.add_argument("--any-model", action="store_true", help="let visitors of a shared server choose any model")
+    parser.add_argument("--learn", action="store_true", help="let visitors of a shared server learn concepts from pictures they upload")
     args = parser.parse_args(given)
     if args.quantize not in QUANTIZE:
         parser.error(f"quantize is {args.quantize!r}; it must be one of {', '.join(QUANTIZE)}.")
@@ -70,6 +72,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         args.model = with_adapter(args.model, args.adapter)
     if args.any_model and remote():
         parser.error("--any-model is not possible on ZeroGPU, where the model is loaded before the first request. Leave it out.")
+    if args.learn and remote():
+        parser.error("--learn is not possible on ZeroGPU, whose calls are too short. Leave it out.")
     if args.quantize == "auto" and remote():
         args.quantize = "none"  # ZeroGPU's GPUs have room for 16 bit
     return args
@@ -100,7 +104,13 @@ def service_for(args: argparse.Namespace) -> Service:
     one replaces it.
     """
     local = args.host in {None, "127.0.0.1", "localhost"} and not args.share and "SPACE_ID" not in os.environ
-    common: dict[str, Any] = {"quantize": args.quantize, "device": args.device, "shared": not local, "any_model": args.any_model}
+    common: dict[str, Any] = {
+        "quantize": args.quantize,
+        "device": args.device,
+        "shared": not local,
+        "any_model": args.any_model,
+        "learn": args.learn,
+    }
     own: dict[str, Any] = {"sae": args.sae, "lenses": args.lens}
     if args.model:
         return Service(args.model, **own, **common)
@@ -125,7 +135,7 @@ def launch_options(args: argparse.Namespace) -> dict[str, Any]:
         "server_name": args.host,
         "server_port": args.port,
         "share": args.share,
-        "max_file_size": "30mb",
+        "max_file_size": MAX_ZIP,
         "strict_cors": True,  # no other page may use this server on a visitor's behalf
         # No files from the server's disk. Gradio copies the example pictures into its cache, next to uploads and downloads; each is in a folder
         # whose name is a hash that can be neither guessed nor listed.

@@ -23,7 +23,7 @@ from ..errors import InterpError
 from ..models.hooks import Hooks
 from ..models.identity import fingerprint
 from ..models.vlm import Inputs, Vlm
-from ..steering.batch import StoppedError, prompt_of
+from ..steering.batch import check_stop, prompt_of
 from ..steering.generation import Answer, answer_of, joined, rows_at_once
 from ..tracing.record import greedy
 from ..tracing.trace import checked_layer
@@ -213,8 +213,7 @@ class _Run:
         """The tensors of one part, and its samples in the order given."""
         out: list[_Done | None] = [None] * len(samples)
         for numbers, ready in self._batches(samples):
-            if self.stop is not None and self.stop.is_set():
-                raise StoppedError("The run was stopped.")
+            check_stop(self.stop)
             for number, each in zip(numbers, self._answered(ready), strict=True):
                 out[number] = each
             show(done + sum(each is not None for each in out))

@@ -1,5 +1,6 @@
 """Learning concepts: a decomposition of collected states, named, shown on pictures, and measured."""
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 
 from ..errors import InterpError
 from ..saes.sae import Sae
+from ..steering.batch import check_stop
 from ..validation import finite_number, flag, instance, one_of, whole_number
 from .concepts import METHODS, Concepts, Example, Fit, Method, fit_of
 from .decompose import Factors, k_means, pca, semi_nmf
@@ -36,6 +38,7 @@ def learn_concepts(
     centred: bool = False,
     seeds: int = 3,
     maps: bool = True,
+    stop: threading.Event | None = None,
 ) -> Concepts:
     """Decompose states into `n` concepts, and name and measure them.
 
@@ -43,7 +46,8 @@ def learn_concepts(
     "sae" (the features of `sae` that are strongest on these states). The same seed gives the same concepts. `layer`: which, if the states have
     several. `sparsity`, for semi-nmf: the weight of the L1 norm, as a fraction of the states' root mean square norm. `centred`, for semi-nmf:
     subtract the mean first; otherwise one concept usually stands for it. `seeds`: how many dictionaries `stability` compares, this one included.
-    `maps`: run the model on each example and say where the concept is on its picture.
+    `maps`: run the model on each example and say where the concept is on its picture. Setting `stop` ends it with `StoppedError`, between two of
+    these dictionaries or examples.
 
     Words and maps need the model: states collected in this process have it, loaded ones if they were given it. Raises InterpError for fewer states than
     concepts, and for an SAE of another layer or width.
@@ -53,6 +57,8 @@ def learn_concepts(
     layer = states.layer(layer)
     seed, seeds = whole_number("seed", seed, 0, 2**31), whole_number("seeds", seeds, 1, 20)
     sparsity, centred, maps = float(finite_number("sparsity", sparsity, 0, 1)), flag("centred", centred), flag("maps", maps)
+    if stop is not None:
+        instance("stop", stop, threading.Event, "a threading.Event, or None")
     rows = states.residual(layer)
     n = _count(n, rows, method, sae)
     if not rows.isfinite().all():
@@ -67,7 +73,10 @@ def learn_concepts(
         factors = _decomposed(method, rows, n, seed, penalty, centred)
     stable = torch.ones(n)
     if method in {"semi-nmf", "k-means"} and seeds > 1:
-        others = [_decomposed(method, rows, n, seed + more, penalty, centred).atoms for more in range(1, seeds)]
+        others = []
+        for more in range(1, seeds):
+            check_stop(stop)
+            others.append(_decomposed(method, rows, n, seed + more, penalty, centred).atoms)
         stable = agreement(factors.atoms, others)
     bare = Concepts(
         method=method,
@@ -98,7 +107,7 @@ def learn_concepts(
     if states.has_model:
         up, down = words_of(states.vlm, factors.atoms, normed=states.normed)
         named |= {"words": tuple(up), "opposite": tuple(down) if method == "pca" else ()}
-    named["examples"] = _examples(bare, states, codes, maps=maps and states.has_model and not states.normed)
+    named["examples"] = _examples(bare, states, codes, maps=maps and states.has_model and not states.normed, stop=stop)
     return replace(bare, **named)
 
 
@@ -142,7 +151,9 @@ def _strongest(rows: torch.Tensor, n: int, layer: int, sae: Sae) -> tuple[tuple[
     return features, sae.W_dec[list(features)].detach().cpu().float()
 
 
-def _examples(concepts: Concepts, states: ConceptStates, codes: torch.Tensor, *, maps: bool) -> tuple[tuple[Example, ...], ...]:
+def _examples(
+    concepts: Concepts, states: ConceptStates, codes: torch.Tensor, *, maps: bool, stop: threading.Event | None
+) -> tuple[tuple[Example, ...], ...]:
     """The strongest samples of each concept; with `maps`, each picture is run once and all concepts are read from it."""
     size = codes.abs() if concepts.method == "pca" else codes
     chosen = [strongest_rows(size[:, k], states.sample_of, EXAMPLES) for k in range(len(concepts))]
@@ -150,6 +161,7 @@ def _examples(concepts: Concepts, states: ConceptStates, codes: torch.Tensor, *,
     copies: dict[int, bytes] = {}
     drawn: dict[int, torch.Tensor] = {}
     for number in needed:
+        check_stop(stop)
         source, copies[number] = picture_of(states, number), states.picture_file(number)
         if maps and source is not None:
             trace = states.vlm.trace(source, states.samples[number].prompt, max_new_tokens=1)

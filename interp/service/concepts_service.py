@@ -16,6 +16,7 @@ from ..steering.steer import steer
 from ..tracing.trace import Trace
 from ..validation import mapping
 from ..web.payloads.concepts import ConceptDetails, ConceptsPayload, SteeredConcepts, concepts_payload, shift_payload, steered_concepts
+from .concept_learning import ConceptLearning
 from .concept_shelf import ConceptShelf
 from .concept_shifts import Compared, ConceptShifts
 from .requests import ConceptsLook, StepRequest
@@ -32,6 +33,7 @@ class ConceptsService:
         self.service = service
         self.shelf = ConceptShelf(fixed=not service.can_switch)
         self.shifts = ConceptShifts(service, self.shelf)
+        self.learning = ConceptLearning(service, self.shelf)
 
     def here(self, trace: Trace, dictionary: str = "") -> ConceptsHere:
         """How much of each concept is in a trace, cached."""

@@ -5,7 +5,7 @@ The page, share links and the API use the same names for settings, so all three 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from .. import validation
 from ..errors import InterpError
@@ -18,6 +18,7 @@ MAX_FEATURES = 200
 MAX_ATTRIBUTED = 100  # each is taken away in a run of its own
 MAX_STEP = 4  # of the way from one concept to another
 MAX_LAYERS = 1000  # and heads of a layer; the model's own number is checked later
+MAX_LEARNED = 100  # concepts
 MAX_CONCEPTS = 1_000_000  # in a link; the dictionary's own number is checked later
 MAX_TEXT = 20_000  # characters of a prompt or a name; a model's own context is shorter
 Check = Callable[[str, Any], Any]
@@ -77,6 +78,11 @@ def _as_it_is(_name: str, value: Any) -> Any:
 def _unless_empty(default: str | None) -> Check:
     """Any value, checked later against the trace; an empty one means the default."""
     return lambda _name, value: default if value is None or value == "" else value
+
+
+def _unless_blank(default: str) -> Check:
+    """Text; an empty one means the default."""
+    return lambda name, value: _text_or_none(name, value).strip() or default
 
 
 SETTINGS = ("prompt", "model", "max_new_tokens", "temperature", "seed", "words", "sweep")
@@ -224,6 +230,26 @@ class StepRequest(Request):
     target: Annotated[Any, _as_it_is] = None
     value: Annotated[float, _step] = 1.0
     where: Annotated[str, _one_of(*PLACES)] = "places"
+
+
+@dataclass(frozen=True)
+class LearnRequest(Request):
+    """A dictionary to be learned: exactly one of `pictures` and `folder`."""
+
+    pictures: Annotated[Any, _as_it_is] = None
+    """The path of a zip of pictures, checked when it is unpacked."""
+    folder: Annotated[str, _text_or_none] = ""
+    """A folder on this machine, of any kind that `interp.collect` takes."""
+    prompt: Annotated[str, _text] = "Describe the image."
+    model: Annotated[str, _text] = ""
+    """Empty for the model the app was started with."""
+    layer: Annotated[int | None, _optional(_whole(0, MAX_LAYERS))] = None
+    """None for the one that suits the model."""
+    where: Annotated[str, _unless_blank("patches")] = "patches"
+    """Which states: see `interp.collect`."""
+    n: Annotated[int, _whole(2, MAX_LEARNED)] = 20
+    method: Annotated[Literal["semi-nmf", "k-means", "pca"], _one_of("semi-nmf", "k-means", "pca")] = "k-means"
+    max_new_tokens: Annotated[int, _whole(1, MAX_NEW_TOKENS)] = 32
 
 
 @dataclass(frozen=True)

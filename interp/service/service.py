@@ -54,7 +54,7 @@ class Service:
     """What the page and the API call.
 
     `shared`: people other than the machine's owner use it (a Space, a public address). Then requests may use only the model it was started with,
-    unless `any_model` is set. `sae`: the default SAE of `model`, instead of the first one known for it; `lenses`: folders of its lenses. `notice`: a message that the page shows from
+    unless `any_model` is set, and may have concepts learned only if `learn` is. `sae`: the default SAE of `model`, instead of the first one known for it; `lenses`: folders of its lenses. `notice`: a message that the page shows from
     the start.
     """
 
@@ -68,12 +68,16 @@ class Service:
         device: str = "auto",
         shared: bool = False,
         any_model: bool = False,
+        learn: bool = False,
         notice: str = "",
     ) -> None:
         self.default_model = model
         self.notice = notice
         self._quantize, self._device = quantize, device
         self._fixed = shared and not any_model
+        self.own_files = not shared
+        """Whether visitors sit at this machine, and may name its files."""
+        self._learn = learn or not shared
         self.saes = SaeShelf(model, sae, fixed=self._fixed)
         self.lens_shelf = LensShelf(model, lenses)
         self.traces = TraceCache()
@@ -89,6 +93,18 @@ class Service:
         """Whether visitors may choose another model."""
         return not self._fixed
 
+    @property
+    def can_learn(self) -> bool:
+        """Whether visitors may have concepts learned from their pictures, which takes minutes of computing."""
+        return self._learn and not remote()
+
+    @property
+    def why_not_learn(self) -> str:
+        """What is said where they may not."""
+        if remote():
+            return "Learning takes longer than a call on ZeroGPU may. Run your own copy: python app.py."
+        return "Learning from your own pictures is off on this server, because it takes minutes of computing. Run your own copy (python app.py), or start this one with --learn."
+
     def models(self) -> list[dict[str, Any]]:
         """Every preset, and whether it fits this machine."""
         return catalogue(self._slot, self._device)
@@ -102,6 +118,10 @@ class Service:
                 "python app.py --model NAME."
             )
         return self._slot.get(name, on_progress)
+
+    def holds(self, vlm: Vlm) -> bool:
+        """Whether this is still the model in use."""
+        return self._slot.name == vlm.name
 
     def beside(self, name: str, on_progress: OnProgress | None = None) -> Vlm:
         """Another model, loaded beside the served one, which stays. It is not kept: it goes with the last reference to it.

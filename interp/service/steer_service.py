@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..web.payloads.edits import Chip, EditsPayload, edits_payload, found_chips,
 from .edit_requests import MAX_EDITS, edits_from, linked_chip
 from .questions import matching
 from .requests import Ranking, SteerRequest, TraceRequest
+from .runs import Runs
 from .service import Service
 from .zerogpu import on_gpu, seconds
 
@@ -40,7 +41,7 @@ class SteerService:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._running: dict[str, threading.Event] = {}
+        self.runs = Runs()
 
     def edits(self, items: Any, model: str = "", sae: str = "") -> list[Edit]:
         """Edits from dictionaries as `/steer` takes them. `sae`: for those that name no SAE."""
@@ -133,24 +134,6 @@ class SteerService:
         plain = self.service.trace(kept.plain)
         edits, answer = [applied.edit for applied in kept.steered.applied], kept.steered.steered_answer
         return plain, on_gpu(steered_trace, plain, edits, answer, allow=seconds(len(answer.ids)))
-
-    @contextlib.contextmanager
-    def running(self, visitor: str | None) -> Iterator[threading.Event]:
-        """An event that `stop` sets for this visitor. It is also set when the block ends, so that no run goes on without a reader."""
-        event = threading.Event()
-        if visitor is not None:
-            self._running[visitor] = event
-        try:
-            yield event
-        finally:
-            event.set()
-            if visitor is not None and self._running.get(visitor) is event:
-                del self._running[visitor]
-
-    def stop(self, visitor: str | None) -> None:
-        """Stop the run that this visitor's page is waiting for."""
-        if visitor is not None and (event := self._running.get(visitor)):
-            event.set()
 
 
 def _most_active(chip: Chip) -> float:

@@ -26,7 +26,7 @@ from ..lens.context_index import ContextualIndex
 from ..lens.translators import Translators
 from ..models.vlm import Vlm
 from ..saes.sae import Sae
-from ..steering.batch import StoppedError
+from ..steering.batch import check_stop
 from ..tracing.trace import Trace
 from .streaming import Done, stream
 
@@ -77,8 +77,7 @@ def _ask(asked: bytes, allow: int, show: Callable[[Any], None] | None, stop: thr
     try:
         with contextlib.closing(_call(asked, allow)) as answers:
             for answer in map(_loads, answers):
-                if stop is not None and stop.is_set():
-                    raise StoppedError("The run was stopped.")
+                check_stop(stop)
                 if show is not None and not isinstance(answer, Done | InterpError | _MissingError):
                     show(answer)
     except gr.Error as error:  # the quota is used up, no GPU is free, or the call took too long

@@ -31,6 +31,12 @@ class StoppedError(InterpError):
     """The caller stopped the run."""
 
 
+def check_stop(stop: threading.Event | None) -> None:
+    """Raise StoppedError once `stop` is set."""
+    if stop is not None and stop.is_set():
+        raise StoppedError("The run was stopped.")
+
+
 def prompt_of(vlm: "Vlm", inputs: "Inputs") -> Prompt:
     """The positions of prepared inputs."""
     ids = inputs["input_ids"][0].tolist()
@@ -136,8 +142,7 @@ class SteeringBatch:
                 streamer=Stream(vlm, len(rows), show) if self.on_text else None,
                 return_dict_in_generate=True,
             )
-        if self.stop is not None and self.stop.is_set():
-            raise StoppedError("The run was stopped.")
+        check_stop(self.stop)
         new: torch.Tensor = out.sequences[:, inputs["input_ids"].shape[1] :]
         assert noise.first is not None
         return [answer_of(vlm, ids) for ids in new.tolist()], noise.first[:, None], out.past_key_values

@@ -2,6 +2,8 @@
 
 import json
 import secrets
+import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from gradio.utils import get_upload_folder
 from ..attention.rows import Attention
 from ..attribution.attribute import Attribution
 from ..attribution.filters import filters
+from ..concepts.concepts import Concepts
 from ..concepts.here import ConceptsHere
 from ..lens.lens import Lens
 from ..saes.features import Features
@@ -81,6 +84,18 @@ def write_concepts_json(here: ConceptsHere) -> str:
     """How much of each concept is in a run, and the concepts themselves."""
     made = {**here.to_dict(), "dictionary": here.concepts.to_dict(), "codes": here.codes.tolist()}
     return _write("concepts", here.trace.model_name, "json", _json(made))
+
+
+def write_concepts_zip(concepts: Concepts) -> str:
+    """A dictionary as a zip of the folder that `Concepts.load` reads."""
+    file = _file("dictionary", concepts.model_name, "zip")
+    folder = file.with_suffix("")
+    concepts.save(folder)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in sorted(folder.iterdir()):
+            packed.write(part, f"{folder.name}/{part.name}")
+    shutil.rmtree(folder)
+    return str(file)
 
 
 def write_filters(found: Attribution) -> str:

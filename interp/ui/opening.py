@@ -38,7 +38,7 @@ class Opening:
     ) -> None:
         self._service, self._steering, self._controls, self._lens, self._steer = service, steering, controls, lens, steer
         self._tabs, self._selected, self._linked, self._attribution, self._concepts = tabs, selected, linked, attribution, concepts
-        others = [attribution.linked, attribution.sae, concepts.linked, concepts.dictionary]
+        others = [attribution.linked, attribution.sae, *concepts.opening]
         self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected, linked, *others]
 
     def open(self, request: gr.Request) -> Iterator[Updates]:
@@ -87,11 +87,8 @@ class Opening:
         return {**self._of_a_trace(settings), **shown, **sae}
 
     def _made_of(self, settings: dict[str, Any], look: ConceptsLook) -> Updates:
-        """Only a dictionary that is known here is chosen: a link must not make a server read another folder."""
-        known = look.dictionary in self._concepts.known(settings["model"] or self._service.default_model)
-        chosen = {self._concepts.dictionary: look.dictionary} if known else {}
-        shown = {self._tabs: gr.Tabs(selected="concepts"), self._selected: concepts_tab.TAB, self._concepts.linked: look}
-        return {**self._of_a_trace(settings), **shown, **chosen}
+        chosen = self._concepts.opened(look, settings["model"] or self._service.default_model)
+        return {**self._of_a_trace(settings), self._tabs: gr.Tabs(selected="concepts"), self._selected: concepts_tab.TAB, **chosen}
 
     def _of_a_trace(self, settings: dict[str, Any]) -> Updates:
         return {component: settings[name] for name, component in self._controls.of_a_trace.items()}

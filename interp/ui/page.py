@@ -30,7 +30,7 @@ CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
 #about p { margin: 0; opacity: .8; }
 #message:not(:has(.message)), #sae-message:not(:has(.message)), #why-message:not(:has(.message)),
-#attribution-message:not(:has(.message)), #concepts-message:not(:has(.message)), #steer-message:not(:has(.message)) { display: none; }
+#attribution-message:not(:has(.message)), #concepts-message:not(:has(.message)), #concepts-learned:not(:has(.message)), #concepts-compared:not(:has(.message)), #steer-message:not(:has(.message)) { display: none; }
 .message { padding: .5rem .75rem; border-radius: 8px; border: 1px solid var(--border-color-primary); font-size: .9rem; overflow-wrap: anywhere; }
 .message.error { border-color: #dc2626; color: #b91c1c; background: #fef2f2; }
 .dark .message.error { color: #fecaca; background: #450a0a; }
@@ -47,7 +47,8 @@ def build(service: Service) -> gr.Blocks:
     attributing, finding = AttributionService(service), ConceptsService(service)
 
     def left_page(request: gr.Request) -> None:
-        steering.stop(request.session_hash)
+        for runs in (steering.runs, finding.learning.runs):
+            runs.stop(request.session_hash)
 
     demo: gr.Blocks
     with CheckedBlocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:

@@ -47,6 +47,7 @@ def test_only_the_documented_endpoints_are_public(client):
         "/attribution",
         "/concepts",
         "/concept_shift",
+        "/learn_concepts",
         "/steer",
         "/steer_sweep",
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,61 @@ def test_wrong_input_is_named(client, changes, message):
     with pytest.raises(Exception, match=message) as refused:
         ask(client, **changes)
     assert "Traceback" not in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A zip of the example pictures."""
+    file = tmp_path_factory.mktemp("zip") / "pictures.zip"
+    with zipfile.ZipFile(file, "w") as made:
+        for picture in sorted(EXAMPLE.parent.glob("*.webp")):
+            made.write(picture, picture.name)
+    return file
+
+
+def test_a_dictionary_is_learned_from_a_zip_used_and_taken_away(client, pictures, tmp_path):
+    learned, file = client.predict(pictures=handle_file(pictures), n=3, max_new_tokens=4, api_name="/learn_concepts")
+    assert (learned["method"], learned["layer"], len(learned["concepts"])) == ("k-means", KNOWN.layer, 3)
+    assert 0 < learned["fit"]["fvu_zero"] < learned["fit"]["fvu"] < 1
+    found, _ = ask(client, dictionary=learned["dictionary"])
+    assert [each["words"] for each in found["concepts"]] == [each["words"] for each in learned["concepts"]]
+    with zipfile.ZipFile(file) as packed:
+        packed.extractall(tmp_path)
+    (folder,) = tmp_path.iterdir()
+    loaded = Concepts.load(folder).to_dict()
+    assert {name: loaded[name] for name in ("fit", "where", "objective", "states")} == {
+        name: learned[name] for name in ("fit", "where", "objective", "states")
+    }
+    assert [each["sample"] for concept in loaded["concepts"] for each in concept["examples"]] == [
+        each["sample"] for concept in learned["concepts"] for each in concept["examples"]
+    ]
+    again, _ = ask(client, dictionary=str(folder))
+    assert again["concepts"] == found["concepts"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "Learning needs a zip of pictures, or a folder: neither was given"),
+        ({"pictures": EXAMPLE}, "no zip, or a damaged one"),
+        ({"folder": "/nowhere"}, "no such folder"),
+        ({"folder": str(EXAMPLE.parent), "n": 1000}, "n is 1000"),
+        ({"folder": str(EXAMPLE.parent), "where": "zebra", "max_new_tokens": 1}, "no sample had the state"),
+        ({"folder": str(EXAMPLE.parent), "method": "magic"}, "method is 'magic'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_learned_is_named(client, asked, message):
+    if "pictures" in asked:
+        asked = {"pictures": handle_file(asked["pictures"])}
+    with pytest.raises(Exception, match=message) as refused:
+        client.predict(**asked, api_name="/learn_concepts")
+    assert "Traceback" not in str(refused.value)
+
+
+def test_a_path_of_the_server_is_no_zip(client, pictures):
+    with pytest.raises(Exception, match="Send the zip as a file"):
+        client.predict(pictures=str(pictures), api_name="/learn_concepts")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -308,5 +309,51 @@ def test_a_fine_tune_that_cannot_be_had_is_said_and_what_is_shown_stays(app_page
     field.fill("no-such-adapter")
     field.press("Enter")
     page.click("#concepts-compare-run")
-    page.locator("#concepts-message .error").filter(has_text="no-such-adapter").wait_for(timeout=60_000)
+    page.locator("#concepts-compared .error").filter(has_text="no-such-adapter").wait_for(timeout=60_000)
     assert page.locator(".concepts [data-part=cards] button").count() >= 20
+
+
+def learn(page, **fields):
+    if not page.locator("#concepts-learn-run").is_visible():
+        page.locator("#concepts-learn").get_by_text("Learn from your own pictures").click()
+    for name, value in fields.items():
+        page.locator(f"#concepts-{name}").locator("input, textarea").fill(value)
+    page.click("#concepts-learn-run")
+
+
+def test_a_dictionary_is_learned_from_a_zip_and_shown_and_chosen(app_page, tmp_path):
+    page = app_page
+    look(page)
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as made:
+        for picture in sorted(EXAMPLES.glob("*.webp")):
+            made.write(picture, picture.name)
+    page.locator("#concepts-learn").get_by_text("Learn from your own pictures").click()
+    page.locator("#concepts-learn").get_by_text("At most 500 pictures, a zip of 30 MB").wait_for()
+    page.locator("#concepts-zip input[type=file]").set_input_files(tmp_path / "pictures.zip")
+    page.locator("#concepts-zip").get_by_text("pictures.zip").first.wait_for()
+    learn(page, n="4")
+    page.locator("#concepts-learned .message").filter(has_text="4 concepts by k-means of").wait_for(timeout=120_000)
+    page.wait_for_function("document.querySelectorAll('.concepts [data-part=cards] button').length === 4", timeout=60_000)
+    assert page.locator("#concepts-dictionary input").input_value().startswith("yours: 4 by k-means, layer 3")
+    root = page.locator(".concepts")
+    assert "of their size, the mean included" in root.locator("[data-part=fit]").text_content()
+    root.locator("[data-part=go]").click()
+    root.locator("[data-part=effect]").filter(has_text="The step changed").wait_for(timeout=60_000)
+    with page.expect_download() as download:
+        page.click("#make-concepts-zip")
+    with zipfile.ZipFile(download.value.path()) as packed:
+        assert sorted(name.split("/")[1] for name in packed.namelist()) == ["concepts.json", "concepts.safetensors"]
+    page.click("#concepts-share")
+    link = page.locator("#concepts-link textarea, #concepts-link input")
+    page.wait_for_function("(node) => node.value.includes('state=')", arg=link.element_handle())
+    learn(page, n="1")
+    page.locator("#concepts-learned .error").filter(has_text="n is 1").wait_for(timeout=60_000)
+    assert root.locator("[data-part=cards] button").count() == 4, "what is shown stays"
+    page.locator("#concepts-dictionary input").click()
+    page.get_by_role("option", name="emoji-llava-concepts").click()
+    page.wait_for_function("document.querySelectorAll('.concepts [data-part=cards] button').length > 20", timeout=60_000)
+    address = "/?" + link.input_value().split("?")[1]
+    page.goto(page.url.split("?")[0].rstrip("/") + address)
+    page.wait_for_function("document.querySelectorAll('.concepts [data-part=cards] button').length === 4", timeout=120_000)
+    page.goto(page.url.split("?")[0])
+    page.wait_for_selector(".lens[data-ready]", timeout=60_000)

@@ -1,7 +1,7 @@
 // The concepts view's data: codes by position, scales, orders, what was moved; and figures as text.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ConceptData } from "../../interp/web/static/concepts/data.js";
+import { ConceptData, ticks } from "../../interp/web/static/concepts/data.js";
 import { far, figure, stable } from "../../interp/web/static/concepts/text.js";
 import { conceptItem, concepts, shifted } from "./payloads.mjs";
 
@@ -60,6 +60,25 @@ test("only concepts with both figures are points of the scatter", () => {
   const data = made({ shift: { before: "a", after: "b", compared: 9, correlation: null, concepts: moved } });
   assert.deepEqual(data.points, [{ concept: 1, consistency: 0.5, recovery: 0.25, relative: 0.1 }]);
   assert.deepEqual(made().points, []);
+});
+
+test("an axis marks its lower end only where that is clear of 0", () => {
+  assert.deepEqual(ticks(0, 1), [0, 0.5, 1]);
+  assert.deepEqual(ticks(-0.03, 1), [0, 0.5, 1]);
+  assert.deepEqual(ticks(-0.4, 1), [-0.4, 0, 0.5, 1]);
+});
+
+test("stability of all concepts", () => {
+  const concept = (stability, i) => conceptItem(i, { stability });
+  const of = (...values) =>
+    new ConceptData(
+      concepts(
+        values.map(concept),
+        values.map(() => NONE),
+      ),
+    ).stability;
+  assert.deepEqual(of(0.9, 0.5, 0.7), { lowest: 0.5, middle: 0.7 });
+  assert.deepEqual(of(1, 0.5), { lowest: 0.5, middle: 0.75 });
 });
 
 test("a concept without words goes by its number", () => {

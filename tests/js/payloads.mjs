@@ -297,7 +297,7 @@ export function concepts(items, codes, fields = {}) {
       layer: 3,
       where: "each patch",
       states: 100,
-      fit: { learned: 0.1, here: 0.2 },
+      fit: { learned: 0.1, zero: 0.03, here: 0.2 },
       overlap: 0,
       about: "",
       notes: [],

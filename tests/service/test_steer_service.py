@@ -169,13 +169,13 @@ def test_words_to_watch(steering):
 
 
 def test_a_visitor_stops_only_its_own_run(steering):
-    with steering.running("one") as one, steering.running("two") as two:
-        steering.stop("one")
-        steering.stop("nobody")
+    with steering.runs.running("one") as one, steering.runs.running("two") as two:
+        steering.runs.stop("one")
+        steering.runs.stop("nobody")
         assert one.is_set()
         assert not two.is_set()
-        with steering.running("two") as newer:
-            steering.stop("two")
+        with steering.runs.running("two") as newer:
+            steering.runs.stop("two")
             assert newer.is_set()
     assert two.is_set()  # what is left goes on for no one
 

@@ -55,7 +55,7 @@ def payload(count: int = len(WORDS), **fields: Any) -> dict[str, Any]:
             "layer": 3,
             "where": "each patch",
             "states": 400,
-            "fit": {"learned": 0.1, "here": 0.2},
+            "fit": {"learned": 0.1, "zero": 0.03, "here": 0.2},
             "overlap": 0.05,
             "about": "Made up: 90 % pure, 10 % shuffled.",
             "notes": [],

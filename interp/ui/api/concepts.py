@@ -1,15 +1,16 @@
-"""`/concepts` and `/concept_shift`."""
+"""`/concepts`, `/concept_shift` and `/learn_concepts`."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
+from ...service.concept_learning import LIMITS
 from ...service.concepts_service import ConceptsService
-from ...service.requests import MAX_NEW_TOKENS, ConceptsRequest, ShiftRequest
-from ..components.inputs import Text, Whole
-from ..files import write_concepts_json
-from .endpoint import publish, question
+from ...service.requests import MAX_LEARNED, MAX_NEW_TOKENS, ConceptsRequest, LearnRequest, ShiftRequest
+from ..components.inputs import PicturesZip, Text, Whole
+from ..files import write_concepts_json, write_concepts_zip
+from .endpoint import PROMPT, publish, question
 
 
 def concepts(finding: ConceptsService) -> None:
@@ -57,4 +58,39 @@ def concept_shift(finding: ConceptsService) -> None:
         "magnitude, relative: the shift's length over that of the states, consistency: 1 if all states move alike, along, match: the concept after that it is "
         "paired with, cosine, shifted_cosine, recovery: 1 if the shift leads exactly to the match, word_recovery, words, words_shifted, words_after, gained, "
         "lost, and answers: before and after, to its pictures).",
+    )
+
+
+def learn_concepts(finding: ConceptsService) -> None:
+    """Add `/learn_concepts` to the current gr.Blocks."""
+
+    def answer(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+        learned = finding.learning.learn(LearnRequest.of(values))
+        made = {"dictionary": learned.name, **learned.concepts.to_dict()}
+        for example in (each for concept in made["concepts"] for each in concept["examples"]):
+            del example["path"]  # clients take what has a path for a file, and ask for it
+        return made, write_concepts_zip(learned.concepts)
+
+    publish(
+        "learn_concepts",
+        answer,
+        [
+            PicturesZip(label="pictures"),
+            Text("", label="folder"),
+            Text(PROMPT, label="prompt"),
+            Text(finding.service.default_model, label="model"),
+            Whole(label="layer"),
+            Text("patches", label="where"),
+            Whole(20, label="n"),
+            Text("k-means", label="method"),
+            Whole(32, label="max_new_tokens"),
+        ],
+        [gr.JSON(label="learned"), gr.File(label="zip")],
+        "Learns a dictionary of concepts from your pictures, where the server allows it. Inputs: pictures (a zip file) or, on a server of your own, folder (a path there), prompt "
+        "(asked of each), model (a name from /models), layer (empty for the one that suits the model), where (which states: patches, answer, end, last, image, or a word of the "
+        f"answer), n (concepts, at most {MAX_LEARNED}), method (k-means, semi-nmf or pca), max_new_tokens. {LIMITS} Returns learned: dictionary (its name, for /concepts and "
+        "/concept_shift on this server, for a while), model, method, layer, where, objective, seed, states, fit (fvu: the share of the variance left unexplained, fvu_zero: of "
+        "the size, mean included, used: concepts a state has), overlap, and concepts (each with words, opposite, size, stability, examples); and a zip of what Concepts.load reads.",
+        optional="pictures",
+        queue="learn",
     )

@@ -22,10 +22,12 @@ def publish(
     description: str,
     *,
     optional: str = "",
+    queue: str = "model",
 ) -> None:
     """Add `/name` to the current gr.Blocks. `answer` gets the inputs by label and may raise InterpError.
 
-    Inputs without a value are required, unless they are `optional` or come after it: left out, these are None.
+    Inputs without a value are required, unless they are `optional` or come after it: left out, these are None. Calls of one `queue` are answered one
+    after the other.
     """
     names = [str(component.label) for component in inputs]
 
@@ -42,7 +44,7 @@ def publish(
     ]
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     gr.Button(visible=False).click(
-        call, list(inputs), outputs, api_name=name, api_description=description, concurrency_id="model", concurrency_limit=1
+        call, list(inputs), outputs, api_name=name, api_description=description, concurrency_id=queue, concurrency_limit=1
     )
 
 

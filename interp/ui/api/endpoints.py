@@ -10,7 +10,7 @@ from ...service.steer_service import SteerService
 from ...service.whatif_service import WhatIfService
 from .attention import attention
 from .attribution import attribution
-from .concepts import concept_shift, concepts
+from .concepts import concept_shift, concepts, learn_concepts
 from .features import sae_features
 from .knockout import knockout
 from .lens import logit_lens
@@ -36,5 +36,6 @@ def add_endpoints(
         attribution(attributing)
         concepts(finding)
         concept_shift(finding)
+        learn_concepts(finding)
         steer(steering)
         steer_sweep(steering)

@@ -18,7 +18,6 @@ from .messages import refusal
 # All listeners that need the model share one queue.
 QUEUE: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
 
-_AS_A_FILE = "Send the picture as a file: upload it (gradio_client: image=handle_file(path)). Paths on the server and URLs are not opened."
 _WHERE: dict[str, Any] = {
     "anyOf": [
         # First, so that gradio's documentation page puts the default in quotes.
@@ -38,9 +37,9 @@ _WHERE: dict[str, Any] = {
 
 
 def check_input(block: Any, value: Any) -> None:
-    """Refuse a picture that is not an uploaded file, and a file in any other input, before gradio processes them."""
-    if isinstance(block, Picture):
-        block.check(value)
+    """Refuse a picture or zip that is not an uploaded file, and a file in any other input, before gradio processes them."""
+    if isinstance(block, Picture | PicturesZip):
+        _check_uploaded(block, value)
     else:
         traverse(value, lambda _file: _refuse_file(block), is_file_obj_with_meta)
 
@@ -58,33 +57,43 @@ class Picture(gr.Image):
     data_model = ImageData
     is_template = True  # rendered by gradio's own image component
 
-    def check(self, payload: Any) -> None:
-        """Refuse everything except None and an uploaded file."""
-        if payload is None:
-            return
-        path = payload.get("path") if isinstance(payload, dict) else None
-        if not isinstance(path, str) or not path or not self._received(path):
-            raise refusal(_AS_A_FILE)
-        plain = {"size": int, "url": str, "orig_name": str, "mime_type": str, "is_stream": bool}
-        wrong = [name for name, kind in plain.items() if payload.get(name) is not None and not isinstance(payload[name], kind)]
-        if wrong or payload.get("is_stream") or not isinstance(payload.get("meta", {}), dict):
-            raise refusal(
-                f"The picture's {wrong[0] if wrong else 'is_stream' if payload.get('is_stream') else 'meta'} is invalid. {_AS_A_FILE}"
-            )
+    def preprocess(self, payload: Any) -> str | None:
+        """The path of the uploaded file, or None."""
+        return None if payload is None else payload.path
 
-    def _received(self, path: str) -> bool:
-        """Whether this is a file in one of gradio's upload folders."""
-        try:
-            file = Path(path).resolve()
-            return file.is_file() and any(
-                file.is_relative_to(Path(folder).resolve()) for folder in (get_upload_folder(), self.GRADIO_CACHE)
-            )
-        except (ValueError, OSError):  # not a possible file name
-            return False
+
+class PicturesZip(gr.File):
+    """A zip of pictures, passed to functions as the path of the uploaded file, and looked through before it is unpacked."""
+
+    is_template = True
 
     def preprocess(self, payload: Any) -> str | None:
         """The path of the uploaded file, or None."""
         return None if payload is None else payload.path
+
+
+def _check_uploaded(block: Picture | PicturesZip, payload: Any) -> None:
+    """Refuse everything except None and an uploaded file."""
+    if payload is None:
+        return
+    noun = "picture" if isinstance(block, Picture) else "zip"
+    as_a_file = f"Send the {noun} as a file: upload it (gradio_client: {block.label}=handle_file(path)). Paths on the server and URLs are not opened."
+    path = payload.get("path") if isinstance(payload, dict) else None
+    if not isinstance(path, str) or not path or not _received(path, block.GRADIO_CACHE):
+        raise refusal(as_a_file)
+    plain = {"size": int, "url": str, "orig_name": str, "mime_type": str, "is_stream": bool}
+    wrong = [name for name, kind in plain.items() if payload.get(name) is not None and not isinstance(payload[name], kind)]
+    if wrong or payload.get("is_stream") or not isinstance(payload.get("meta", {}), dict):
+        raise refusal(f"The {noun}'s {wrong[0] if wrong else 'is_stream' if payload.get('is_stream') else 'meta'} is invalid. {as_a_file}")
+
+
+def _received(path: str, cache: str) -> bool:
+    """Whether this is a file in one of gradio's upload folders."""
+    try:
+        file = Path(path).resolve()
+        return file.is_file() and any(file.is_relative_to(Path(folder).resolve()) for folder in (get_upload_folder(), cache))
+    except (ValueError, OSError):  # not a possible file name
+        return False
 
 
 class Text(gr.Textbox):

@@ -21,8 +21,9 @@ from ..components.downloads import download_buttons, switched
 from ..components.inputs import QUEUE
 from ..components.messages import FAILED, message
 from ..controls import EXAMPLES, Controls, Updates, Values
-from ..files import write_concepts_html, write_concepts_json
+from ..files import write_concepts_html, write_concepts_json, write_concepts_zip
 from ..snippets import snippet
+from .learn_panel import LearnPanel
 
 TAB = "Concepts"
 _COMPARE = (
@@ -41,6 +42,8 @@ class ConceptsStates:
     """What the reader looks at there: a `ConceptsLook`, or None for what it opened with."""
     linked: gr.State = field(default_factory=gr.State)
     """The `ConceptsLook` that a link opens with, until it is shown."""
+    mine: gr.State = field(default_factory=gr.State)
+    """What this visitor had learned: [label, name, model] each."""
 
 
 class ConceptsTab:
@@ -48,9 +51,11 @@ class ConceptsTab:
 
     def __init__(self, finding: ConceptsService, controls: Controls, run_key: gr.State, selected: gr.State, states: ConceptsStates) -> None:
         self._finding, self._controls, self._run_key, self._selected = finding, controls, run_key, selected
-        self._shown, self._look, self.linked = states.shown, states.look, states.linked
+        self._shown, self._look, self.linked, self._mine = states.shown, states.look, states.linked, states.mine
         service = finding.service
-        self._way_out = "Learn one in a copy of your own, with interp.learn_concepts, and name its folder here."
+        self._way_out = (
+            "Learn one from pictures of your own, below." if service.can_learn else "Learn one in a copy of your own: python app.py."
+        )
         with gr.Tab(TAB, id="concepts", elem_id="concepts-tab") as tab:
             names = finding.shelf.names(service.default_model)
             self.dictionary = gr.Dropdown(
@@ -62,6 +67,7 @@ class ConceptsTab:
             )
             self._message = gr.HTML("", elem_id="concepts-message")
             self._view = ConceptsView(server_functions=[finding.concept_details, finding.steer_concepts])
+            self._panel = LearnPanel(finding, controls, self.dictionary, states.mine)
             with gr.Accordion("Compare with a fine-tune", open=False, elem_id="concepts-compare"):
                 gr.Markdown(_COMPARE)
                 with gr.Row():
@@ -72,11 +78,14 @@ class ConceptsTab:
                         label="Fine-tune (adapter: name, folder or hub id)" if service.can_switch else "Fine-tune",
                         allow_custom_value=service.can_switch,
                         elem_id="concepts-adapter",
+                        min_width=230,
                     )
                     compare = gr.Button("Compare", elem_id="concepts-compare-run", min_width=120)
+                self._said = gr.HTML("", elem_id="concepts-compared")
             files = [
                 ("Download as HTML", "concepts-html", lambda state: write_concepts_html({**self._payload(state), "run": None})),
                 ("Download as JSON", "concepts-json", lambda state: write_concepts_json(self._here(state))),
+                ("Download the dictionary", "concepts-zip", lambda state: write_concepts_zip(self._here(state).concepts)),
             ]
             self._downloads = download_buttons(files, lambda state: state, states.shown)
             with gr.Row():
@@ -89,29 +98,43 @@ class ConceptsTab:
         inputs: set[Any] = {run_key, self.dictionary, states.shown, states.linked, controls.image, controls.max_new_tokens}
         self.inputs = {selected, *inputs}
         self.outputs = [self._message, self._view, states.shown, states.look, states.linked, self._code, *self._downloads]
+        self.opening = [self.linked, self.dictionary, self._mine]
         quietly = {**QUEUE, "show_progress": "hidden"}
         tab.select(self.look, inputs, self.outputs, **quietly)
         self.dictionary.input(self.look, inputs, self.outputs, **quietly)
-        compare.click(self._compare, {states.shown, self._adapter}, [self._message, self._view, states.shown], **quietly)
+        self._panel.bind().then(self.look, inputs, self.outputs, **quietly)
+        compare.click(self._compare, {states.shown, self._adapter}, [self._said, self._view, states.shown], **quietly)
         at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
         chosen = [self.dictionary, self._adapter]
-        controls.model.change(self._of_model, {controls.model, *chosen}, chosen, api_visibility="private", show_progress="hidden")
+        fitting = [*chosen, self._panel.layer]
+        controls.model.change(
+            self.of_model, {controls.model, states.mine, *chosen}, fitting, api_visibility="private", show_progress="hidden"
+        )
         self._view.select(self._looked, None, states.look, **at_once)
         asked: set[Any] = {states.shown, states.look, controls.image, controls.max_new_tokens}
         share_it.click(self._share, asked, [self._message, self._link], **at_once)
 
-    def known(self, model: str) -> tuple[str, ...]:
-        """The dictionaries that can be chosen by name."""
-        return self._finding.shelf.names(model)
+    def opened(self, look: ConceptsLook, model: str) -> Updates:
+        """What a link sets. Only a dictionary that is known here is chosen: a link must not make a server read another folder."""
+        learned = self._finding.shelf.learned(look.dictionary)
+        mine = [[learned.label, learned.name, learned.concepts.model_name]] if learned else []
+        choices = self._panel.choices(model, mine)
+        known = look.dictionary in (name for _, name in choices)
+        chosen = {self.dictionary: gr.Dropdown(choices, value=look.dictionary), self._mine: mine} if known else {}
+        return {self.linked: look, **chosen}
 
-    def _of_model(self, values: Values) -> Updates:
-        """The dictionaries and the fine-tunes of the chosen model. What was chosen stays if it is one of them."""
+    def of_model(self, values: Values) -> Updates:
+        """The dictionaries, the fine-tunes and the usual layer of the chosen model. What was chosen stays if it is one of them."""
         model = values[self._controls.model] or ""
-        known = {self.dictionary: self.known(model), self._adapter: self._finding.shifts.adapters(model)}
-        return {
-            field: gr.Dropdown(names, value=values[field] if values[field] in names else names[0] if names else None)
-            for field, names in known.items()
+        known = {
+            self.dictionary: self._panel.choices(model, values[self._mine]),
+            self._adapter: [(name, name) for name in self._finding.shifts.adapters(model)],
         }
+        fields: Updates = {}
+        for box, choices in known.items():
+            names = [name for _, name in choices]
+            fields[box] = gr.Dropdown(choices, value=values[box] if values[box] in names else next(iter(names), None))
+        return {**fields, self._panel.layer: self._finding.learning.layer(model)}
 
     def after_run(self, values: Values, request: gr.Request) -> Iterator[Updates]:
         """As `look`, if this tab is open."""
@@ -136,15 +159,17 @@ class ConceptsTab:
                 return
             same = shown and (shown["model"], shown["dictionary"]) == (trace.model_name, dictionary)
             state = {"run": run, "dictionary": dictionary, "model": trace.model_name, "compared": shown["compared"] if same else None}
-            payload = self._payload(state, linked)
+            lacks = linked is not None and dictionary != finding.shelf.meant(linked.dictionary, trace.model_name)
+            payload = self._payload(state, None if lacks else linked)
         except InterpError as error:
             yield {self._message: message(str(error), error=True), **nothing}
             return
         except Exception:
             yield {self._message: FAILED}
             raise
-        now = {self._view: payload, self._shown: state, self._look: linked, self.linked: None}
-        yield {self._message: "", **now, self._code: self._snippet(state, values, request), **switched(self._downloads, on=True)}
+        said = message(f"This link's dictionary {linked.dictionary} is not known here. Another is shown.", error=True) if lacks else ""
+        now = {self._view: payload, self._shown: state, self._look: None if lacks else linked, self.linked: None}
+        yield {self._message: said, **now, self._code: self._snippet(state, values, request), **switched(self._downloads, on=True)}
 
     @staticmethod
     def _looked(event: gr.SelectData) -> ConceptsLook | None:
@@ -172,21 +197,25 @@ class ConceptsTab:
         """Show what the chosen fine-tune moved."""
         finding, state = self._finding, values[self._shown]
         if state is None:
-            yield {self._message: message("Nothing is shown yet: choose a picture and press Run.", error=True)}
+            yield {self._said: message("Nothing is shown yet: choose a picture and press Run.", error=True)}
             return
         try:
             asked = ShiftRequest.of({"model": state["model"], "adapter": values[self._adapter], "dictionary": state["dictionary"]})
-            yield {self._message: message("Loading the fine-tune …")}
+            yield {self._said: message("Loading the fine-tune …")}
             for step in stream(lambda tell: finding.shifts.shift(asked, tell)):
                 if isinstance(step, Done):
                     state = {**state, "compared": finding.service.remember(step.result)}
-                    yield {self._message: "", self._view: self._payload(state), self._shown: state}
+                    yield {
+                        self._said: message("What moved is shown at the top of the tab."),
+                        self._view: self._payload(state),
+                        self._shown: state,
+                    }
                 else:
-                    yield {self._message: message(step)}
+                    yield {self._said: message(step)}
         except InterpError as error:
-            yield {self._message: message(str(error), error=True)}
+            yield {self._said: message(str(error), error=True)}
         except Exception:
-            yield {self._message: FAILED}
+            yield {self._said: FAILED}
             raise
 
     def _payload(self, state: dict[str, Any], look: ConceptsLook | None = None) -> ConceptsPayload:

@@ -136,7 +136,7 @@ class SteerListeners:
         parts, steering, edits = self._parts, self._steering, requests(asked.chips)
         yield {parts.message: message("Steering …")}
         ask = SteerRequest.of(asked.settings)
-        with steering.running(request.session_hash) as stop:
+        with steering.runs.running(request.session_hash) as stop:
             made = steering.edits(edits, ask.model)
             words = ask.words.strip() or steering.watchable(ask.model, asked.labels.values())
             watched = dataclasses.replace(ask, words=words)
@@ -211,7 +211,7 @@ class SteerListeners:
 
     def stop(self, request: gr.Request) -> None:
         """Stop this visitor's run."""
-        self._steering.stop(request.session_hash)
+        self._steering.runs.stop(request.session_hash)
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,13 @@ class ConceptItem(TypedDict):
 
 
 class ConceptFit(TypedDict):
-    """The share of variance left unexplained: of the states that concepts were learned on, and of this picture's image tokens."""
+    """The share of variance left unexplained: of the states that concepts were learned on, and of this picture's image tokens.
+
+    `zero`: of the former, with nothing as the baseline instead of their mean.
+    """
 
     learned: float | None
+    zero: float | None
     here: float | None
 
 
@@ -178,7 +182,7 @@ def concepts_payload(here: ConceptsHere, name: str, about: str, *, run: str | No
             "layer": concepts.layer,
             "where": concepts.where,
             "states": len(concepts.activations),
-            "fit": {"learned": concepts.fit.fvu, "here": here.fit.fvu},
+            "fit": {"learned": concepts.fit.fvu, "zero": concepts.fit.fvu_zero, "here": here.fit.fvu},
             "overlap": concepts.overlap,
             "about": about,
             "notes": list(concepts.notes),

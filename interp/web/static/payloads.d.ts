@@ -601,9 +601,10 @@ export interface ConceptItem {
   examples: ConceptExample[];
 }
 
-/** The share of variance left unexplained: of the states that concepts were learned on, and of this picture's image tokens. */
+/** The share of variance left unexplained: of the states that concepts were learned on, and of this picture's image tokens. `zero`: of the former, with nothing as the baseline instead of their mean. */
 export interface ConceptFit {
   learned: number | null;
+  zero: number | null;
   here: number | null;
 }
 

@@ -10,6 +10,15 @@ const NAMED = 3; // words that stand for a concept
  * @typedef {Omit<ConceptItem, "places"> & { at: Float32Array, low: number, top: number, peakRow: number | null, places: Uint16Array }} Concept
  */
 
+/**
+ * The marks of an axis: its lower end and 0, 0.5 and 1, without the end where that is too near to 0 to be told apart.
+ * @param {number} low
+ * @param {number} high
+ */
+export function ticks(low, high) {
+  return [...(low < -0.1 * (high - low) ? [low] : []), 0, 0.5, 1];
+}
+
 export class ConceptData {
   /** @param {ConceptsPayload} payload */
   constructor(payload) {
@@ -114,6 +123,13 @@ export class ConceptData {
       if (consistency !== null && recovery !== null) points.push({ concept, consistency, recovery, relative });
     }
     return points;
+  }
+
+  /** How far other seeds find the concepts again. */
+  get stability() {
+    const all = this.concepts.map(({ stability }) => stability).sort((a, b) => a - b);
+    const half = all.length >> 1;
+    return { lowest: all[0], middle: all.length % 2 ? all[half] : (all[half - 1] + all[half]) / 2 };
   }
 
   /** @returns {ShiftPayload | null} */

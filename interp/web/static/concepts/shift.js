@@ -2,14 +2,17 @@
 /** @import { ConceptData } from "./data.js" */
 import { el, svg } from "../shared/elements.js";
 import { plural } from "../shared/text.js";
+import { ticks } from "./data.js";
 import * as say from "./text.js";
 import { thumb } from "./thumb.js";
 
 const WIDTH = 340,
   HEIGHT = 240,
-  LEFT = 40,
+  LEFT = 56,
   BOTTOM = 36,
   TOP = 10;
+
+const FIGURES = ["moved", "consistency", "recovery"];
 
 export class Shift {
   // on: {select(concept), signal}
@@ -35,7 +38,9 @@ export class Shift {
       (r === null
         ? "Too few concepts moved to correlate."
         : `Recovery and consistency correlate at ${say.figure(r)} over ${data.points.length} concepts.`);
-    part.moved.replaceChildren(...shift.concepts.map((item) => this.row(item)));
+    const head = el("div", "concepts-row concepts-row-head");
+    head.append(el("span", "view-key", "concept"), ...FIGURES.map((key) => el("span", "view-key", key)));
+    part.moved.replaceChildren(head, ...shift.concepts.map((item) => this.row(item)));
     this.scatter();
   }
 
@@ -45,13 +50,8 @@ export class Shift {
     row.type = "button";
     row.dataset.concept = String(item.concept);
     row.append(el("span", "concepts-row-name", data.name(item)));
-    for (const [name, value] of [
-      ["moved", item.relative],
-      ["consistency", item.consistency],
-      ["recovery", item.recovery],
-    ]) {
-      row.append(el("span", "view-key", name), el("b", "", say.figure(value)));
-    }
+    for (const key of FIGURES) row.append(el("b", "", say.figure(item[key === "moved" ? "relative" : key])));
+    row.setAttribute("aria-label", [data.name(item), ...FIGURES.map((key, i) => `${key} ${row.children[i + 1].textContent}`)].join(", "));
     return row;
   }
 
@@ -65,11 +65,11 @@ export class Shift {
     const [y0, y1] = ends(points.map(({ recovery }) => recovery));
     const x = (v) => LEFT + ((v - x0) / (x1 - x0)) * (WIDTH - LEFT - 12);
     const y = (v) => HEIGHT - BOTTOM - ((v - y0) / (y1 - y0)) * (HEIGHT - BOTTOM - TOP);
-    for (const v of [x0, 0, 0.5, 1].filter((each, i) => !i || each > x0)) {
+    for (const v of ticks(x0, x1)) {
       box.append(svg("line", { class: "view-axis view-faint", x1: x(v), x2: x(v), y1: TOP, y2: HEIGHT - BOTTOM }));
       box.append(svg("text", { x: x(v), y: HEIGHT - BOTTOM + 14, "text-anchor": "middle" }, say.figure(v)));
     }
-    for (const v of [y0, 0, 0.5, 1].filter((each, i) => !i || each > y0)) {
+    for (const v of ticks(y0, y1)) {
       box.append(svg("line", { class: "view-axis view-faint", x1: LEFT, x2: WIDTH - 12, y1: y(v), y2: y(v) }));
       box.append(svg("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, say.figure(v)));
     }
@@ -120,6 +120,7 @@ export class Shift {
       const figure = el("figure", "concepts-example"),
         caption = el("figcaption", "view-note");
       const pair = item.answers[i];
+      if (!pair) caption.append(`${example.answer} (the fine-tune was not asked)`);
       if (pair) caption.append(pair.before === pair.after ? `${pair.before} (both)` : pair.before);
       if (pair && pair.before !== pair.after) caption.append(el("b", "", ` → ${pair.after}`));
       figure.append(thumb(data, original, example), caption);

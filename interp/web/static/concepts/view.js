@@ -17,6 +17,7 @@ import * as Detail from "./detail.js";
 import { ConceptPicture } from "./picture.js";
 import { Shift } from "./shift.js";
 import { Step } from "./step.js";
+import * as say from "./text.js";
 
 /** @type {[string, string][]} */
 const ORDERS = [
@@ -116,7 +117,9 @@ class View extends PictureShell {
     part.notes.replaceChildren(...[...dictionary.notes, ...payload.notes].map((note) => el("span", "view-chip", note)));
     part.about.textContent = dictionary.about;
     part.fit.textContent =
-      `The concepts leave ${share(dictionary.fit.learned)} of the variance of these states unexplained, and ${share(dictionary.fit.here)} of that of your picture's patches.` +
+      `The concepts leave ${share(dictionary.fit.learned)} of the variance of these states unexplained (${share(dictionary.fit.zero)} of their size, the mean included), and ` +
+      `${share(dictionary.fit.here)} of the variance of your picture's patches. Stability over seeds: ${say.figure(data.stability.middle)} in the middle, ` +
+      `lowest ${say.figure(data.stability.lowest)}.` +
       `${dictionary.overlap === null ? "" : ` They share ${share(dictionary.overlap)} of their words.`} Minimised: ${dictionary.objective}.`;
     part.limits.textContent = payload.limits;
     const orders = data.shift ? ORDERS : ORDERS.slice(0, 2);
