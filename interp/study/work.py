@@ -6,6 +6,7 @@ unit gives does not depend on the process that computes it: one process or many 
 
 import datetime as dt
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,12 @@ _PATIENCE = dt.timedelta(days=7)  # for the slowest process: shares of a long st
 @functools.cache
 def state() -> PartialState:
     """This process among those that work together; the only one, unless started by `accelerate launch` or torchrun."""
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+    begun = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+    if begun.num_processes != (asked := int(os.environ.get("WORLD_SIZE", "1"))):
+        raise RuntimeError(
+            f"{asked} processes were started, and accelerate was set up for {begun.num_processes} before this module asked for all"
+        )
+    return begun
 
 
 def device() -> str:

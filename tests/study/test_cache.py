@@ -161,6 +161,7 @@ def test_two_processes_give_what_one_gives_to_the_bit(begin, scenes, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("40 samples") == 1  # the main process speaks for both
     assert contents(tmp_path / "two" / "cache") == contents(alone.folder / "cache")
 
 
