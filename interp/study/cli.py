@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ..errors import InterpError
-from . import attribute, cache, explain, filters, refine, score, serve_index, steer, top_images, work
+from . import attribute, cache, explain, filters, refine, report, score, serve_index, steer, top_images, work
 from .study import MANIFEST, Plan, Study
 
 VERBS: tuple[ModuleType, ...] = (
@@ -26,6 +26,7 @@ VERBS: tuple[ModuleType, ...] = (
     filters,
     steer,
     attribute,
+    report,
     serve_index,
 )
 _PLAN = {

@@ -77,6 +77,14 @@ class Journal:
         self._file.close()
 
 
+def read_journal(path: Path) -> dict[str, Entry]:
+    """The entries of a journal, which may be growing at the same time; none without such a file. Lines that are no entries are passed over."""
+    if not path.is_file():
+        return {}
+    found = (_entry(line) for line in path.read_bytes().splitlines())
+    return {entry.key: entry for entry in found if entry is not None}
+
+
 _EMPTY = asdict(Entry(""))
 
 

@@ -14,9 +14,11 @@ from interp.lens.directions import promoted_words
 from interp.study import index_block, serve_index
 from interp.study.answers import UNABLE
 from interp.study.cache_files import Cache, Splits
-from interp.study.explanation_files import write_explanations, write_labels
+from interp.study.explanation_files import key_of, write_explanations, write_labels
 from interp.study.feature_index import BLOCK, FeatureIndex
 from interp.study.index_block import EDGES, neighbours_of
+from interp.study.scoring.cases import Record
+from interp.study.scoring.score_files import write_records
 from interp.study.study import Study
 from interp.study.top_images import TopImages
 from tests.study.conftest import INDEX, SAMPLES, with_models
@@ -129,16 +131,26 @@ def test_another_run_renews_what_is_said(indexed, tmp_path):
     write_explanations(folder / "explanations", indexed.module, {said: "A  sentence.\n", refined: "Dogs.", unable: UNABLE})
     write_labels(folder / "labels", indexed.module, {refined: "dog"})
     write_labels(folder / "classes", indexed.module, {refined: "object"})
+    (folder / "explain").mkdir()
+    (folder / "explain" / "settings.json").write_text('{"model": "an explainer"}')
+    (folder / "scores").mkdir()
+    figures = {"iou": {"score": 0.5, "random masks": 0.1}}
+    records = [
+        Record(key_of(indexed.module, refined), "dog", "object", figures),
+        Record(key_of(indexed.module, unable), "", "", {}, "unable"),
+    ]
+    write_records(folder / "scores" / "iou.json", records)
     copy = with_models(Study.open(folder), indexed.vlm, indexed.sae)
     serve_index.run(copy, INDEX)
     held = FeatureIndex.open(folder)
     one = held.feature(said)
-    assert (one.label, one.explanation, one.source) == ("A sentence.", "A sentence.", "explained by a model")
+    assert (one.label, one.explanation, one.source) == ("A sentence.", "A sentence.", "explained by an explainer")
     one = held.feature(refined)
     assert (one.label, one.explanation, one.category) == ("dog", "Dogs.", "object")
-    assert one.source == "refined from the explanation"
+    assert (one.source, dict(one.scores), dict(one.undefined)) == ("explained by an explainer and refined", figures, {})
     one = held.feature(unable)
     assert (one.label, one.explanation, one.source) == (indexed.sae.labels.get(unable).text, UNABLE, indexed.sae.labels.get(unable).source)
+    assert (dict(one.scores), dict(one.undefined)) == ({}, {"iou": "unable"})
     assert held.feature(fresh).explanation == ""
     after = digests(folder / "index")
     assert [str(name) for name in before if before[name] != after[name]] == ["said.safetensors"]
