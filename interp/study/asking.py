@@ -66,20 +66,22 @@ def ask(
 
     Raises InterpError for arguments that cannot be, a folder with other settings, and a server that refuses every request.
     """
-    return work.once(lambda: _ask(stage, model, requests, check, args))
-
-
-def _ask(
-    stage: Stage, model: str, requests: Sequence[Request], check: Callable[[str], object], args: argparse.Namespace
-) -> Mapping[str, Entry] | None:
     if not args.server:
         raise InterpError(
             "--server is missing: the address of a server that speaks OpenAI's chat completions, such as http://localhost:8000/v1."
         )
     server = Server(args.server, model, args.key_variable or "", args.max_tokens, args.temperature, args.timeout, _extra(args.extra))
     whole_number("concurrency", args.concurrency, 1)
-    retry = Retry(whole_number("attempts", args.attempts, 1))
-    settings = {**stage.settings, "model": model, "max_tokens": server.max_tokens, "temperature": server.temperature, "extra": server.extra}
+    whole_number("attempts", args.attempts, 1)
+    if not args.dry_run:  # by all processes: they wait for each other
+        about = {"model": model, "max_tokens": server.max_tokens, "temperature": server.temperature, "extra": server.extra}
+        stage.study.stage(stage.name, {**stage.settings, **about})
+    return work.once(lambda: _ask(stage, server, requests, check, args))
+
+
+def _ask(
+    stage: Stage, server: Server, requests: Sequence[Request], check: Callable[[str], object], args: argparse.Namespace
+) -> Mapping[str, Entry] | None:
     if args.dry_run:
         held = _peek(stage.journal)
         _show(
@@ -89,7 +91,7 @@ def _ask(
             args,
         )
         return None
-    stage.study.stage(stage.name, settings)
+    retry = Retry(args.attempts)
     with Journal(stage.journal) as journal:
         waiting = unasked(requests, journal, retry_failed=args.retry_failed)
         if waiting:
@@ -152,7 +154,7 @@ def _show(stage: Stage, waiting: Sequence[Request], earlier: Mapping[str, Entry]
     _tell(f"{_estimated(waiting, earlier, args)}\n\nFor example, {waiting[0].key}:\n\n{text_in(waiting[0].messages())}")
     if pictures := pictures_in(waiting[0].messages()):
         folder = stage.study.folder / f"{stage.name}-{EXAMPLE}"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(pictures, 1):
             (folder / f"{number}.png").write_bytes(picture)
         _tell(f"\nIts pictures: {folder}")

@@ -13,16 +13,15 @@ import torch
 from ..concepts.clip import CLIP, Clip
 from ..errors import InterpError
 from ..validation import whole_number
-from . import work
-from .chat import Server
+from . import asking, explain, work
 from .explanation_files import read_texts
 from .said import CLASSES, EXPLANATIONS, LABELS, SCORES, texts_of
 from .scoring.cases import Case, Record, cases_of
 from .scoring.clip_score import ClipScore
-from .scoring.consistency import Consistency, first_of_each
+from .scoring.consistency import AGREES, Consistency, first_of_each
 from .scoring.detection import DetectionScore
 from .scoring.iou import Iou
-from .scoring.judges import Asker, ClipJudge
+from .scoring.judges import SHOWS, ClipJudge, yes
 from .scoring.score_files import as_reference, failures_as_zero, read_records, write_json, write_records
 from .scoring.segmenters import SAM_3, known_masks, segmenter
 from .scoring.table import table, written
@@ -31,11 +30,12 @@ from .top_images import TopImages
 
 NAME, HELP = "score", "measure how well labels fit their features"
 MEASURES = ("iou", "clip", "detection", "consistency")
-_JOURNAL = ".jsonl"
 CHUNK = 8
 """Features that are scored, and written, together."""
-Measure = Callable[[Sequence[Case], Path], list[Record]]
-"""(some features, file of a journal) → their scores."""
+EXPLAINED = 5
+"""Top pictures that explain a feature, where the study does not say how many did."""
+Measure = Callable[[Sequence[Case]], list[Record]]
+"""Some features → their scores."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -45,9 +45,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--explanations", type=Path, metavar="FOLDER", help="default: explanations in the study")
     parser.add_argument("--classes", type=Path, metavar="FOLDER", help="what sort of thing each label names; default: classes in the study")
     parser.add_argument("--filters", type=Path, metavar="FILE", help="score exactly the features of a filters.json")
+    parser.add_argument("--as-reference", action="store_true", help="also write lists as multimodal-sae does, and count failures as 0")
     shown = parser.add_argument_group("pictures and controls")
     shown.add_argument("--pictures", type=int, default=5, metavar="N", help="for each feature")
-    shown.add_argument("--skip", type=int, default=5, metavar="N", help="top pictures to leave out, which the feature was explained by")
+    shown.add_argument("--skip", type=int, metavar="N", help=f"top pictures to leave out; default: those of explain, or else {EXPLAINED}")
     shown.add_argument("--trials", type=int, default=10, metavar="N", help="of each control of IoU")
     shown.add_argument("--clip-trials", type=int, default=30, metavar="N", help="of each control of the CLIP score")
     shown.add_argument("--each-class", type=int, default=100, metavar="N", help="features of each class that are judged for consistency")
@@ -55,32 +56,35 @@ def add(parser: argparse.ArgumentParser) -> None:
     models = parser.add_argument_group("models")
     models.add_argument("--segmenter", default=SAM_3, metavar="NAME", help="a SAM 3, or a detector that takes text and a SAM: A+B")
     models.add_argument("--masks", type=Path, metavar="FOLDER", help="known masks instead, FOLDER/LABEL/ID.png")
-    models.add_argument("--clip", default=CLIP, metavar="NAME", help="for the CLIP score, and the judge of detection without --server")
-    models.add_argument("--server", metavar="URL", help="a judge that speaks OpenAI's chat completions")
-    models.add_argument("--server-model", default="", metavar="NAME", help="its model")
-    models.add_argument("--key-variable", default="", metavar="NAME", help="environment variable with its key")
-    models.add_argument("--concurrency", type=int, default=8, metavar="N", help="requests under way together")
-    models.add_argument("--retry-failed", action="store_true", help="ask again what it did not answer before")
-    parser.add_argument("--as-reference", action="store_true", help="also write lists as multimodal-sae does, and count failures as 0")
+    models.add_argument("--clip", default=CLIP, metavar="NAME", help="for the CLIP score, and for detection without --server")
+    models.add_argument("--judge", metavar="MODEL", help="the name of a model on the server, for detection and consistency")
+    asking.add(parser)
 
 
 def run(study: Study, args: argparse.Namespace) -> None:
     """Score what is not scored yet; then write the lists and the table, and print it."""
-    for name, low in (("pictures", 1), ("skip", 0), ("trials", 0), ("clip_trials", 0), ("each_class", 1), ("concurrency", 1)):
+    args.skip = _explained(study) if args.skip is None else args.skip
+    for name, low in (("pictures", 1), ("skip", 0), ("trials", 0), ("clip_trials", 0), ("each_class", 1)):
         whole_number(name, getattr(args, name), low)
-    cases = read_cases(study, args)
-    top = TopImages.open(study)
-    for measure in args.measures or [*MEASURES[:3], *(["consistency"] if args.server else [])]:
-        scored = first_of_each(cases, args.each_class) if measure == "consistency" else cases
-        settings, make = _measure(measure, study, top, cases, args)
-        folder = study.stage(f"{SCORES}/{measure}", {"cases": _digest(scored), "features": len(scored), **settings})
-        _score(folder, scored, make, retry_failed=args.retry_failed)
-        work.once(lambda folder=folder, scored=scored: _join(folder, scored))  # type: ignore[misc]
-    work.once(lambda: _conclude(study, as_reference_too=args.as_reference))
+    if args.server and not args.judge:
+        raise InterpError("--judge is missing: the name of a model on the server, as it lists it at /v1/models.")
+    cases, top = read_cases(study, args), TopImages.open(study)
+    for measure in args.measures or MEASURES[: 4 if args.server else 3]:
+        if measure == "consistency" or (measure == "detection" and args.server):
+            _ask(measure, study, top, cases, args)
+        elif not args.dry_run:
+            _compute(measure, study, top, cases, args)
+    if not args.dry_run:
+        work.once(lambda: _conclude(study, as_reference_too=args.as_reference))
+
+
+def _explained(study: Study) -> int:
+    """How many top pictures explained each feature."""
+    return int(study.settings(explain.NAME)["pictures"]) if (study.folder / explain.NAME).is_dir() else EXPLAINED
 
 
 def read_cases(study: Study, args: argparse.Namespace) -> list[Case]:
-    """The features to score: exactly those of --filters, or else all that have a label. Raises InterpError if there are none."""
+    """The features to score: exactly those of --filters, or else all that were explained or labelled. Raises InterpError if there are none."""
     about = study.found["sae"]
     if about is None:
         raise InterpError(f"The study in {study.folder} has no SAE yet, so there are no features to score.")
@@ -101,72 +105,75 @@ def read_cases(study: Study, args: argparse.Namespace) -> list[Case]:
     return cases
 
 
+def _compute(name: str, study: Study, top: TopImages, cases: Sequence[Case], args: argparse.Namespace) -> None:
+    """A measure that runs models here: a file for some features each, shared between the processes, then one list."""
+    settings, make = _measure(name, study, top, cases, args)
+    digest = hashlib.sha256(json.dumps([[case.feature, case.said] for case in cases]).encode()).hexdigest()[:16]
+    folder = study.stage(f"{SCORES}/{name}", {"labels": digest, "features": len(cases), **settings})
+    units = [work.Unit(number, folder / f"{number:05}.json") for number in range(-(-len(cases) // CHUNK))]
+    measure: Measure | None = None
+    for unit in work.shared(units, f"{name}: features, {CHUNK} together"):
+        measure = measure or make()
+        write_records(unit.file, measure(cases[unit.number * CHUNK : (unit.number + 1) * CHUNK]))
+    work.once(lambda: _join(units, folder.with_suffix(".json"), cases))
+
+
 def _measure(
     name: str, study: Study, top: TopImages, cases: Sequence[Case], args: argparse.Namespace
 ) -> tuple[dict[str, Any], Callable[[], Measure]]:
-    """What the scores depend on, and how to get the measure, which may load models."""
-    place = torch.device(work.device())
-    shown = {"pictures": args.pictures, "skip": args.skip, "seed": args.seed}
-    common = {"top": top, "cases": cases, **shown}
+    """What the scores depend on, and how to get the measure, which loads models."""
+    place, shown = torch.device(work.device()), {"pictures": args.pictures, "skip": args.skip, "seed": args.seed}
 
     def each(score: Callable[[Case], Record]) -> Measure:
-        return lambda some, _: [score(case) for case in some]
+        return lambda some: [score(case) for case in some]
 
-    if name == "iou":
-        by = {"masks": str(args.masks)} if args.masks else {"segmenter": args.segmenter}
-        trials = {"trials": args.trials}
-        return {**shown, **trials, **by}, lambda: each(
-            Iou(segment=known_masks(args.masks) if args.masks else segmenter(args.segmenter, place), **common, **trials)
-        )
-    if name == "clip":
-        trials = {"trials": args.clip_trials}
-        return {**shown, **trials, "clip": args.clip}, lambda: each(ClipScore(clip=Clip.load(args.clip, place), **common, **trials))
-    if name == "detection":
-        by = {"server": args.server, "model": args.server_model} if args.server else {"clip": args.clip}
-        return {**shown, **by}, lambda: DetectionScore(
-            sae=study.sae, judge=_asker(args).judge if args.server else ClipJudge(Clip.load(args.clip, place)), **common
-        )
-    if not args.server:
-        raise InterpError("consistency needs a judge that reads text and pictures: name one with --server, or leave it out of --measures.")
-    return {**shown, "server": args.server, "model": args.server_model, "each": args.each_class}, lambda: Consistency(
-        asker=_asker(args), **common
-    )
+    def iou() -> Measure:
+        segment = known_masks(args.masks) if args.masks else segmenter(args.segmenter, place)
+        return each(Iou(top, segment, cases, **shown, trials=args.trials))
+
+    def clip() -> Measure:
+        return each(ClipScore(top, Clip.load(args.clip, place), cases, **shown, trials=args.clip_trials))
+
+    def detection() -> Measure:
+        score, judge = DetectionScore(top, study.sae, cases, **shown), ClipJudge(Clip.load(args.clip, place))
+        return lambda some: score.score(judge, some)
+
+    by = {"masks": str(args.masks)} if args.masks else {"segmenter": args.segmenter}
+    return {
+        "iou": ({**shown, "trials": args.trials, **by}, iou),
+        "clip": ({**shown, "trials": args.clip_trials, "clip": args.clip}, clip),
+        "detection": ({**shown, "clip": args.clip}, detection),
+    }[name]
 
 
-def _asker(args: argparse.Namespace) -> Asker:
-    server = Server(args.server, args.server_model, args.key_variable, max_tokens=512)
-    return Asker(server, args.concurrency, args.retry_failed)
-
-
-def _digest(cases: Sequence[Case]) -> str:
-    """Of what is said of which features; classes may still change."""
-    return hashlib.sha256(json.dumps([[case.feature, case.said, case.explanation] for case in cases]).encode()).hexdigest()[:16]
-
-
-def _score(folder: Path, cases: Sequence[Case], make: Callable[[], Measure], *, retry_failed: bool) -> None:
-    """The units of a measure: a file for some features each."""
-    units = [work.Unit(number, folder / f"{number:05}.json") for number in range(-(-len(cases) // CHUNK))]
-    if retry_failed:
-        work.once(lambda: _forget(units))
-    measure: Measure | None = None
-    for unit in work.shared(units, f"{folder.name}: features, {CHUNK} together"):
-        measure = measure or make()
-        records = measure(cases[unit.number * CHUNK : (unit.number + 1) * CHUNK], unit.file.with_suffix(_JOURNAL))
-        write_records(unit.file, records)
-
-
-def _forget(units: Sequence[work.Unit]) -> None:
-    """Remove the units in which something failed; their journals keep what did not."""
-    for unit in units:
-        if unit.file.exists() and unit.file.with_suffix(_JOURNAL).exists() and any(one.failed for one in read_records(unit.file)):
-            unit.file.unlink()
-
-
-def _join(folder: Path, cases: Sequence[Case]) -> None:
+def _join(units: Sequence[work.Unit], file: Path, cases: Sequence[Case]) -> None:
     """One list of all units, with the classes as they are now."""
-    records = [record for number in range(-(-len(cases) // CHUNK)) for record in read_records(folder / f"{number:05}.json")]
     classes = {case.name: case.category for case in cases}
-    write_records(folder.with_suffix(".json"), [dataclasses.replace(record, category=classes[record.feature]) for record in records])
+    records = [record for unit in units for record in read_records(unit.file)]
+    write_records(file, [dataclasses.replace(record, category=classes[record.feature]) for record in records])
+
+
+def _ask(name: str, study: Study, top: TopImages, cases: Sequence[Case], args: argparse.Namespace) -> None:
+    """A measure whose judge is a model on a server: all is asked by the main process, and the answers are in a journal."""
+    shown = {"pictures": args.pictures, "skip": args.skip, "seed": args.seed}
+    stage = asking.Stage(study, f"{SCORES}/{name}", {**shown, "prompt": SHOWS if name == "detection" else AGREES})
+    judged: Sequence[Case] = cases if work.state().is_main_process else []
+    if name == "detection":
+        score = DetectionScore(top, study.sae, cases, **shown)
+        tests = [test for at in range(0, len(judged), CHUNK) for test in score.tests(judged[at : at + CHUNK])]
+        requests = [request for test in tests for request in test.requests()]
+    else:
+        judged, consistency = first_of_each(judged, args.each_class), Consistency(top, cases, **shown)
+        requests = [request for case in judged for request in consistency.requests(case)]
+    entries = asking.ask(stage, args.judge, requests, yes, args)
+    if entries is None:  # a dry run, or another process than the main one
+        return
+    records = (
+        [test.of_entries(entries) for test in tests] if name == "detection" else [consistency.record(case, entries) for case in judged]
+    )
+    write_records(study.folder / SCORES / f"{name}.json", records)
+    if failed := asking.failures([entries[request.key] for request in requests]):
+        print(failed)  # noqa: T201 - what the command is for
 
 
 def _conclude(study: Study, *, as_reference_too: bool) -> None:
@@ -182,4 +189,4 @@ def _conclude(study: Study, *, as_reference_too: bool) -> None:
             write_json(folder / f"{measure}.json", as_reference(scored[measure], measure))
         rows = [row for records in scored.values() for row in table([failures_as_zero(record) for record in records])]
         write_json(folder / "table.json", rows)
-    print(written(rows))  # noqa: T201 - what the command is for
+    print(written(rows))  # noqa: T201

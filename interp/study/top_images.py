@@ -134,15 +134,26 @@ class TopImages:
         `among`: samples to draw from, such as the top ones of another feature; by default all whose pictures are kept.
         """
         active = self.cache.feature(feature)
-        on = set(active.samples.tolist())
-        left = [number for number in (sorted(self._copies) if among is None else among) if number in self._copies and number not in on]
-        return [self._one(number, 0.0, active) for number in random.Random(f"{seed} {feature}").sample(left, min(n, len(left)))]
+        return [self._one(number, 0.0, active) for number in self.inactive_numbers(feature, n, seed, among)]
 
-    def _one(self, number: int, score: float, active: Activations) -> Shown:
+    def inactive_numbers(self, feature: int, n: int, seed: int = 0, among: Sequence[int] | None = None) -> list[int]:
+        """The samples of `inactive`."""
+        on = set(self.cache.feature(feature).samples.tolist())
+        left = [number for number in (sorted(self._copies) if among is None else among) if number in self._copies and number not in on]
+        return random.Random(f"{seed} {feature}").sample(left, min(n, len(left)))
+
+    def picture(self, number: int) -> Image.Image:
+        """The copy of a sample's picture."""
         file, place = self._copies[number]
         held = read_tensors(file, "pictures", "picture_ends")
-        copy = Image.open(io.BytesIO(picture(held["pictures"], held["picture_ends"], place))).convert("RGB")
-        sample = self.cache.sample(number)
+        return Image.open(io.BytesIO(picture(held["pictures"], held["picture_ends"], place))).convert("RGB")
+
+    def id(self, number: int) -> str:
+        """A sample's id."""
+        return self.cache.sample(number).id
+
+    def _one(self, number: int, score: float, active: Activations) -> Shown:
+        copy, sample = self.picture(number), self.cache.sample(number)
         here = active.where(active.samples == number)
         values = torch.zeros(len(sample.ids)).index_put((here.positions,), here.values)
         values[sample.left_out] = 0

@@ -18,7 +18,7 @@ from interp.emoji_world.scenes import draw, sample_scene
 from interp.emoji_world.sprites import SEEN_VENDORS, load_sprites
 from interp.emoji_world.words import WORDS
 from interp.study import cli, score
-from interp.study.explanation_files import write_labels
+from interp.study.explanation_files import write_explanations, write_labels
 from interp.study.scoring.score_files import read_records
 from interp.study.scoring.segmenters import mask_file
 from interp.study.study import Study
@@ -151,24 +151,29 @@ def test_stopped_in_the_middle_goes_on_to_the_same_files(labelled, masks, tmp_pa
 
 
 def test_two_processes_score_as_one_does(labelled, masks, clip, tmp_path):
-    arguments = ["--measures", "iou", "clip", "detection", "--masks", masks, "--clip", clip, *KNOWN]
     other = shutil.copytree(labelled, tmp_path / "other")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        run(labelled, *arguments)
-    finally:
-        torch.set_num_threads(threads)
-    launch = ["-m", "torch.distributed.run", "--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launch, "-m", "interp.study", "score", other, *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert contents(other) == contents(labelled)
+    with serve_chat(lambda text, _: "1" if len(text) % 2 else "0") as server:
+        arguments = ["--masks", masks, "--clip", clip, "--server", server.url, "--judge", "fake", *KNOWN]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            run(labelled, *arguments)
+        finally:
+            torch.set_num_threads(threads)
+        count = len(server.asked)
+        launch = ["-m", "torch.distributed.run", "--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [sys.executable, *launch, "-m", "interp.study", "score", other, *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert len(server.asked) == 2 * count > 0
+    for name in ("iou.json", "clip.json", "detection.json", "consistency.json", "table.json", "iou", "clip"):
+        one, two = (folder / "scores" / name for folder in (labelled, other))
+        assert contents(one) == contents(two) if one.is_dir() else one.read_bytes() == two.read_bytes()
     assert done.stdout.count("detection balanced accuracy") == 1, "the table is printed once"
 
 
@@ -180,7 +185,7 @@ def test_a_server_judges_detection_and_consistency(labelled, labels):
         return "perhaps" if "taco" in text and not said.get("again") else "1" if "label:" in text else "yes"
 
     with serve_chat(say) as server:
-        asked = ["--server", server.url, "--server-model", "fake", "--concurrency", "4", *KNOWN]
+        asked = ["--server", server.url, "--judge", "fake", "--concurrency", "4", *KNOWN]
         with pytest.raises(SystemExit):
             run(labelled, "--measures", "consistency")
         run(labelled, "--measures", "detection", "consistency", *asked)
@@ -221,6 +226,30 @@ def test_as_reference_writes_its_lists_and_counts_failures_as_zero(labelled, lab
     assert theirs["iou", "total"]["mean"] < ours["iou", "total"]["mean"]
 
 
+def test_what_explain_used_is_left_out_and_what_it_could_not_describe_is_counted(labelled, labels, masks):
+    write_explanations(labelled / "explanations", MODULE, {**dict.fromkeys(labels, "a thing"), 7: "Unable to produce descriptions", 8: "x"})
+    write_labels(labelled / "labels", MODULE, labels)
+    study = Study.open(labelled)
+    study.stage("explain", {"pictures": 2})
+    run(labelled, "--measures", "iou", "--masks", masks, "--trials", "0", "--pictures", "1")
+    assert study.settings("scores/iou")["skip"] == 2
+    records = {record.feature: record for record in read_records(labelled / "scores" / "iou.json")}
+    assert records[f"{MODULE}_feature7"].undefined == "unable"
+    assert records[f"{MODULE}_feature8"].undefined == "no label", "it was explained, and refining it failed"
+    top = TopImages.open(study)
+    for feature in labels:
+        held_out = records[f"{MODULE}_feature{feature}"].details.get("pictures", [])
+        assert held_out == [top.id(number) for number in top.numbers(feature)[2:3]]
+
+
+def test_a_dry_run_asks_and_writes_nothing(labelled, capsys):
+    with serve_chat(lambda *_: "1") as server:
+        run(labelled, "--measures", "iou", "detection", "--server", server.url, "--judge", "fake", "--dry-run", *KNOWN)
+        assert server.asked == []
+    assert 'Does this picture show what "' in capsys.readouterr().out
+    assert [path.name for path in (labelled / "scores").iterdir()] == ["detection-example"]
+
+
 def test_other_settings_need_another_folder(labelled, masks, capsys):
     run(labelled, "--measures", "iou", "--masks", masks, *KNOWN)
     for changed, message in (
@@ -228,7 +257,8 @@ def test_other_settings_need_another_folder(labelled, masks, capsys):
         (["--pictures", "0"], "pictures is 0"),
         (["--skip", "-1"], "skip is -1"),
         (["--labels", str(masks)], "There are no explanations or labels"),
-        (["--server", "nowhere", "--measures", "consistency"], "server is 'nowhere'"),
+        (["--server", "nowhere", "--measures", "consistency"], "--judge is missing"),
+        (["--server", "nowhere", "--judge", "x", "--measures", "consistency"], "server is 'nowhere'"),
     ):
         with pytest.raises(SystemExit):
             run(labelled, "--measures", "iou", "--masks", masks, *KNOWN, *changed)

@@ -30,7 +30,7 @@ class Case:
     @property
     def undefined(self) -> str:
         """Why there is nothing to score; "" if there is."""
-        return NO_LABEL if not self.said else UNABLE if _UNABLE.search(self.said) else ""
+        return UNABLE if _UNABLE.search(self.said or self.explanation) else "" if self.said else NO_LABEL
 
 
 def cases_of(
@@ -40,7 +40,7 @@ def cases_of(
     categories: Mapping[int, str],
     chosen: Iterable[int] | None = None,
 ) -> list[Case]:
-    """Exactly the features of `chosen`, whether they have labels or not; by default all that have. In ascending order."""
+    """Exactly the features of `chosen`, whether anything is said of them or not; by default all with a label or an explanation. In ascending order."""
     return [
         Case(
             feature,
@@ -49,7 +49,7 @@ def cases_of(
             explanations.get(feature, ""),
             categories.get(feature, "").lower().replace("colour", "color"),
         )
-        for feature in sorted(set(labels if chosen is None else chosen))
+        for feature in sorted({*labels, *explanations} if chosen is None else set(chosen))
     ]
 
 

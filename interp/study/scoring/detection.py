@@ -4,21 +4,66 @@ Held-out pictures on which the feature is active, against as many hard negatives
 on which this one is not active. The control ("random features") is the same with another feature's label.
 """
 
+import functools
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from ...saes.sae import Sae
-from ..top_images import Shown, TopImages
+from ..client import Request
+from ..journal import Entry
+from ..top_images import TopImages
 from .cases import NO_PICTURES, Case, Record, other, reasons
-from .judges import Judge, Question
+from .judges import Question, key_of, yes
 from .measures import detection
 
 FIGURES = ("f1", "balanced_accuracy")
 NO_NEGATIVES, NO_ANSWER = "no negatives", "no answer"
+
+
+@dataclass(frozen=True)
+class DetectionTest:
+    """What a judge is asked about one feature: whether pictures show its own label, and then another's. Of each, active pictures come first."""
+
+    case: Case
+    undefined: str = ""
+    active: Sequence[str] = ()
+    """Ids of pictures."""
+    inactive: Sequence[str] = ()
+    questions: Sequence[Question] = ()
+
+    @property
+    def keys(self) -> list[str]:
+        """The names of the questions, as requests to a server."""
+        ids = [*self.active, *self.inactive] * 2  # without another label, the second half is not asked
+        return [key_of(self.case.name, question.label, name) for question, name in zip(self.questions, ids, strict=False)]
+
+    def requests(self) -> list[Request]:
+        """The questions for a server."""
+        return [Request(key, question.messages) for key, question in zip(self.keys, self.questions, strict=True)]
+
+    def of_entries(self, entries: Mapping[str, Entry]) -> Record:
+        """The scores by a server's answers."""
+        return self.record([None if entries[key].failure else yes(entries[key].answer) for key in self.keys])
+
+    def record(self, answers: Sequence[bool | None]) -> Record:
+        """The scores by the answers to the questions; None is one that failed."""
+        if self.undefined:
+            return Record.without(self.case, self.undefined)
+        count, both = len(self.active), len(self.active) + len(self.inactive)
+        own, control = (detection(some[:count], some[count:]) for some in (answers[:both], answers[both:]))
+        details = {
+            "k": both,
+            "active": dict(zip(self.active, answers[:count], strict=True)),
+            "inactive": dict(zip(self.inactive, answers[count:both], strict=True)),
+        }
+        failed = reasons(NO_ANSWER for answer in answers[:both] if answer is None)
+        if own.f1 is None:
+            return Record.without(self.case, NO_ANSWER, failed=failed, details=details)
+        figures = {name: {"score": getattr(own, name), "random features": getattr(control, name)} for name in FIGURES}
+        return Record(self.case.name, self.case.said, self.case.category, figures, "", failed, details)
 
 
 @dataclass(frozen=True)
@@ -27,7 +72,6 @@ class DetectionScore:
 
     top: TopImages
     sae: Sae
-    judge: Judge
     cases: Sequence[Case]
     pictures: int = 5
     skip: int = 5
@@ -35,62 +79,41 @@ class DetectionScore:
     seed: int = 0
     neighbours: int = 10
     """Features whose pictures are the negatives."""
+    _said: Mapping[int, str] = field(init=False)
 
-    def __call__(self, cases: Sequence[Case], journal: Path) -> list[Record]:
-        """The scores of some features, all of whose questions are asked together."""
-        said = {case.feature: case.said for case in self.cases if not case.undefined}
-        near = nearest(self.sae, [case.feature for case in cases], self.top.features, self.neighbours)
-        tests = [self._test(case, near[case.feature], said) for case in cases]
-        answers = iter(self.judge([question for test in tests for question in test.questions], journal))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_said", {case.feature: case.said for case in self.cases if not case.undefined})
+
+    def score(self, judge: Callable[[Sequence[Question]], list[bool | None]], cases: Sequence[Case]) -> list[Record]:
+        """The scores of some features by a judge who is asked all of their questions together."""
+        tests = self.tests(cases)
+        answers = iter(judge([question for test in tests for question in test.questions]))
         return [test.record([next(answers) for _ in test.questions]) for test in tests]
 
-    def _test(self, case: Case, near: Sequence[int], said: Mapping[int, str]) -> "_Test":
+    def tests(self, cases: Sequence[Case]) -> list[DetectionTest]:
+        """What is asked about some features, which should be few: their directions are compared with all others at once."""
+        near = nearest(self.sae, [case.feature for case in cases], self.top.features, self.neighbours)
+        return [self._test(case, near[case.feature]) for case in cases]
+
+    def _test(self, case: Case, near: Sequence[int]) -> DetectionTest:
         if case.undefined:
-            return _Test(case, case.undefined)
-        active = self.top.shown(case.feature, self.pictures, self.skip)
+            return DetectionTest(case, case.undefined)
+        active = self.top.numbers(case.feature)[self.skip : self.skip + self.pictures]
         if not active:
-            return _Test(case, NO_PICTURES)
+            return DetectionTest(case, NO_PICTURES)
         among = sorted({number for feature in near for number in self.top.numbers(feature)})
-        inactive = self.top.inactive(case.feature, len(active), self.seed, among)
+        inactive = self.top.inactive_numbers(case.feature, len(active), self.seed, among)
         if not inactive:
-            return _Test(case, NO_NEGATIVES)
-        rivals = tuple(said[feature] for feature in near if feature in said)
+            return DetectionTest(case, NO_NEGATIVES)
         control = other(case, self.cases, random.Random(f"{self.seed} {case.feature}"))
+        rivals = tuple(self._said[feature] for feature in near if feature in self._said)
         questions = [
-            Question(f"{case.name} {name} {sort} {each.id}", each.picture, label, rivals)
-            for name, label in (("own", case.said), ("other", control.said if control else ""))
-            if label
-            for sort, some in (("active", active), ("inactive", inactive))
-            for each in some
+            Question(functools.partial(self.top.picture, number), one.said, rivals)
+            for one in (case, control)
+            if one is not None
+            for number in [*active, *inactive]
         ]
-        return _Test(case, "", tuple(active), tuple(inactive), tuple(questions))
-
-
-@dataclass(frozen=True)
-class _Test:
-    """The questions about one feature: of its own label, then of the other; of each, active pictures first."""
-
-    case: Case
-    undefined: str
-    active: tuple[Shown, ...] = ()
-    inactive: tuple[Shown, ...] = ()
-    questions: tuple[Question, ...] = ()
-
-    def record(self, answers: Sequence[bool | None]) -> Record:
-        if self.undefined:
-            return Record.without(self.case, self.undefined)
-        count, both = len(self.active), len(self.active) + len(self.inactive)
-        own, control = (detection(some[:count], some[count:]) for some in (answers[:both], answers[both:]))
-        details = {
-            "k": both,
-            "active": dict(zip([each.id for each in self.active], answers[:count], strict=True)),
-            "inactive": dict(zip([each.id for each in self.inactive], answers[count:both], strict=True)),
-        }
-        failed = reasons(NO_ANSWER for answer in answers[:both] if answer is None)
-        if own.f1 is None:
-            return Record.without(self.case, NO_ANSWER, failed=failed, details=details)
-        figures = {name: {"score": getattr(own, name), "random features": getattr(control, name)} for name in FIGURES}
-        return Record(self.case.name, self.case.said, self.case.category, figures, "", failed, details)
+        return DetectionTest(case, "", [self.top.id(one) for one in active], [self.top.id(one) for one in inactive], questions)
 
 
 def nearest(sae: Sae, features: Sequence[int], among: Sequence[int], count: int) -> dict[int, list[int]]:

@@ -1,86 +1,37 @@
-"""Judges: who answers yes or no to a question about pictures. A server that speaks OpenAI's chat completions, or CLIP, which needs none.
+"""Judges: who answers yes or no to "does this picture show what the label names?". A model on a server, or CLIP, which needs none."""
 
-A judge is a plain function, `Judge`; an answer that failed or cannot be read is None.
-"""
-
-import asyncio
+import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
 from ...concepts.clip import Clip
-from ..chat import Server, connect
-from ..client import MalformedError, Messages, Request, Retry, ask_all
-from ..dimmed import data_url
-from ..journal import Entry, Journal
+from ..client import MalformedError, Messages
+from ..dimmed import conversation
 
-_THINKING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_SHOWS = """\
+SHOWS = """\
 Does this picture show what "{label}" names? It may name a scene, an object, a part of one, a material, a texture or a color, and it counts wherever \
 in the picture it is.
 
 Answer with one word: yes or no."""
+_THINKING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Question:
     """Does this picture show what the label names?"""
 
-    key: str
-    """Its name, unique among the questions asked together."""
-    picture: Image.Image
+    picture: Callable[[], Image.Image]
+    """Called when the question is asked: the pictures of thousands do not fit in memory."""
     label: str
     rivals: Sequence[str] = ()
     """Labels of other features that it may be a picture of instead."""
 
-
-Judge = Callable[[Sequence[Question], Path], list[bool | None]]
-"""(questions, file of a journal) → the answers, in the order of the questions."""
-
-
-@dataclass(frozen=True)
-class Asker:
-    """A server and how to ask it."""
-
-    server: Server
-    concurrency: int = 8
-    retry_failed: bool = False
-    retry: Retry = field(default_factory=Retry)
-
-    def ask(self, messages: Mapping[str, Callable[[], Messages]], journal: Path) -> dict[str, bool | None]:
-        """The yes or no to each of several conversations; what the journal holds already is not asked again.
-
-        Raises InterpError if the server refuses every request.
-        """
-        requests = [Request(key, make) for key, make in messages.items()]
-
-        async def asked() -> Mapping[str, Entry]:
-            async with connect(self.server) as send:
-                return await ask_all(
-                    requests, send, held, check=yes, concurrency=self.concurrency, retry=self.retry, retry_failed=self.retry_failed
-                )
-
-        with Journal(journal) as held:
-            entries = asyncio.run(asked())
-        return {key: None if entry.failure else yes(entry.answer) for key, entry in entries.items()}
-
-    def judge(self, questions: Sequence[Question], journal: Path) -> list[bool | None]:
-        """The answers of a `Judge`: each picture by itself, without a hint at where the feature is active."""
-
-        def about(question: Question) -> Callable[[], Messages]:
-            return lambda: conversation([question.picture], _SHOWS.format(label=question.label))
-
-        answers = self.ask({question.key: about(question) for question in questions}, journal)
-        return [answers[question.key] for question in questions]
-
-
-def conversation(pictures: Sequence[Image.Image], text: str) -> Messages:
-    """One turn of the user: pictures, then a text."""
-    parts = [{"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in pictures]
-    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+    def messages(self) -> Messages:
+        """For a model on a server: the picture by itself, without a hint at where the feature is active."""
+        return conversation([self.picture()], SHOWS.format(label=self.label))
 
 
 def yes(answer: str) -> bool:
@@ -94,6 +45,11 @@ def yes(answer: str) -> bool:
     raise MalformedError(f"it says neither yes nor no, or both: {' '.join(said.split())[:60]}")
 
 
+def key_of(name: str, *said: str) -> str:
+    """A request's name: the feature's, and what the answer depends on, so that another label is judged anew."""
+    return f"{name} {hashlib.sha256(repr(said).encode()).hexdigest()[:16]}"
+
+
 @dataclass(frozen=True)
 class ClipJudge:
     """CLIP as a judge.
@@ -104,12 +60,12 @@ class ClipJudge:
 
     clip: Clip
 
-    def __call__(self, questions: Sequence[Question], _: Path) -> list[bool | None]:
-        """The answers of a `Judge`; CLIP never fails to answer."""
-        texts = {name: place for place, name in enumerate(dict.fromkeys(text for one in questions for text in self._texts(one)))}
+    def __call__(self, questions: Sequence[Question]) -> list[bool | None]:
+        """The answers in the order of the questions. CLIP never fails to answer."""
         if not questions:
             return []
-        known, seen = self.clip.texts(list(texts)), self.clip.pictures([one.picture for one in questions])
+        texts = {name: place for place, name in enumerate(dict.fromkeys(text for one in questions for text in self._texts(one)))}
+        known, seen = self.clip.texts(list(texts)), self.clip.pictures([one.picture() for one in questions])
         answers: list[bool | None] = []
         for one, picture in zip(questions, seen, strict=True):
             own, *others = (known[[texts[text] for text in self._texts(one)]] @ picture).tolist()

@@ -37,9 +37,15 @@ class World:
     def shown(self, feature, n=5, skip=0):
         return [self.one(number, feature) for number in self.numbers(feature)][skip : skip + n]
 
-    def inactive(self, feature, n, seed=0, among=None):
+    def inactive_numbers(self, feature, n, seed=0, among=None):
         left = [number for number in (range(self.count) if among is None else among) if number % 4 != feature]
-        return [self.one(number, feature) for number in random.Random(f"{seed} {feature}").sample(left, min(n, len(left)))]
+        return random.Random(f"{seed} {feature}").sample(left, min(n, len(left)))
+
+    def picture(self, number):
+        return self.one(number, 0).picture
+
+    def id(self, number):
+        return f"{number:03}.png"
 
     def random(self, feature, n=None, seed=0):
         some = list(range(self.count)) if n is None else random.Random(f"{seed} {feature}").sample(range(self.count), n)
@@ -51,7 +57,7 @@ class World:
         heat = torch.zeros(SIZE[1], SIZE[0])
         if number % 4 == feature:
             heat[y : y + 16, x : x + 16] = 2.5
-        return Shown(number, f"{number:03}.png", float(heat.sum()), picture, heat)
+        return Shown(number, self.id(number), float(heat.sum()), picture, heat)
 
 
 def segment(picture, _, label):

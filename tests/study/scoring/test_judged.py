@@ -1,5 +1,6 @@
 """CLIP score, detection and consistency of features whose truth is known; judges that are CLIP, or a server that follows a script."""
 
+import asyncio
 import base64
 import dataclasses
 import io
@@ -10,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from interp import InterpError
 from interp.concepts.clip import Clip
-from interp.study.chat import Server
-from interp.study.client import MalformedError, Retry
+from interp.study.chat import Server, connect
+from interp.study.client import MalformedError, Retry, ask_all
+from interp.study.journal import Journal
 from interp.study.scoring.clip_score import ClipScore
 from interp.study.scoring.consistency import Consistency, first_of_each
 from interp.study.scoring.detection import DetectionScore, nearest
-from interp.study.scoring.judges import Asker, ClipJudge, Question, yes
+from interp.study.scoring.judges import ClipJudge, Question, yes
 from tests.concepts.test_scores import tiny_clip
 from tests.study.chat_server import Says, serve_chat
 from tests.study.scoring.painted_world import CASES, COLOURS, ColourClip, World
@@ -38,8 +39,28 @@ async def at_once(_):
     """Instead of waiting."""
 
 
-def asker(url, **options):
-    return Asker(Server(url, "fake", timeout=20), retry=Retry(attempts=3, sleep=at_once), **options)
+def asked(url, requests, journal, concurrency=1):
+    """The answers of a server."""
+
+    async def run():
+        async with connect(Server(url, "fake", timeout=20)) as send:
+            retry = Retry(attempts=3, sleep=at_once)
+            return await ask_all(requests, send, held, check=yes, concurrency=concurrency, retry=retry)
+
+    with Journal(journal) as held:
+        return asyncio.run(run())
+
+
+def detected(url, journal, cases=CASES, **options):
+    tests = DetectionScore(WORLD, RING, cases, **HELD_OUT).tests(cases)
+    entries = asked(url, [request for test in tests for request in test.requests()], journal, **options)
+    return [test.of_entries(entries) for test in tests]
+
+
+def judged(url, journal, *cases):
+    score = Consistency(WORLD, CASES, **HELD_OUT)
+    entries = asked(url, [request for case in cases for request in score.requests(case)], journal)
+    return [score.record(case, entries) for case in cases]
 
 
 def seen(body):
@@ -91,45 +112,40 @@ def test_the_nearest_features_are_those_of_the_decoder_directions():
     assert nearest(RING, [0], [0], 3) == {0: []}
 
 
-def test_negatives_are_pictures_of_the_nearest_features_on_which_this_one_is_inactive(tmp_path):
-    asked = []
-
-    def judge(questions, _):
-        asked.extend(questions)
-        return [True] * len(questions)
-
+def test_negatives_are_pictures_of_the_nearest_features_on_which_this_one_is_inactive():
     class Also(World):
         """Feature 0 is active on two of the pictures of feature 1 too."""
 
-        def inactive(self, feature, n, seed=0, among=None):
-            return super().inactive(feature, n, seed, [number for number in among if number not in (5, 9)])
+        def inactive_numbers(self, feature, n, seed=0, among=None):
+            return super().inactive_numbers(feature, n, seed, [number for number in among if number not in (5, 9)])
 
     near = sae([[1.0, 0.0], [0.9, 0.4], [0.0, 1.0], [0.0, 1.0]])
-    record = DetectionScore(Also(), near, judge, CASES, **HELD_OUT)
-    (found,) = dataclasses.replace(record, neighbours=1)([CASES[0]], tmp_path / "journal")
-    assert {int(name[:3]) % 4 for name in found.details["inactive"]} == {1}
-    assert not {"005.png", "009.png"} & set(found.details["inactive"])
-    assert list(found.details["active"]) == ["008.png", "012.png", "016.png", "020.png"]
-    assert {question.label for question in asked} == {"red", asked[-1].label}
-    assert asked[-1].label != "red"
-    assert all(question.rivals == ("green",) for question in asked)
-    assert len({question.key for question in asked}) == 16
+    (test,) = DetectionScore(Also(), near, CASES, **HELD_OUT, neighbours=1).tests([CASES[0]])
+    assert {int(name[:3]) % 4 for name in test.inactive} == {1}
+    assert not {"005.png", "009.png"} & set(test.inactive)
+    assert test.active == ["008.png", "012.png", "016.png", "020.png"]
+    assert [question.label for question in test.questions[:8]] == ["red"] * 8
+    assert len({question.label for question in test.questions[8:]} - {"red"}) == 1
+    assert all(question.rivals == ("green",) for question in test.questions)
+    assert len(set(test.keys)) == 16
+    for name, question in zip([*test.active, *test.inactive] * 2, test.questions, strict=True):
+        assert question.picture().tobytes() == WORLD.picture(int(name[:3])).tobytes()
 
 
-def test_detection_by_clip_is_right_for_right_labels_only(tmp_path):
-    score = DetectionScore(WORLD, RING, ClipJudge(ColourClip()), CASES, **HELD_OUT)
-    for record in score(CASES, tmp_path):
+def test_detection_by_clip_is_right_for_right_labels_only():
+    judge = ClipJudge(ColourClip())
+    for record in DetectionScore(WORLD, RING, CASES, **HELD_OUT).score(judge, CASES):
         for figure in ("f1", "balanced_accuracy"):
             assert record.figures[figure]["score"] == 1
             assert record.figures[figure]["random features"] < 0.7
     turned = [dataclasses.replace(case, said=CASES[case.feature - 1].said) for case in CASES]
-    for record in DetectionScore(WORLD, RING, ClipJudge(ColourClip()), turned, **HELD_OUT)(turned, tmp_path):
+    for record in DetectionScore(WORLD, RING, turned, **HELD_OUT).score(judge, turned):
         assert record.figures["f1"]["score"] == 0
         assert record.figures["balanced_accuracy"]["score"] < 0.6
 
 
-def test_clip_says_yes_only_if_the_label_beats_a_picture_and_every_rival(tmp_path):
-    judge, red = ClipJudge(ColourClip()), WORLD.one(0, 0).picture
+def test_clip_says_yes_only_if_the_label_beats_a_picture_and_every_rival():
+    judge, red = ClipJudge(ColourClip()), WORLD.picture(0)
     for label, rivals, answer in (
         ("red", ("green", "blue"), True),
         ("Red ", ("red",), True),  # the same label is no rival
@@ -137,8 +153,8 @@ def test_clip_says_yes_only_if_the_label_beats_a_picture_and_every_rival(tmp_pat
         ("something", (), False),
         ("yellow", ("red",), False),
     ):
-        assert judge([Question("a", red, label, rivals)], tmp_path) == [answer], label
-    assert judge([], tmp_path) == []
+        assert judge([Question(lambda: red, label, rivals)]) == [answer], label
+    assert judge([]) == []
 
 
 def test_detection_by_a_server_that_looks_at_the_picture(tmp_path):
@@ -147,19 +163,21 @@ def test_detection_by_a_server_that_looks_at_the_picture(tmp_path):
         return "Yes." if colour in {tuple(pixel) for pixel in np.asarray(picture).reshape(-1, 3)} else "No."
 
     with serve_chat(say) as server:
-        score = DetectionScore(WORLD, RING, asker(server.url, concurrency=1).judge, CASES, **HELD_OUT)
-        records = score(CASES, tmp_path / "journal.jsonl")
+        records = detected(server.url, tmp_path / "journal.jsonl")
         count = len(server.asked)
-        assert score(CASES, tmp_path / "journal.jsonl") == records
+        assert detected(server.url, tmp_path / "journal.jsonl") == records
         assert len(server.asked) == count == 4 * 16, "what the journal holds is not asked again"
+        relabelled = [dataclasses.replace(CASES[0], said="yellow"), *CASES[1:]]
+        first = detected(server.url, tmp_path / "journal.jsonl", relabelled)[0]
+        assert len(server.asked) > count, "another label is judged anew"
+    assert first.figures["f1"]["score"] == 0
     assert [record.figures["f1"]["score"] for record in records] == [1, 1, 1, 1]
     assert all(record.figures["f1"]["random features"] < 0.7 for record in records)
 
 
 def test_what_a_server_does_not_answer_is_counted_and_is_no_no(tmp_path):
     with serve_chat(lambda text, _: Says(status=500) if '"red"' in text else "perhaps" if '"blue"' in text else "yes") as server:
-        score = DetectionScore(WORLD, RING, asker(server.url, concurrency=4).judge, CASES, **HELD_OUT)
-        records = score(CASES, tmp_path / "journal.jsonl")
+        records = detected(server.url, tmp_path / "journal.jsonl", concurrency=4)
     red, green, blue, _ = records
     assert (red.undefined, red.failed) == ("no answer", {"no answer": 8})
     assert (blue.undefined, blue.failed) == ("no answer", {"no answer": 8})
@@ -168,22 +186,23 @@ def test_what_a_server_does_not_answer_is_counted_and_is_no_no(tmp_path):
     assert green.figures["balanced_accuracy"]["score"] == 0.5, "it says yes to everything"
 
 
-def test_features_without_labels_pictures_or_negatives_are_undefined(tmp_path):
-    def judge(questions, _):
+def test_features_without_labels_pictures_or_negatives_are_undefined():
+    def judge(questions):
         assert not questions
         return []
 
     for case, top, reason in (
         (dataclasses.replace(CASES[0], said=""), WORLD, "no label"),
+        (dataclasses.replace(CASES[0], said="", explanation="Unable to produce descriptions"), WORLD, "unable"),
         (CASES[0], World(count=8), "no pictures"),
         (CASES[0], Everywhere(), "no negatives"),
     ):
-        (record,) = DetectionScore(top, RING, judge, CASES, **HELD_OUT)([case], tmp_path)
+        (record,) = DetectionScore(top, RING, CASES, **HELD_OUT).score(judge, [case])
         assert (record.undefined, record.figures) == (reason, {})
 
 
 class Everywhere(World):
-    def inactive(self, *_):
+    def inactive_numbers(self, *_):
         return []
 
 
@@ -193,8 +212,8 @@ class Everywhere(World):
 def test_a_judge_of_consistency_sees_the_pictures_what_is_said_and_where_it_is_active(tmp_path):
     """The reference's judge of steering is shown neither, and its judge of consistency not the label."""
     with serve_chat(lambda text, _: "1" if "red things" in text else "0") as server:
-        score = Consistency(WORLD, asker(server.url, concurrency=1), CASES, **HELD_OUT)
-        record, unable = score([CASES[0], dataclasses.replace(CASES[1], said="Unable to produce descriptions")], tmp_path / "journal.jsonl")
+        unable = dataclasses.replace(CASES[1], said="Unable to produce descriptions")
+        record, unable = judged(server.url, tmp_path / "journal.jsonl", CASES[0], unable)
         assert len(server.asked) == 2
         own, control = server.asked
     assert record.figures == {"consistency": {"score": 1.0, "random features": 0.0}}
@@ -214,7 +233,7 @@ def test_a_judge_of_consistency_sees_the_pictures_what_is_said_and_where_it_is_a
 
 def test_no_answer_is_not_a_zero(tmp_path):
     with serve_chat(lambda *_: "I cannot tell") as server:
-        (record,) = Consistency(WORLD, asker(server.url), CASES, **HELD_OUT)([CASES[0]], tmp_path / "journal.jsonl")
+        (record,) = judged(server.url, tmp_path / "journal.jsonl", CASES[0])
     assert (record.undefined, record.failed, record.figures) == ("no answer", {"no answer": 1}, {})
 
 
@@ -243,11 +262,3 @@ def test_answers_are_read():
     for answer in ("", "perhaps", "yes and no", "10", "It is unknown", "1, not 0"):
         with pytest.raises(MalformedError, match="neither yes nor no"):
             yes(answer)
-
-
-def test_a_server_that_refuses_everything_ends_the_run(tmp_path):
-    with (
-        serve_chat(lambda *_: Says(status=401)) as server,
-        pytest.raises(InterpError, match="refuses every request"),
-    ):
-        DetectionScore(WORLD, RING, asker(server.url).judge, CASES, **HELD_OUT)(CASES, tmp_path / "journal.jsonl")
