@@ -8,12 +8,12 @@ from pathlib import Path
 from ..errors import InterpError
 from . import answers, asking
 from .client import Messages, Request
-from .explain import FOLDER as EXPLANATIONS
+from .explain import named
 from .explanation_files import key_of, read_texts, write_labels
+from .said import CLASSES, EXPLANATIONS, LABELS
 from .study import Study
 
 NAME, HELP = "refine", "turn explanations into short labels"
-LABELS, CLASSES = "labels", "classes"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refiner", metavar="MODEL", help="the name of a model on the server; it need not see pictures")
     parser.add_argument("--filters", type=Path, metavar="FILE", help="refine exactly the features of a filters.json")
     parser.add_argument("--explanations", type=Path, metavar="FOLDER", help="with files of multimodal-sae  (default: those of the study)")
+    parser.add_argument("--name", metavar="NAME", help="refines explanations-NAME into labels-NAME and classes-NAME")
     asking.add(parser)
 
 
@@ -28,18 +29,18 @@ def run(study: Study, args: argparse.Namespace) -> None:
     """Refine what is not refined yet, and write labels and classes. What the explainer could not describe has neither."""
     if not args.refiner:
         raise InterpError("--refiner is missing: the name of a model on the server, as it lists it at /v1/models.")
-    texts = wanted(study, args.explanations or study.folder / EXPLANATIONS, args.filters)
+    texts = wanted(study, args.explanations or study.folder / named(EXPLANATIONS, args.name), args.filters)
     able = {feature: text for feature, text in texts.items() if text != answers.UNABLE}
     requests = {feature: Request(_key(study.module, feature, text), functools.partial(_messages, text)) for feature, text in able.items()}
-    stage = asking.Stage(study, NAME, {"prompt": answers.REFINE})
+    stage = asking.Stage(study, named(NAME, args.name), {"prompt": answers.REFINE})
     entries = asking.ask(stage, args.refiner, list(requests.values()), answers.refined, args)
     if entries is None:
         return
     asked = {feature: entries[request.key] for feature, request in requests.items()}
     made = {feature: answers.refined(entry.answer) for feature, entry in asked.items() if not entry.failure}
-    file = write_labels(study.folder / LABELS, study.module, {feature: each.label for feature, each in made.items()})
+    file = write_labels(study.folder / named(LABELS, args.name), study.module, {feature: each.label for feature, each in made.items()})
     kinds = {feature: each.kind for feature, each in made.items() if each.kind}
-    write_labels(study.folder / CLASSES, study.module, kinds)
+    write_labels(study.folder / named(CLASSES, args.name), study.module, kinds)
     unable, unclear = len(texts) - len(able), len(made) - len(kinds)
     print(f"{len(made)} labels, {unclear} of them of no known class, {unable} without anything in common: {file}")  # noqa: T201 - what the command is for
     if failed := asking.failures(list(asked.values())):
