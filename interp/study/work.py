@@ -8,6 +8,7 @@ import datetime as dt
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 T = TypeVar("T")
+_alone = ContextVar("_alone", default=False)
 _PATIENCE = dt.timedelta(days=7)  # for the slowest process: shares of a long study differ by hours
 
 
@@ -68,14 +70,24 @@ def shared(units: Sequence[Unit], what: str) -> Iterator[Unit]:
 
 def once(do: Callable[[], T]) -> T | None:
     """Do something in the main process alone, while the others wait. None in the others."""
+    _together()
+    token = _alone.set(True)
     try:
         return do() if state().is_main_process else None
     finally:
+        _alone.reset(token)
         state().wait_for_everyone()
+
+
+def _together() -> None:
+    """Raise RuntimeError where one process would wait for the others and they do not for it: a mistake that a single process would not notice."""
+    if _alone.get():
+        raise RuntimeError("what the main process does alone cannot wait for the others")
 
 
 def agreed(value: T) -> T:
     """The main process's value, in all of them: what each would see by itself may depend on when it looks."""
+    _together()
     given = [value]
     state()  # accelerate would otherwise begin one without us, which takes this process for the only one
     broadcast_object_list(given)
