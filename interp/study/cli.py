@@ -42,6 +42,13 @@ _PLAN = {
 _NUMBERS = ("layer", "limit")
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that there are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
     root = argparse.ArgumentParser(
@@ -54,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
         one = verbs.add_parser(
             verb.NAME,
             help=verb.HELP,
-            description=(verb.__doc__ or "").partition(": ")[2],
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            description=f"{verb.HELP[0].upper()}{verb.HELP[1:]}. More: docs/study.md.",
+            formatter_class=_Help,
         )
         one.add_argument("folder", type=Path, help="the study")
         one.add_argument(
