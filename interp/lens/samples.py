@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..errors import InterpError
 from ..models.vlm import Vlm
 from ..tracing.trace import EMBED
-from .text_states import text_states
+from .text_states import sixteen, text_states
 
 SHARD = 1024  # positions in a file, at least
 _TOKENS = 2048  # read together
@@ -116,10 +116,4 @@ def _states(vlm: Vlm, texts: list[str], length: int) -> Iterator[dict[str, torch
     longest = max(map(len, ids))
     real = torch.tensor([[0 < at < len(row) and row[at] not in vlm.special_ids for at in range(longest)] for row in ids])
     told = torch.tensor([token for row in ids for token in row[1:] if token not in vlm.special_ids])
-    yield {"ids": told} | {str(layer): _sixteen(hidden.cpu()[real]) for layer, hidden in states.items()}
-
-
-def _sixteen(states: torch.Tensor) -> torch.Tensor:
-    """In float16, or bfloat16 where a value is too large."""
-    half = states.half()
-    return half if half.isfinite().all() else states.bfloat16()
+    yield {"ids": told} | {str(layer): sixteen(hidden.cpu()[real]) for layer, hidden in states.items()}

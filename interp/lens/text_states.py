@@ -24,3 +24,9 @@ def text_states(vlm: Vlm, rows: Sequence[Sequence[int]], layers: Iterable[int]) 
             vlm.on_layer(hooks, layer, functools.partial(keep, layer))
         vlm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1)
     return states
+
+
+def sixteen(states: torch.Tensor) -> torch.Tensor:
+    """In float16, or bfloat16 where a value is too large."""
+    half = states.half()
+    return half if half.isfinite().all() else states.bfloat16()

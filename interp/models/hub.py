@@ -130,6 +130,19 @@ def fetch_files(listed: RepoFiles, names: Collection[str]) -> Path:
         return Path(snapshot_download(listed.repo, revision=listed.revision, allow_patterns=list(names), local_files_only=listed.cached))
 
 
+def make_repo(repo: str, *, private: bool) -> None:
+    """Make a repository to publish a model in, unless there is one. Raises InterpError for a name, a token or a network that will not do."""
+    with translated(repo, None, "Try again later."):
+        validate_repo_id(repo)
+        HfApi(endpoint=constants.ENDPOINT).create_repo(repo, private=private or None, exist_ok=True)  # None: as its owner has set
+
+
+def publish(repo: str, folder: Path, message: str) -> str:
+    """Upload all files of a folder into a repository. Returns the address of the commit. Raises InterpError as `make_repo` does."""
+    with translated(repo, None, "Try again later."):
+        return str(HfApi(endpoint=constants.ENDPOINT).upload_folder(repo_id=repo, folder_path=folder, commit_message=message).commit_url)
+
+
 @contextlib.contextmanager
 def reachable(repo: str) -> Iterator[None]:
     """For a library that downloads from `repo` itself: raises InterpError if it cannot, and skips its retries when offline.

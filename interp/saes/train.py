@@ -5,6 +5,7 @@ a start that depends on the seed alone, and a resumed run that continues the ver
 threads the resumed run is equal to an uninterrupted one bit by bit; GPU kernels add in no fixed order.
 """
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -107,7 +108,9 @@ def train(plan: Plan, width: int, batches: Callable[[int], Iterator[torch.Tensor
     trainer.fit()
     unfinished = work / f"{FINISHED}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
-    sae.save_inference_model(unfinished)
+    _, config = sae.save_inference_model(unfinished)
+    # In an order that does not change from run to run, as that of sae-lens does.
+    config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     unfinished.replace(finished)
     for folder in _checkpoints(work):
         shutil.rmtree(folder)

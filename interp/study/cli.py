@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 
 from ..errors import InterpError
-from . import attribute, cache, explain, filters, refine, report, score, serve_index, steer, top_images, work
+from . import attribute, cache, explain, filters, refine, report, score, serve_index, steer, top_images, train_sae, work
 from .study import MANIFEST, Plan, Study
 
 VERBS: tuple[ModuleType, ...] = (
+    train_sae,
     cache,
     top_images,
     explain,
