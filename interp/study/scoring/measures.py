@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score
 
 from ...errors import InterpError
 
@@ -88,12 +87,13 @@ class _Levels:
         return Overlap(
             iou=int(inside[active].sum()) / either,
             soft_iou=float(share @ inside / (inside.sum() + share @ outside)),
-            auprc=self._average_precision(inside, outside) if mask.any() else None,
+            auprc=self._average_precision(inside) if mask.any() else None,
         )
 
-    def _average_precision(self, inside: npt.NDArray[np.intp], outside: npt.NDArray[np.intp]) -> float:
-        truth = np.repeat([1, 0], len(self.values))
-        return float(average_precision_score(truth, np.tile(self.values, 2), sample_weight=np.concatenate([inside, outside])))
+    def _average_precision(self, inside: npt.NDArray[np.intp]) -> float:
+        """As in scikit-learn, whose function would take most of the time of a trial: pixels of one value enter the ranking together."""
+        found, ranked = inside[::-1].cumsum(), self.counts[::-1].cumsum()
+        return float((inside[::-1] / found[-1]) @ (found / ranked))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Segmenters with tiny random models of the real classes, against transformers' own pipeline and post-processing, and masks that are known."""
 
+import json
+import shutil
 import sys
 import types
 
@@ -7,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, AutoTokenizer, SamModel, pipeline
 from transformers.models.sam3.modeling_sam3 import Sam3Model
+from transformers.models.sam3_video.configuration_sam3_video import Sam3VideoConfig
 
 from interp import InterpError
 from interp.study.scoring.segmenters import instances, known_masks, mask_file, segmenter
@@ -39,6 +43,21 @@ def test_sam_3_masks_are_the_union_of_its_instances_in_the_picture(saved):
         assert (got != wanted).mean() < 0.01, "both are made from 8-bit pixels, scaled in another order"
         covered.append(got.mean())
     assert 0 < min(covered) < 1
+
+
+def test_sam_3_is_read_as_it_is_published_too(saved, tmp_path):
+    """As the detector of a video model, with one file for all processors."""
+    folder = shutil.copytree(saved["sam_3"], tmp_path / "published")
+    config = Sam3VideoConfig(detector_config=json.loads((folder / "config.json").read_text()))
+    config.save_pretrained(folder)
+    weights = {f"detector_model.{name}": weight for name, weight in load_file(folder / "model.safetensors").items()}
+    save_file(weights | {"tracker_model.memory": torch.zeros(2)}, folder / "model.safetensors", metadata={"format": "pt"})
+    pictures = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": pictures, "processor_class": "Sam3VideoProcessor"}))
+    one, other = (segmenter(str(place), CPU)(PICTURES[0], "", "dog") for place in (saved["sam_3"], folder))
+    np.testing.assert_array_equal(one, other)
+    assert 0 < one.mean() < 1
 
 
 def test_instances_are_those_of_transformers_own_processor(monkeypatch):
