@@ -1,4 +1,4 @@
-"""ES modules of `static/` as one classic script.
+"""ES modules of `static/` as one classic script, and the HTML of a view with the parts that it shares.
 
 Gradio puts scripts into the head of its page, and the standalone page inlines them, so modules there cannot import each other by address. Each
 module becomes a function that returns its exports. Only the two forms of import and the one form of export that our own modules use are understood;
@@ -15,6 +15,7 @@ STATIC = Path(__file__).parent / "static"
 _IMPORT = re.compile(r'^import (?:\{([^}]*)\}|\* as (\w+)) from "(\.[^"]+)";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
 _SEVERAL = re.compile(r"^export const \w+ = [^({\[\n]*,$", re.MULTILINE)  # of which _EXPORT sees only the first
+_INCLUDE = re.compile(r"^ *<!-- include (shared/\w+\.html) -->\n", re.MULTILINE)
 _TYPES = re.compile(r"^/\*\* @import .* \*/\n", re.MULTILINE)  # for the type checker only
 _OTHER = re.compile(r"^(?:import|export)\b.*", re.MULTILINE)
 
@@ -23,6 +24,11 @@ _OTHER = re.compile(r"^(?:import|export)\b.*", re.MULTILINE)
 def static(name: str) -> str:
     """The text of one file in `static/`, by its path there: "lens/view.css"."""
     return (STATIC / name).read_text(encoding="utf-8")
+
+
+def markup(folder: str) -> str:
+    """The HTML of one view, with what it shares with others in place of the lines that include it."""
+    return _INCLUDE.sub(lambda found: static(found[1]), static(f"{folder}/view.html"))
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from ..errors import InterpError
-from .bundle import STATIC, bundle, static
+from .bundle import STATIC, bundle, markup, static
 from .payloads import attention, attribution, concepts, lens
 
 _VIEWS = {
@@ -48,6 +48,6 @@ def standalone_html(payload: Mapping[str, Any]) -> str:
         title=f"{title}: {payload['model']}",
         payload=base64.b64encode(packed).decode("ascii"),
         css=static("shared/view.css") + static(f"{folder}/view.css"),
-        markup=static(f"{folder}/view.html"),
+        markup=markup(folder),
         script=bundle(f"{folder}/standalone.js"),
     )

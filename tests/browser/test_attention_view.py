@@ -10,6 +10,7 @@ import json
 import pytest
 
 from interp.web.standalone import standalone_html
+from tests.browser.view import Opened
 from tests.web.attention_payload import fewest, floats, flow, payload, score, spec, what_if
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
@@ -26,30 +27,13 @@ SERVER = """(given) => {
 }"""
 
 
-class Why:
+class Why(Opened):
     """One opened view, and what it shows."""
 
-    def __init__(self, page):
-        self.page = page
-        self.root = page.locator(".attention")
+    KIND = "attention"
 
     def set(self, made, **server):
-        self.page.evaluate(SERVER, server)
-        self.page.evaluate("(made) => document.querySelector('.attention').__view.set(made)", made)
-        self.page.wait_for_selector(".attention[data-ready]")
-        return self
-
-    def part(self, name):
-        return self.root.locator(f"[data-part={name}]")
-
-    def text(self, name):
-        return " ".join(self.part(name).inner_text().split())
-
-    def says(self, name, text):
-        self.part(name).filter(has_text=text).wait_for(state="attached")
-
-    def state(self, name):
-        return self.root.evaluate("(root, name) => root.__attention[name]", name)
+        return self.served(SERVER, made, **server)
 
     def until(self, name, value):
         self.page.wait_for_function(
@@ -59,12 +43,6 @@ class Why:
 
     def word(self, i):
         return self.part("words").locator("button").nth(i)
-
-    def settle(self):
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-    def asked(self):
-        return self.page.evaluate("window.said")
 
     def patch(self, index, side=8):
         """The middle of a patch on the screen."""

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from interp.web.standalone import standalone_html
+from tests.browser.view import Opened
 from tests.web.attribution_payload import NAMELESS, OTHERS, TEXT_ONLY, feature_words, number, payload, without, word
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
@@ -37,31 +38,13 @@ SERVER = """(given) => {
 }"""
 
 
-class Carried:
+class Carried(Opened):
     """One opened view, and what it shows."""
 
-    def __init__(self, page):
-        self.page = page
-        self.root = page.locator(".attribution")
+    KIND = "attribution"
 
     def set(self, made, **server):
-        self.made = made
-        self.page.evaluate(SERVER, server)
-        self.page.evaluate("(made) => document.querySelector('.attribution').__view.set(made)", made)
-        self.page.wait_for_selector(".attribution[data-ready]")
-        return self
-
-    def part(self, name):
-        return self.root.locator(f"[data-part={name}]")
-
-    def text(self, name):
-        return " ".join(self.part(name).inner_text().split())
-
-    def says(self, name, text):
-        self.part(name).filter(has_text=text).wait_for(state="attached")
-
-    def state(self, name):
-        return self.root.evaluate("(root, name) => root.__attribution[name]", name)
+        return self.served(SERVER, made, **server)
 
     def line(self, key):
         return self.part("tableBody").locator(f"tr[data-key='{key}']")
@@ -71,16 +54,6 @@ class Carried:
 
     def word(self, i):
         return self.part("words").locator("button").nth(i)
-
-    def settle(self):
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-    def asked(self):
-        return self.page.evaluate("window.said")
-
-    def pixels(self):
-        url = self.part("base").evaluate("(canvas) => canvas.toDataURL('image/png')")
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")).astype(int)
 
     def patch(self, pixels, index, side=8):
         """The mean colour of a patch."""

@@ -6,17 +6,15 @@ Expectations are computed here from the payload or given by the made-up server. 
 from __future__ import annotations
 
 import base64
-import io
 import json
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from interp.web.standalone import standalone_html
 from tests.browser.conftest import open_tab
+from tests.browser.view import Opened
 from tests.web.concepts_payload import WORDLESS, details, example, payload, shift, steered
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
@@ -34,31 +32,13 @@ SERVER = """(given) => {
 }"""
 
 
-class Seen:
+class Seen(Opened):
     """One opened view, and what it shows."""
 
-    def __init__(self, page):
-        self.page = page
-        self.root = page.locator(".concepts")
+    KIND = "concepts"
 
     def set(self, made, **server):
-        self.made = made
-        self.page.evaluate(SERVER, server)
-        self.page.evaluate("(made) => document.querySelector('.concepts').__view.set(made)", made)
-        self.page.wait_for_selector(".concepts[data-ready]")
-        return self
-
-    def part(self, name):
-        return self.root.locator(f"[data-part={name}]")
-
-    def text(self, name):
-        return " ".join(self.part(name).inner_text().split())
-
-    def says(self, name, text):
-        self.part(name).filter(has_text=text).wait_for(state="attached")
-
-    def state(self, name):
-        return self.root.evaluate("(root, name) => root.__concepts[name]", name)
+        return self.served(SERVER, made, **server)
 
     def card(self, concept):
         return self.part("cards").locator(f"[data-concept='{concept}']")
@@ -67,13 +47,6 @@ class Seen:
         return [
             int(number) for number in self.part("cards").locator("button").evaluate_all("(cards) => cards.map((c) => c.dataset.concept)")
         ]
-
-    def asked(self):
-        return self.page.evaluate("window.said")
-
-    def pixels(self):
-        url = self.part("base").evaluate("(canvas) => canvas.toDataURL('image/png')")
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")).astype(int)
 
 
 def opened(page_of, tmp_path, **options):

@@ -19,6 +19,7 @@ from interp.errors import InterpError
 from interp.ui.components.edits_view import EditsView
 from interp.ui.components.feature_view import FeatureView
 from tests.browser.conftest import LAUNCH, PHONE
+from tests.browser.view import Opened
 from tests.web.edits_payload import BLUE, DOG, PIZZA, blue, chip, drawn, payload, pizza, scene
 from tests.web.feature_payload import Expected
 from tests.web.feature_payload import payload as feature_payload
@@ -74,39 +75,23 @@ class Python:
         return [event for event, _ in self.received]
 
 
-class Editor:
+class Editor(Opened):
     """One opened view."""
 
+    KIND = "edits"
+
     def __init__(self, page, python):
-        self.page, self.python = page, python
-        self.root = page.locator(".edits").first
-
-    def part(self, name):
-        return self.root.locator(f"[data-part={name}]")
-
-    def text(self, name):
-        return " ".join(self.part(name).inner_text().split())
-
-    def says(self, name, text):
-        self.part(name).filter(has_text=text).wait_for(state="attached")
+        super().__init__(page)
+        self.python = python
 
     def state(self, name="edits"):
-        return self.root.evaluate("(root, name) => root.__edits[name]", name)
+        return super().state(name)
 
     def card(self, index):
         return Card(self, self.root.locator(".edits-chip").nth(index))
 
     def cards(self):
         return self.root.locator(".edits-chip").evaluate_all("(cards) => cards.map((card) => Number(card.dataset.feature))")
-
-    def set(self, made):
-        """A payload as if from Python."""
-        self.root.evaluate("(root, made) => root.__view.set(made)", made)
-        return self
-
-    def settle(self):
-        """Wait until the page has done what it was told: two frames."""
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def search(self, text):
         self.part("text").fill(text)

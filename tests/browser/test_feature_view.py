@@ -5,8 +5,6 @@ Every expectation is computed here from the payload, by `Expected`, not by the v
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import threading
 
@@ -19,6 +17,7 @@ from interp.errors import InterpError
 from interp.ui.components.feature_view import FeatureView
 from interp.ui.components.lens_view import LensView
 from tests.browser.conftest import LAUNCH, PHONE
+from tests.browser.view import Opened
 from tests.web.feature_payload import DENSE, Expected, feature, payload
 from tests.web.lens_payload import payload as lens_payload
 
@@ -60,58 +59,24 @@ class Server:
         return [(run, argument) for called, run, argument in self.asked if called == name][-1]
 
 
-class Features:
+class Features(Opened):
     """One opened view: where its patches are, and what it shows."""
 
+    KIND = "features"
+
     def __init__(self, page, made, server):
-        self.page, self.made, self.server, self.expected = page, made, server, Expected(made)
-        self.root = page.locator(".features").first
+        super().__init__(page)
+        self.made, self.server, self.expected = made, server, Expected(made)
 
     def set(self, made):
-        self.made, self.expected = made, made and Expected(made)
-        self.page.evaluate("(made) => document.querySelector('.features').__view.set(made)", made)
+        super().set(made)
+        self.expected = made and Expected(made)
         return self
 
     def ready(self):
         self.page.wait_for_selector(".features[data-ready]")
         self.settle()
         return self
-
-    def part(self, name):
-        return self.root.locator(f"[data-part={name}]")
-
-    def text(self, name):
-        return " ".join(self.part(name).inner_text().split())
-
-    def says(self, name, text):
-        self.part(name).filter(has_text=text).wait_for(state="attached")
-
-    def state(self, name):
-        return self.root.evaluate("(root, name) => root.__features[name]", name)
-
-    def settle(self):
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-    def places(self, grid=0, fx=0.5, fy=0.5):
-        """Where in the stage each patch is, in CSS pixels: its box in the original, scaled to the canvas."""
-        boxes = np.frombuffer(base64.b64decode(self.made["grids"][grid]["boxes"]), "<f4").reshape(-1, 4)
-        size, image = self.part("base").bounding_box(), self.made["image"]
-        scale = size["width"] / image["width"], size["height"] / image["height"]
-        return [
-            {"x": float(left + (right - left) * fx) * scale[0], "y": float(top + (bottom - top) * fy) * scale[1]}
-            for left, top, right, bottom in boxes
-        ]
-
-    def at(self, index, grid=0, fx=0.5, fy=0.5):
-        return self.places(grid, fx, fy)[index]
-
-    def hover(self, index, grid=0):
-        self.part("stage").hover(position=self.at(index, grid))
-        self.settle()
-
-    def click(self, index, grid=0):
-        self.part("stage").click(position=self.at(index, grid))
-        self.settle()
 
     def drag(self, start, end):
         box = self.part("base").bounding_box()
@@ -132,10 +97,6 @@ class Features:
     def select(self, number):
         self.line(number).locator(".features-feature").click()
         self.settle()
-
-    def pixels(self):
-        url = self.part("base").evaluate("(canvas) => canvas.toDataURL('image/png')")
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")).astype(int)
 
     def plain(self):
         """The pixels of the picture with no map: what a payload without features shows."""

@@ -17,39 +17,28 @@ from interp.errors import InterpError
 from interp.ui.components.lens_view import LensView
 from interp.web.standalone import standalone_html
 from tests.browser.conftest import LAUNCH
+from tests.browser.view import Opened
 from tests.web.lens_payload import NOUNS, Expected, b64, look, payload, quantise, reading, struct_pack
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 BLUE = (64, 120, 200)
 
 
-class Lens:
+class Lens(Opened):
     """One opened view: where its patches are, and what it shows."""
 
-    def __init__(self, page, made):
-        self.page, self.made, self.expected = page, made, Expected(made)
-        self.root = page.locator(".lens").first
+    KIND = "lens"
 
-    def set(self, made):
-        self.page.evaluate("(made) => document.querySelector('.lens').__view.set(made)", made)
-        return self
+    def __init__(self, page, made):
+        super().__init__(page)
+        self.made, self.expected = made, Expected(made)
 
     def ready(self):
         self.page.wait_for_selector(".lens[data-ready]")
         return self
 
-    def part(self, name):
-        return self.root.locator(f"[data-part={name}]")
-
     def text(self, name):
         return self.part(name).inner_text()
-
-    def state(self, name):
-        return self.root.evaluate("(root, name) => root.__lens[name]", name)
-
-    def settle(self):
-        """Wait until the frame after the next is painted: the view paints at most once per frame."""
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def shown_words(self):
         return self.root.evaluate("""root => [...root.querySelectorAll("[data-part=top] .view-token")].map(
@@ -60,27 +49,6 @@ class Lens:
         self.settle()
         assert self.shown_words() == [look(word) for word in self.expected.words(layer, row)]
         return True
-
-    def places(self, grid=0, fx=0.5, fy=0.5):
-        """Where in the stage each patch is, in CSS pixels: its box in the original, scaled to the canvas."""
-        boxes = np.frombuffer(base64.b64decode(self.made["grids"][grid]["boxes"]), "<f4").reshape(-1, 4)
-        size, image = self.part("base").bounding_box(), self.made["image"]
-        scale = size["width"] / image["width"], size["height"] / image["height"]
-        return [
-            {"x": float(left + (right - left) * fx) * scale[0], "y": float(top + (bottom - top) * fy) * scale[1]}
-            for left, top, right, bottom in boxes
-        ]
-
-    def at(self, index, grid=0, fx=0.5, fy=0.5):
-        return self.places(grid, fx, fy)[index]
-
-    def hover(self, index, grid=0):
-        self.part("stage").hover(position=self.at(index, grid))
-        self.settle()
-
-    def click(self, index, grid=0):
-        self.part("stage").click(position=self.at(index, grid))
-        self.settle()
 
     def slide(self, name, value):
         self.part(name).evaluate("(node, value) => { node.value = value; node.dispatchEvent(new Event('input')); }", str(value))
@@ -698,13 +666,14 @@ def test_notes_and_a_cut_answer_are_shown(open_lens):
     ],
 )
 def test_damaged_data_is_said_in_words(lens, change, message):
-    lens.set({**lens.made, **change})
+    made = lens.made
+    lens.set({**made, **change})
     lens.part("empty").wait_for()
     assert message in lens.text("empty")
     assert not lens.part("body").is_visible()
     assert lens.root.get_attribute("data-ready") is None
     # and the next payload works
-    lens.set(lens.made)
+    lens.set(made)
     lens.ready()
     assert lens.part("body").is_visible()
 

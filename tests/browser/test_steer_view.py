@@ -17,6 +17,7 @@ from interp.ui.components.steer_view import SteerView
 from interp.web.payloads.steer import running_payload, steer_payload, sweep_payload
 from tests import tiny
 from tests.browser.conftest import LAUNCH, PHONE
+from tests.browser.view import Opened
 from tests.web.steer_payload import PLAIN, SETTINGS, VALUES, edit, long, payload, running, same, sweep, word
 
 ATTACK = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
@@ -25,32 +26,14 @@ WORDS = [" a", " dog", " and", " a", " pizza"]
 END = object()
 
 
-class Steer:
+class Steer(Opened):
     """One opened view, and what it shows."""
 
+    KIND = "steer"
+
     def __init__(self, page, made):
-        self.page, self.made = page, made
-        self.root = page.locator(".steer").first
-
-    def set(self, made):
+        super().__init__(page)
         self.made = made
-        self.page.evaluate("(made) => document.querySelector('.steer').__view.set(made)", made)
-        return self
-
-    def part(self, name):
-        return self.root.locator(f"[data-part={name}]")
-
-    def text(self, name):
-        return " ".join(self.part(name).inner_text().split())
-
-    def says(self, name, text):
-        self.part(name).filter(has_text=text).wait_for(state="attached")
-
-    def state(self, name):
-        return self.root.evaluate("(root, name) => root.__steer[name]", name)
-
-    def settle(self):
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def token(self, i):
         return self.part("tokens").locator("button").nth(i)

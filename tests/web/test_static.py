@@ -14,7 +14,7 @@ from interp.ui.components.feature_view import FeatureView
 from interp.ui.components.lens_view import LensView
 from interp.ui.components.steer_view import SteerView
 from interp.web import bundle as bundling
-from interp.web.bundle import STATIC, bundle, modules
+from interp.web.bundle import STATIC, bundle, markup, modules
 
 VIEWS = {
     "lens": LensView,
@@ -67,8 +67,9 @@ def test_modules_stay_small():
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_part_that_the_scripts_use_is_in_the_markup_and_the_other_way_round(view):
-    parts = set(re.findall(r'data-part="(\w+)"', (STATIC / view / "view.html").read_text()))
+    parts = set(re.findall(r'data-part="(\w+)"', markup(view)))
     scripts = "".join((STATIC / name).read_text() for name in modules(f"{view}/view.js"))
+    assert "<!--" not in markup(view)
     used = set(re.findall(r"\bpart\.(\w+)", scripts)) - {"base", "marks"}  # the canvases, which the editor of edits makes itself
     assert used <= parts
     unused = {name for name in parts if not re.search(rf"\b{name}\b", scripts)}

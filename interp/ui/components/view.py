@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import gradio as gr
 
 from ...errors import InterpError
-from ...web.bundle import bundle, static
+from ...web.bundle import bundle, markup, static
 from ...web.standalone import checked
 
 # Ends the script that runs once per component, after those in its head: it has made `view`.
@@ -55,7 +55,7 @@ class View(gr.HTML):
         super().__init__(
             value,
             label=label or self.LABEL,
-            html_template=static(f"{self.FOLDER}/view.html"),
+            html_template=markup(self.FOLDER),
             css_template=static("shared/view.css") + static(f"{self.FOLDER}/view.css"),
             js_on_load=self.ON_LOAD + FOLLOW,
             # In the head, not in js_on_load: several views on a page share it, and gradio takes every quoted word in

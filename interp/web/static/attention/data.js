@@ -1,6 +1,6 @@
 // The attention payload as typed arrays, and the maps that need no server: attention of any heads, plain or weighted by what they move. No DOM.
 /** @import { AttentionPayload, MapItem, MapSpec, MapValues, Score } from "../payloads.js" */
-import { decodeArray, decodeBytes, decodePatches, requireSchema } from "../shared/payload.js";
+import { decodeArray, decodeBytes, SceneData } from "../shared/payload.js";
 
 const SCHEMA = "llava-microscope/attention-view/1";
 
@@ -19,15 +19,14 @@ export function mapKey({ method, token, layer, head, over, sinks }) {
   return [method, token, layer ?? "all", head ?? "all", over, sinks].join(" ");
 }
 
-/** A `MapSpec` names a layer of the model; elsewhere layers are indices into `layers`. Tokens are numbers in the answer, columns indices into `keys`. */
-export class AttentionData {
+/**
+ * A `MapSpec` names a layer of the model; elsewhere layers are indices into `layers`. Tokens are numbers in the answer, columns indices into `keys`.
+ * @extends {SceneData<AttentionPayload>}
+ */
+export class AttentionData extends SceneData {
   /** @param {AttentionPayload} payload */
   constructor(payload) {
-    requireSchema(payload, SCHEMA);
-    this.payload = payload;
-    this.tokens = payload.tokens.text.slice();
-    this.kinds = payload.tokens.kind;
-    this.T = this.kinds.length - 1;
+    super(payload, SCHEMA);
     this.start = payload.start;
     this.words = this.tokens.slice(this.start);
     this.layers = payload.layers.slice();
@@ -54,12 +53,6 @@ export class AttentionData {
     this.shareQ = decodeArray(Uint8Array, payload.shares, SHARES.length * L * H * Q, "shares");
     this.curveOf = decodeArray(Float32Array, payload.curves, SHARES.length * L * Q, "curves");
     this.sinks = new Set([...payload.sinks.tower, ...payload.sinks.decoder]);
-    const { grids, place, regions, regionOf, finest } = decodePatches(payload);
-    this.grids = grids;
-    this.place = place;
-    this.regions = regions;
-    this.regionOf = regionOf;
-    this.finest = finest;
     /** The token that ends the answer, -1 if it was cut. */
     this.end = payload.finished ? Q - 1 : -1;
     this.methods = new Map(payload.methods.map((method) => [method.key, method]));

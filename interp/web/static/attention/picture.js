@@ -20,11 +20,7 @@ export class AttentionPicture extends PatchCanvas {
         ctx.fillStyle = `rgba(${r},${g},${b},${OPACITY})`;
         ctx.fillRect(x, y, w, h);
       }
-      if (w > 14) {
-        ctx.strokeStyle = "rgba(16,20,28,.28)";
-        ctx.lineWidth = 1;
-        ctx.strokeRect(x - 0.5, y - 0.5, w, h);
-      }
+      this.edge(ctx, x, y, w, h, "rgba(16,20,28,.28)", 14);
       if (state.chosen.has(row)) cross(ctx, x, y, w, h);
     });
   }

@@ -1,8 +1,7 @@
 // The picture under the pointer and the keys: a patch is pointed at or locked, or, while patches are being chosen, crossed out.
 import { Brush } from "../shared/brush.js";
+import { MOVES } from "../shared/canvas.js";
 import { placeName } from "../shared/payload.js";
-
-const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 export class Stage {
   // view: the view, whose state this changes; it offers `data`, `state`, `picture`, `part`, `readout`, render() and repaint()
@@ -77,7 +76,7 @@ export class Stage {
 
   announce() {
     const { view } = this;
-    view.derive();
+    view.settle();
     const { shownRow } = view.state;
     if (shownRow !== null) view.part.live.textContent = `${placeName(view.data, shownRow)}: ${view.readout.readers()}`;
   }

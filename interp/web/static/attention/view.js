@@ -8,7 +8,7 @@ import { Chips } from "../shared/chips.js";
 import { el, radios, saveFile } from "../shared/elements.js";
 import { gridChoices } from "../shared/grids.js";
 import { page } from "../shared/page.js";
-import { PictureShell } from "../shared/shell.js";
+import { mounting, PictureShell } from "../shared/shell.js";
 import { look, plural } from "../shared/text.js";
 import { layerUnder } from "./chart.js";
 import { AttentionData, mapKey } from "./data.js";
@@ -69,14 +69,11 @@ class View extends PictureShell {
    * @param {AbortSignal} signal
    */
   begin(data, picture, signal) {
-    const { part } = this;
     const { payload } = data;
     // Unless a link asks for another, the method stays when another picture is shown.
     const method = [payload.method, this.state?.method, payload.methods[0].key].find((key) => data.methods.has(key));
-    this.data = data;
-    this.picture = picture;
     this.asker = new Asker(signal);
-    this.state = {
+    this.open(data, picture, {
       ready: true,
       run: payload.run ?? null,
       method,
@@ -97,14 +94,11 @@ class View extends PictureShell {
       map: null,
       top: 0,
       shown: null,
-    };
+    });
     this.pointed = null;
     this.failed = new Map(); // errors in place of maps, and below in place of scores
     this.untested = new Map();
     this.testing = null;
-    this.root.__attention = this.state;
-    part.empty.hidden = true;
-    part.body.hidden = false;
     this.texts();
     this.chips.draw(data.words, { at: payload.token, end: data.end });
     this.switches();
@@ -112,7 +106,7 @@ class View extends PictureShell {
     this.flow.begin(data, Boolean(this.options.wordFlow));
     const waiting = page.waitingWord;
     page.waitingWord = null;
-    if (waiting && this.isOf(waiting.of)) this.choose({ token: waiting.token });
+    if (waiting && data.isOf(waiting)) this.choose({ token: waiting.token });
     else this.look();
     this.render(true);
   }
@@ -269,14 +263,9 @@ class View extends PictureShell {
   // A place of the lens view that the reader wants explained.
   handed(event) {
     const { token, of } = event.detail ?? {};
-    if (!this.data || !this.isOf(of)) return;
+    if (!this.data?.isOf({ of })) return;
     event.preventDefault();
     if (token >= 0 && token < this.data.Q) this.choose({ token });
-  }
-
-  isOf(of) {
-    const { image, prompt, answer } = this.data.payload;
-    return !of || (of.image === image.src && of.prompt === prompt && of.answer === answer);
   }
 
   async download() {
@@ -293,10 +282,6 @@ class View extends PictureShell {
     ];
     const word = this.word().replace(/[^\p{L}\p{N}]+/gu, "") || String(state.token);
     saveFile(await captioned(this.picture, still, lines, this.accent()), `${name.toLowerCase().replaceAll(" ", "-")}-${word}.png`);
-  }
-
-  accent() {
-    return getComputedStyle(this.root).getPropertyValue("--accent").trim() || "#0b6bcb";
   }
 
   ink() {
@@ -325,18 +310,7 @@ class View extends PictureShell {
     this.render();
   }
 
-  // At most once a frame.
-  render(size = false) {
-    if (!this.data) return;
-    this.sized = this.sized || size;
-    if (this.frame) return;
-    this.frame = requestAnimationFrame(() => {
-      this.frame = 0;
-      if (this.data) this.paint();
-    });
-  }
-
-  derive() {
+  settle() {
     const { state, data, part } = this;
     let spec = this.spec();
     let map = data.map(spec);
@@ -355,7 +329,7 @@ class View extends PictureShell {
   }
 
   paint() {
-    this.derive();
+    this.settle();
     const { state, data, part, picture, sized } = this;
     this.sized = false;
     const room = part.frame.clientWidth;
@@ -379,12 +353,6 @@ class View extends PictureShell {
   }
 }
 
-// Mount the view on the element that holds view.html; the host then calls set(payload).
-export function mount(element, options = {}) {
-  const root = element.querySelector("[data-part=root]");
-  root.__view?.destroy();
-  root.__view = new View(root, options);
-  return root.__view;
-}
+export const mount = mounting(View);
 
 page.mountAttention = mount;

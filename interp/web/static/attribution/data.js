@@ -1,6 +1,6 @@
 // The attribution payload as typed arrays, and what is computed from it: scores by position, orders, sums. No DOM.
 /** @import { AttributedItem, AttributionPayload, FeatureWords, SignedRows, WordAttribution, WordSpec } from "../payloads.js" */
-import { decodeArray, decodeBytes, decodePatches, requireSchema } from "../shared/payload.js";
+import { decodeArray, decodeBytes, SceneData } from "../shared/payload.js";
 
 const SCHEMA = "llava-microscope/attribution-view/1";
 
@@ -22,21 +22,12 @@ export function specKey({ token, baseline, top }) {
   return JSON.stringify([token, baseline, top]);
 }
 
-export class AttributionData {
+/** @extends {SceneData<AttributionPayload>} */
+export class AttributionData extends SceneData {
   /** @param {AttributionPayload} payload */
   constructor(payload) {
-    requireSchema(payload, SCHEMA);
-    this.payload = payload;
+    super(payload, SCHEMA);
     this.run = payload.run ?? null;
-    this.T = payload.tokens.kind.length - 1;
-    this.tokens = payload.tokens.text.slice();
-    this.kinds = payload.tokens.kind;
-    const { grids, place, regions, regionOf, finest } = decodePatches(payload);
-    this.grids = grids;
-    this.place = place;
-    this.regions = regions;
-    this.regionOf = regionOf;
-    this.finest = finest;
     this.leftOut = new Set(payload.left_out);
     this.start = payload.start;
     /** The tokens of the answer. */
@@ -52,15 +43,6 @@ export class AttributionData {
   /** The word to open with. */
   get first() {
     return /** @type {Word} */ (this.words.values().next().value);
-  }
-
-  /**
-   * Whether something that another view hands over belongs to this picture and text; if it does not say, it does.
-   * @param {{ of?: { image: string, prompt: string, answer: string } }} handed
-   */
-  isOf({ of }) {
-    const { image, prompt, answer } = this.payload;
-    return !of || (of.image === image.src && of.prompt === prompt && of.answer === answer);
   }
 
   /**

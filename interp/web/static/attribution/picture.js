@@ -24,16 +24,8 @@ export class AttributionPicture extends PatchCanvas {
         if (v < 0) hatch(ctx, x, y, w, h);
         ctx.globalAlpha = 1;
       }
-      if (w > 20) {
-        ctx.strokeStyle = "rgba(255,255,255,.16)";
-        ctx.lineWidth = 1;
-        ctx.strokeRect(x - 0.5, y - 0.5, w, h);
-      }
+      this.edge(ctx, x, y, w, h);
     });
-  }
-
-  paintMarks(ctx, state, width, height, accent) {
-    this.strokePlaces(ctx, state, width, height, accent);
   }
 
   // Paler, with little colour: the scale has two colours of its own.

@@ -8,8 +8,8 @@ import { captioned } from "../shared/caption.js";
 import { el, saveFile } from "../shared/elements.js";
 import { openSteer, page, steerTab } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
-import { PictureShell } from "../shared/shell.js";
-import { Stage } from "../shared/stage.js";
+import { mounting, PictureShell } from "../shared/shell.js";
+import { places, Stage } from "../shared/stage.js";
 import { pictureSwitches } from "../shared/switches.js";
 import { look, plural } from "../shared/text.js";
 import * as Card from "./card.js";
@@ -44,7 +44,7 @@ class View extends PictureShell {
     );
     this.without = new Without(part, { ask: (features) => this.ablate(features) }, signal);
     document.addEventListener("llava:feature", (event) => this.handed(/** @type {CustomEvent} */ (event)), { signal });
-    this.controls(signal);
+    this.controls();
     this.set(null);
   }
 
@@ -61,35 +61,24 @@ class View extends PictureShell {
    */
   begin(data, picture, signal) {
     const { part, options } = this;
-    this.data = data;
-    this.picture = picture;
     this.asker = new Asker(signal);
-    this.key = {};
     this.tracked = null;
-    this.state = {
+    const state = {
       ready: true,
       run: data.run,
       spec: { ...data.first.spec },
       key: null,
       busy: false,
       tracked: null,
-      grid: data.finest,
-      view: "picture",
-      hover: null,
-      locked: null,
-      shownRow: null,
-      cursor: data.grids[data.finest].positions[0] ?? null,
       pointed: null,
       line: null,
     };
-    this.root.__attribution = this.state;
+    this.open(data, picture, { ...state, ...places(data) });
     this.list = new FeatureList(data, part, {
       point: (line) => this.point(line),
       select: (line) => this.select(keyOf(line)),
       signal,
     });
-    part.empty.hidden = true;
-    part.body.hidden = false;
     this.stage = new Stage(data, picture, this.state, part, {
       render: () => this.render(),
       said: (row) => `${placeName(data, row)}: ${say.signed(this.selected.at[row])}`,
@@ -124,16 +113,9 @@ class View extends PictureShell {
     part.count.disabled = !this.options.attributeWord;
   }
 
-  controls(signal) {
+  controls() {
     const { part } = this;
-    const on = (node, type, fn) =>
-      node.addEventListener(
-        type,
-        (event) => {
-          if (this.data && this.list) fn(event);
-        },
-        { signal },
-      );
+    const on = (node, type, fn) => this.listen(node, type, fn);
     on(part.count, "change", () => this.choose({ top: +part.count.value }));
     on(part.png, "click", () => this.download());
     on(part.track, "click", () => this.track(this.selected.feature));
@@ -144,7 +126,7 @@ class View extends PictureShell {
   // Another word, another one to compare it with, or another length of the list.
   choose(change) {
     const { data, state, asker, options } = this;
-    if (!data || !this.list) return;
+    if (!this.drawable) return;
     const spec = { ...state.spec, ...change };
     state.spec = spec;
     clearTimeout(this.timer);
@@ -224,6 +206,10 @@ class View extends PictureShell {
     this.render();
   }
 
+  get drawable() {
+    return Boolean(this.data && this.list);
+  }
+
   get selected() {
     return this.list.byKey.get(this.state.key);
   }
@@ -250,7 +236,7 @@ class View extends PictureShell {
   handed(event) {
     if (!this.root.isConnected) return this.destroy();
     event.preventDefault();
-    if (this.data && this.list) this.follow(event.detail);
+    if (this.drawable) this.follow(event.detail);
     else page.waitingFeature = event.detail;
   }
 
@@ -325,37 +311,13 @@ class View extends PictureShell {
     saveFile(await captioned(picture, shown, lines, this.accent()), `attribution-${keyOf(selected)}.png`);
   }
 
-  accent() {
-    return getComputedStyle(this.root).getPropertyValue("--accent").trim() || "#0b6bcb";
-  }
-
-  // At most once a frame. Parts whose inputs have not changed are left alone.
-  render(size = false) {
-    if (!this.data || !this.list) return;
-    this.sized = this.sized || size;
-    if (this.frame) return;
-    this.frame = requestAnimationFrame(() => {
-      this.frame = 0;
-      if (this.data && this.list) this.paint();
-    });
-  }
-
-  changed(name, ...inputs) {
-    const before = this.key[name];
-    this.key[name] = inputs;
-    return !before || inputs.some((value, i) => value !== before[i]);
-  }
-
   paint() {
     const { state, data, part, picture, list, word, selected, options } = this;
-    const width = part.frame.clientWidth;
-    if (!width) return; // in a tab that is not shown; the ResizeObserver calls again
+    const fresh = this.fitted(0.55);
+    if (fresh === null) return;
     const line = list.byKey.get(state.pointed) ?? selected;
     state.line = line;
     state.shownRow = state.hover ?? state.locked;
-    const fresh = this.changed("size", state.view, state.grid) || this.sized;
-    this.sized = false;
-    if (fresh) picture.fit(width, Math.max(260, innerHeight * 0.55), state, Math.min(3, devicePixelRatio || 1));
     if (this.changed("map", line, state.grid) || fresh) {
       picture.drawBase(state);
       part.title.replaceChildren(Card.named(data, line));
@@ -376,12 +338,6 @@ class View extends PictureShell {
   }
 }
 
-// Mount the view on the element that holds view.html; the host then calls set(payload).
-export function mount(element, options = {}) {
-  const root = element.querySelector("[data-part=root]");
-  root.__view?.destroy();
-  root.__view = new View(root, options);
-  return root.__view;
-}
+export const mount = mounting(View);
 
 Object.assign(page, { mountAttribution: mount, openSteer, steerTab });

@@ -1,6 +1,6 @@
 // The concepts payload as typed arrays, and what is computed from it: codes by position, scales, orders. No DOM.
 /** @import { ConceptExample, ConceptItem, ConceptsPayload, ShiftPayload, ShiftedItem } from "../payloads.js" */
-import { decodeArray, decodeBytes, decodePatches, requireSchema } from "../shared/payload.js";
+import { decodeArray, decodeBytes, SceneData } from "../shared/payload.js";
 
 const SCHEMA = "llava-microscope/concepts-view/1";
 const NAMED = 3; // words that stand for a concept
@@ -19,24 +19,16 @@ export function ticks(low, high) {
   return [...(low < -0.1 * (high - low) ? [low] : []), 0, 0.5, 1];
 }
 
-export class ConceptData {
+/** @extends {SceneData<ConceptsPayload>} */
+export class ConceptData extends SceneData {
   /** @param {ConceptsPayload} payload */
   constructor(payload) {
-    requireSchema(payload, SCHEMA);
-    this.payload = payload;
+    super(payload, SCHEMA);
     this.run = payload.run ?? null;
-    this.T = payload.tokens.kind.length - 1;
-    this.kinds = payload.tokens.kind;
-    const { grids, place, regions, regionOf, finest } = decodePatches(payload);
-    this.grids = grids;
-    this.place = place;
-    this.regions = regions;
-    this.regionOf = regionOf;
-    this.finest = finest;
     this.leftOut = new Set(payload.left_out);
     if (!payload.concepts.length) throw new Error("The data of this view is damaged: it has no concepts.");
     const codes = decodeArray(Float32Array, payload.codes, payload.concepts.length * this.T, "codes");
-    const image = [...place.keys(), ...regionOf.keys()].filter((row) => row < this.T && !this.leftOut.has(row));
+    const image = [...this.place.keys(), ...this.regionOf.keys()].filter((row) => row < this.T && !this.leftOut.has(row));
     // Codes of k-means are never 0 and those of PCA have a sign: their scale begins at the lowest of this picture.
     const floored = ["k-means", "pca"].includes(payload.dictionary.method);
     const rows = (/** @type {number} */ k) => codes.subarray(k * this.T, (k + 1) * this.T);

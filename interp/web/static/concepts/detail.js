@@ -1,6 +1,6 @@
 // The selected concept: its words, its pictures, and the SAE features nearest to it.
 /** @import { Concept, ConceptData } from "./data.js" */
-import { el } from "../shared/elements.js";
+import { barRows, el } from "../shared/elements.js";
 import { placeName } from "../shared/payload.js";
 import { amount, plural } from "../shared/text.js";
 import * as say from "./text.js";
@@ -63,16 +63,9 @@ export function here(part, data, row) {
   part.whereSub.textContent =
     row === null ? "to see which concepts its state is made of" : data.leftOut.has(row) ? "an attention sink" : "";
   const found = row === null ? [] : data.strongest(row, HERE).filter((concept) => concept.at[row] > 0);
-  part.top.replaceChildren(
-    ...found.map((concept) => {
-      const item = el("li"),
-        bar = el("span", "view-bar-back"),
-        fill = el("i");
-      fill.style.width = `${100 * data.share(concept, row ?? 0)}%`;
-      bar.append(fill);
-      item.append(el("span", "view-word", data.name(concept)), bar, el("span", "view-percent", amount(concept.at[row ?? 0])));
-      return item;
-    }),
+  barRows(
+    part.top,
+    found.map((concept) => [data.name(concept), data.share(concept, row ?? 0), amount(concept.at[row ?? 0])]),
   );
 }
 

@@ -21,15 +21,7 @@ export class ConceptPicture extends PatchCanvas {
         ctx.fillRect(x, y, w, h);
         ctx.globalAlpha = 1;
       }
-      if (w > 20) {
-        ctx.strokeStyle = "rgba(255,255,255,.16)";
-        ctx.lineWidth = 1;
-        ctx.strokeRect(x - 0.5, y - 0.5, w, h);
-      }
+      this.edge(ctx, x, y, w, h);
     });
-  }
-
-  paintMarks(ctx, state, width, height, accent) {
-    this.strokePlaces(ctx, state, width, height, accent);
   }
 }

@@ -7,8 +7,8 @@ import { captioned } from "../shared/caption.js";
 import { el, radios, saveFile } from "../shared/elements.js";
 import { page } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
-import { PictureShell } from "../shared/shell.js";
-import { Stage } from "../shared/stage.js";
+import { mounting, PictureShell } from "../shared/shell.js";
+import { places, Stage } from "../shared/stage.js";
 import { pictureSwitches } from "../shared/switches.js";
 import { amount, plural, share } from "../shared/text.js";
 import { Cards } from "./cards.js";
@@ -47,7 +47,7 @@ class View extends PictureShell {
       signal,
     );
     this.shift = new Shift(this.part, { select: (concept) => this.select(concept), signal });
-    this.controls(signal);
+    this.listen(this.part.png, "click", () => this.download());
     this.set(null);
   }
 
@@ -63,28 +63,12 @@ class View extends PictureShell {
    */
   begin(data, picture, signal) {
     const { part, options } = this;
-    this.data = data;
-    this.picture = picture;
     this.asker = new Asker(signal);
-    this.key = {};
     this.known = new Map();
     const order = data.shift ? "moved" : "here";
     const { look } = data.payload;
-    this.state = {
-      ready: true,
-      run: data.run,
-      order,
-      concept: look?.concept ?? data.ordered(order)[0].concept,
-      grid: data.finest,
-      view: "picture",
-      hover: null,
-      locked: null,
-      shownRow: null,
-      cursor: data.grids[data.finest].positions[0] ?? null,
-    };
-    this.root.__concepts = this.state;
-    part.empty.hidden = true;
-    part.body.hidden = false;
+    const concept = look?.concept ?? data.ordered(order)[0].concept;
+    this.open(data, picture, { ready: true, run: data.run, order, concept, ...places(data) });
     this.cards = new Cards(data, part, { select: (concept) => this.select(concept), signal });
     this.stage = new Stage(data, picture, this.state, part, {
       render: () => this.render(),
@@ -129,17 +113,8 @@ class View extends PictureShell {
     });
   }
 
-  controls(signal) {
-    const { part } = this;
-    const on = (node, type, fn) =>
-      node.addEventListener(
-        type,
-        (event) => {
-          if (this.data && this.cards) fn(event);
-        },
-        { signal },
-      );
-    on(part.png, "click", () => this.download());
+  get drawable() {
+    return Boolean(this.data && this.cards);
   }
 
   get selected() {
@@ -200,35 +175,11 @@ class View extends PictureShell {
     saveFile(await captioned(picture, state, lines, this.accent()), `concept-${selected.concept}.png`);
   }
 
-  accent() {
-    return getComputedStyle(this.root).getPropertyValue("--accent").trim() || "#0b6bcb";
-  }
-
-  // At most once a frame. Parts whose inputs have not changed are left alone.
-  render(size = false) {
-    if (!this.data || !this.cards) return;
-    this.sized = this.sized || size;
-    if (this.frame) return;
-    this.frame = requestAnimationFrame(() => {
-      this.frame = 0;
-      if (this.data && this.cards) this.paint();
-    });
-  }
-
-  changed(name, ...inputs) {
-    const before = this.key[name];
-    this.key[name] = inputs;
-    return !before || inputs.some((value, i) => value !== before[i]);
-  }
-
   paint() {
     const { state, data, part, picture, selected } = this;
-    const width = part.frame.clientWidth;
-    if (!width) return; // in a tab that is not shown; the ResizeObserver calls again
+    const fresh = this.fitted(0.5);
+    if (fresh === null) return;
     state.shownRow = state.hover ?? state.locked;
-    const fresh = this.changed("size", state.view, state.grid) || this.sized;
-    this.sized = false;
-    if (fresh) picture.fit(width, Math.max(260, innerHeight * 0.5), state, Math.min(3, devicePixelRatio || 1));
     if (this.changed("map", state.concept, state.grid) || fresh) {
       picture.drawBase(state);
       Detail.scale(part, data, state.grid, selected);
@@ -240,12 +191,6 @@ class View extends PictureShell {
   }
 }
 
-// Mount the view on the element that holds view.html; the host then calls set(payload).
-export function mount(element, options = {}) {
-  const root = element.querySelector("[data-part=root]");
-  root.__view?.destroy();
-  root.__view = new View(root, options);
-  return root.__view;
-}
+export const mount = mounting(View);
 
 Object.assign(page, { mountConcepts: mount });

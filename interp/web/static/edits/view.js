@@ -4,7 +4,7 @@
 
 import { OUTLINES } from "../shared/colours.js";
 import { page } from "../shared/page.js";
-import { Shell } from "../shared/shell.js";
+import { mounting, Shell } from "../shared/shell.js";
 import { plural } from "../shared/text.js";
 import { EditCard } from "./chip.js";
 import { EditsData } from "./data.js";
@@ -370,12 +370,6 @@ function colour(i) {
   return OUTLINES[i % OUTLINES.length];
 }
 
-// Mount the view on the element that holds view.html; the host then calls set(payload).
-export function mount(element, options = {}) {
-  const root = element.querySelector("[data-part=root]");
-  root.__view?.destroy();
-  root.__view = new View(root, options);
-  return root.__view;
-}
+export const mount = mounting(View);
 
 page.mountEdits = mount;

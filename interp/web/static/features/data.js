@@ -1,6 +1,6 @@
 // The feature payload as typed arrays, and all that is computed from it: activations at a place, orders, filters. No DOM.
 /** @import { FeatureItem, FeaturePayload } from "../payloads.js" */
-import { decodeArray, decodeBytes, decodePatches, requireSchema } from "../shared/payload.js";
+import { decodeArray, decodeBytes, SceneData } from "../shared/payload.js";
 
 const SCHEMA = "llava-microscope/feature-view/1";
 
@@ -14,35 +14,16 @@ const SCHEMA = "llava-microscope/feature-view/1";
  * @typedef {"feature" | "label" | "score" | "mean" | "max" | "frequency" | "density"} SortKey
  */
 
-/** Rows are positions in the sequence. */
-export class FeatureData {
+/** @extends {SceneData<FeaturePayload>} */
+export class FeatureData extends SceneData {
   /** @param {FeaturePayload} payload */
   constructor(payload) {
-    requireSchema(payload, SCHEMA);
-    this.payload = payload;
+    super(payload, SCHEMA);
     this.run = payload.run ?? null;
-    this.T = payload.tokens.kind.length - 1;
-    this.tokens = payload.tokens.text.slice();
-    this.kinds = payload.tokens.kind;
-    const { grids, place, regions, regionOf, finest } = decodePatches(payload);
-    this.grids = grids;
-    this.place = place;
-    this.regions = regions;
-    this.regionOf = regionOf;
-    this.finest = finest;
     this.leftOut = new Set(payload.left_out);
     /** @type {Map<number, DecodedFeature>} each feature by its number, as it first came */
     this.known = new Map();
     this.home = payload.features.map((raw) => this.feature(raw));
-  }
-
-  /**
-   * Whether a place that another view hands over belongs to this picture and text; if it does not say, it does.
-   * @param {{ of?: { image: string, prompt: string, answer: string } }} place
-   */
-  isOf({ of }) {
-    const { image, prompt, answer } = this.payload;
-    return !of || (of.image === image.src && of.prompt === prompt && of.answer === answer);
   }
 
   /**

@@ -1,8 +1,7 @@
 // Pointer and keys over the picture: hovering, a click on a patch, a box drawn over several.
 // Reports rows of T and boxes by callbacks. Changes only state.drawing and state.cursor.
 /** @import { FeatureData } from "./data.js" */
-
-const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+import { MOVES } from "../shared/canvas.js";
 
 export class Stage {
   /**
@@ -17,6 +16,10 @@ export class Stage {
     this.on = on;
     this.from = null;
     this.anchor = null;
+    part.stage.setAttribute(
+      "aria-label",
+      "Patches of the picture. Arrow keys move, Shift and arrow keys draw a box, Enter asks for the features there, Escape goes back.",
+    );
     const listen = (type, fn) => part.stage.addEventListener(type, fn, { signal: on.signal });
     listen("pointerdown", (event) => this.down(event));
     listen("pointermove", (event) => this.move(event));

@@ -9,7 +9,8 @@ import { OUTLINES } from "../shared/colours.js";
 import { el, saveFile } from "../shared/elements.js";
 import { attributionTab, openAttribution, openSteer, page, steerTab } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
-import { PictureShell } from "../shared/shell.js";
+import { mounting, PictureShell } from "../shared/shell.js";
+import { places } from "../shared/stage.js";
 import { pictureSwitches } from "../shared/switches.js";
 import { amount, look, plural } from "../shared/text.js";
 import * as Card from "./card.js";
@@ -68,23 +69,14 @@ class View extends PictureShell {
       listed: [],
       busy: false,
       hideDense: false,
-      grid: data.finest,
-      view: "picture",
-      hover: null,
-      locked: null,
+      ...places(data),
       box: null,
       drawing: null,
-      cursor: data.grids[data.finest].positions[0] ?? null,
-      shownRow: null,
       readRow: null,
       maps: [],
     };
-    this.data = data;
-    this.picture = picture;
-    this.state = state;
-    this.key = {};
+    this.open(data, picture, state);
     this.slots = new Map();
-    this.root.__features = state;
     this.asker = new Asker(signal);
     this.list = new Listing(data, part, options, this.asker, (said) => this.listed(said), signal);
     this.near = new Near(data, part, options, this.asker, this.list, (number) => this.select(number), signal);
@@ -105,8 +97,6 @@ class View extends PictureShell {
       sort: (key) => this.sort(key),
       signal,
     });
-    part.empty.hidden = true;
-    part.body.hidden = false;
     this.words();
     this.controls(signal);
     this.listed();
@@ -294,23 +284,12 @@ class View extends PictureShell {
     saveFile(await captioned(this.picture, state, lines, this.accent()), name);
   }
 
-  accent() {
-    return getComputedStyle(this.root).getPropertyValue("--accent").trim() || "#0b6bcb";
-  }
   colour(number) {
     return OUTLINES[this.slots.get(number)];
   }
 
-  // At most once a frame. Parts whose inputs have not changed are left alone.
-  render(size = false) {
-    if (!this.data || !this.table) return;
-    this.derive(); // now, not in the frame: two keys in one frame are two steps
-    this.sized = this.sized || size;
-    if (this.frame) return;
-    this.frame = requestAnimationFrame(() => {
-      this.frame = 0;
-      if (this.data && this.table) this.paint();
-    });
+  get drawable() {
+    return Boolean(this.data && this.table);
   }
 
   // The selected feature is always on the picture, next to the layers; each keeps its colour while it is there.
@@ -334,19 +313,10 @@ class View extends PictureShell {
     if (data.place.has(state.shownRow)) state.cursor = state.shownRow;
   }
 
-  changed(name, ...inputs) {
-    const before = this.key[name];
-    this.key[name] = inputs;
-    return !before || inputs.some((value, i) => value !== before[i]);
-  }
-
   paint() {
     const { state, data, part, picture, shown, rows, list } = this;
-    const width = part.frame.clientWidth;
-    if (!width) return; // in a tab that is not shown; the ResizeObserver calls again
-    const fresh = this.changed("size", state.view, state.grid) || this.sized;
-    this.sized = false;
-    if (fresh) picture.fit(width, Math.max(260, innerHeight * 0.6), state, Math.min(3, devicePixelRatio || 1));
+    const fresh = this.fitted(0.6);
+    if (fresh === null) return;
     const maps = shown.map((entry) => entry.feature).join();
     const mapped = this.changed("maps", maps, state.layers.join(), state.grid);
     if (mapped || fresh) picture.drawBase(state);
@@ -386,12 +356,6 @@ class View extends PictureShell {
   }
 }
 
-// Mount the view on the element that holds view.html; the host then calls set(payload).
-export function mount(element, options = {}) {
-  const root = element.querySelector("[data-part=root]");
-  root.__view?.destroy();
-  root.__view = new View(root, options);
-  return root.__view;
-}
+export const mount = mounting(View);
 
 Object.assign(page, { mountFeatures: mount, openSteer, steerTab, openAttribution, attributionTab });

@@ -1,7 +1,7 @@
 // The lens payload as typed arrays, and all that is computed from it: words, probabilities, entropy, searches, counts. No DOM.
 /** @import { LensPayload, LensReading } from "../payloads.js" */
 /** @import { Look } from "../shared/text.js" */
-import { decodeArray, decodePatches, requireSchema } from "../shared/payload.js";
+import { decodeArray, SceneData } from "../shared/payload.js";
 import { look } from "../shared/text.js";
 
 const SCHEMA = "llava-microscope/lens-view/2";
@@ -38,11 +38,12 @@ export function similarity(v) {
 /**
  * What one lens reads. Layers are indices into `layers`, rows are positions in the sequence, ids are indices into `vocab`; scores (`p`) are
  * probabilities or cosine similarities.
+ * @extends {SceneData<LensPayload>}
  */
-export class LensData {
+export class LensData extends SceneData {
   /** @param {LensPayload} payload */
   constructor(payload) {
-    requireSchema(payload, SCHEMA);
+    super(payload, SCHEMA);
     this.method = payload.method;
     this.next = payload.reads === "next";
     this.similar = payload.score !== "probability";
@@ -50,17 +51,13 @@ export class LensData {
     this.scale = payload.scale;
     const [low, high] = payload.range;
     this.steps = this.similar ? Float32Array.from({ length: 256 }, (_, q) => low + (q / 255) * (high - low)) : PROBABILITY;
-    const L = payload.layers.length,
-      T = payload.tokens.kind.length - 1,
+    const { T } = this,
+      L = payload.layers.length,
       k = payload.k;
     this.L = L;
-    this.T = T;
     this.k = k;
-    this.payload = payload;
     this.layers = payload.layers.slice();
     this.vocab = payload.vocab.slice();
-    this.tokens = payload.tokens.text.slice();
-    this.kinds = payload.tokens.kind;
     const { ids, ids_bytes } = payload;
     this.ids = ids_bytes === 4 ? decodeArray(Uint32Array, ids, L * T * k, "ids") : decodeArray(Uint16Array, ids, L * T * k, "ids");
     this.q = decodeArray(Uint8Array, payload.probs, L * T * k, "probs");
@@ -70,12 +67,6 @@ export class LensData {
     this.neighbours = payload.neighbours ? decodeArray(Uint32Array, payload.neighbours, L * T * k, "neighbours") : null;
     /** @type {Look[]} */
     this.looks = new Array(this.vocab.length);
-    const { grids, place, regions, regionOf, finest } = decodePatches(payload);
-    this.grids = grids;
-    this.place = place;
-    this.regions = regions;
-    this.regionOf = regionOf;
-    this.finest = finest;
   }
 
   /**

@@ -38,7 +38,6 @@ export class LensPicture extends PatchCanvas {
         }
         return;
       }
-      const line = w > 14;
       // The threshold is about the top word, so a found word is shown wherever it has a probability.
       const quiet = !state.map && state.colour !== "found" && this.data.p(state.shownLayer, row) < state.min;
       if (quiet) {
@@ -54,11 +53,7 @@ export class LensPicture extends PatchCanvas {
         ctx.fillStyle = "rgba(24,26,31,.55)";
         ctx.fillRect(x, y, w, h);
       }
-      if (line) {
-        ctx.strokeStyle = state.colour === "none" ? "rgba(255,255,255,.4)" : "rgba(16,20,28,.28)";
-        ctx.lineWidth = 1;
-        ctx.strokeRect(x - 0.5, y - 0.5, w, h);
-      }
+      this.edge(ctx, x, y, w, h, state.colour === "none" ? "rgba(255,255,255,.4)" : "rgba(16,20,28,.28)", 14);
       if (!state.map) this.word(ctx, this.data.look(this.data.id(state.shownLayer, row)), x, y, w, h);
     });
   }

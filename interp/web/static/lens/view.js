@@ -8,7 +8,7 @@ import { captioned } from "../shared/caption.js";
 import { el, radios, saveFile } from "../shared/elements.js";
 import { featuresTab, openFeatures, openWhy, page, whyTab } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
-import { PictureShell } from "../shared/shell.js";
+import { mounting, PictureShell } from "../shared/shell.js";
 import { pictureSwitches } from "../shared/switches.js";
 import { ActivationMap } from "./activation.js";
 import { LensData } from "./data.js";
@@ -77,13 +77,7 @@ class View extends PictureShell {
       found: null,
     };
     state.patch = state.readRow;
-    this.data = data;
-    this.picture = picture;
-    this.state = state;
-    this.key = {};
-    this.root.__lens = state;
-    part.empty.hidden = true;
-    part.body.hidden = false;
+    this.open(data, picture, state);
     this.root.dataset.mode = "lens";
     const { findWord, readLens, wordMap } = options;
     const map = Boolean(wordMap) && data.kinds.includes("a") && data.place.size > 0;
@@ -326,20 +320,8 @@ class View extends PictureShell {
     saveFile(await captioned(picture, still, lines, this.accent()), name);
   }
 
-  accent() {
-    return getComputedStyle(this.root).getPropertyValue("--accent").trim() || "#0b6bcb";
-  }
-
-  // At most once a frame. Parts whose inputs have not changed are left alone.
-  render(size = false) {
-    if (!this.data) return;
-    this.derive(); // now, not in the frame: two keys in one frame are two steps
-    this.sized = this.sized || size;
-    if (this.frame) return;
-    this.frame = requestAnimationFrame(() => {
-      this.frame = 0;
-      if (this.data && this.table) this.paint();
-    });
+  get drawable() {
+    return Boolean(this.data && this.table);
   }
 
   derive() {
@@ -353,20 +335,11 @@ class View extends PictureShell {
     if (data.place.has(state.readRow)) state.patch = state.readRow;
   }
 
-  changed(name, ...inputs) {
-    const before = this.key[name];
-    this.key[name] = inputs;
-    return !before || inputs.some((value, i) => value !== before[i]);
-  }
-
   paint() {
     const { state, data, part, picture } = this;
     const { shownLayer, readRow, grid, found } = state;
-    const fresh = this.changed("size", state.view, grid) || this.sized;
-    this.sized = false;
-    const width = part.frame.clientWidth;
-    if (!width) return; // in a tab that is not shown; the ResizeObserver calls again
-    if (fresh) picture.fit(width, Math.max(260, innerHeight * 0.72), state, Math.min(3, devicePixelRatio || 1));
+    const fresh = this.fitted(0.72);
+    if (fresh === null) return;
     const quick = [shownLayer, state.min, state.colour, grid, state.mask, found, state.map];
     if (this.changed("base", ...quick) || fresh) picture.drawBase(state);
     picture.drawMarks(state, this.accent());
@@ -388,12 +361,6 @@ class View extends PictureShell {
   }
 }
 
-// Mount the view on the element that holds view.html; the host then calls set(payload).
-export function mount(element, options = {}) {
-  const root = element.querySelector("[data-part=root]");
-  root.__view?.destroy();
-  root.__view = new View(root, options);
-  return root.__view;
-}
+export const mount = mounting(View);
 
 Object.assign(page, { mountLens: mount, featuresTab, openFeatures, whyTab, openWhy });

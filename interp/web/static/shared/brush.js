@@ -1,5 +1,6 @@
 // Choosing patches by click, by drawing over several, or by keys. Nothing but the pointer and the keys: what is chosen belongs to the host.
-const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+import { MOVES } from "./canvas.js";
+
 const STRIDE = 3; // pixels between the points that are checked along a fast pointer's path
 
 /**

@@ -20,6 +20,8 @@
 
 export const OPACITY = 0.55;
 
+/** @type {Record<string, number[]>} how an arrow key moves over the patches: down and right */
+export const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 export const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 
 /** @param {string} src */
@@ -65,14 +67,31 @@ export class PatchCanvas {
   paint(_ctx, _state, _width, _height) {}
 
   /**
-   * The outlines; subclasses draw them.
-   * @param {CanvasRenderingContext2D} _ctx
-   * @param {any} _state
-   * @param {number} _width
-   * @param {number} _height
-   * @param {string} _accent
+   * The outlines; subclasses may draw more.
+   * @param {CanvasRenderingContext2D} ctx
+   * @param {any} state
+   * @param {number} width
+   * @param {number} height
+   * @param {string} accent
    */
-  paintMarks(_ctx, _state, _width, _height, _accent) {}
+  paintMarks(ctx, state, width, height, accent) {
+    this.strokePlaces(ctx, state, width, height, accent);
+  }
+
+  /**
+   * The faint edge of a patch, unless it is small.
+   * @param {CanvasRenderingContext2D} ctx
+   * @param {number} x
+   * @param {number} y
+   * @param {number} w
+   * @param {number} h
+   */
+  edge(ctx, x, y, w, h, colour = "rgba(255,255,255,.16)", least = 20) {
+    if (w <= least) return;
+    ctx.strokeStyle = colour;
+    ctx.lineWidth = 1;
+    ctx.strokeRect(x - 0.5, y - 0.5, w, h);
+  }
 
   /**
    * What is shown: the upright original, or what the encoder of this grid saw.

@@ -1,5 +1,5 @@
 // Decodes what all payloads share: base64 arrays, grids of patches, runs of tokens. No DOM.
-/** @import { Grid, Picture, Region } from "../payloads.js" */
+/** @import { Grid, Picture, Region, Scene } from "../payloads.js" */
 
 /**
  * A decoded grid: the position of each patch in the sequence, and its box in pixels of the picture (four numbers a patch).
@@ -100,6 +100,40 @@ export function decodePatches(payload) {
   const sizes = grids.map(({ rows, cols }) => rows * cols);
   if (!grids.length) grids.push(NO_GRID);
   return { grids, place, regions, regionOf, finest: Math.max(0, sizes.indexOf(Math.max(...sizes))) };
+}
+
+/**
+ * What all views of a run decode. Rows are positions in the sequence; T of them entered the model, which the last token never does.
+ * @template {Scene & { schema: string }} P
+ */
+export class SceneData {
+  /**
+   * Raises an error for a payload of another schema, and for damaged places.
+   * @param {P} payload
+   * @param {string} schema
+   */
+  constructor(payload, schema) {
+    requireSchema(payload, schema);
+    this.payload = payload;
+    this.tokens = payload.tokens.text.slice();
+    this.kinds = payload.tokens.kind;
+    this.T = this.kinds.length - 1;
+    const { grids, place, regions, regionOf, finest } = decodePatches(payload);
+    this.grids = grids;
+    this.place = place;
+    this.regions = regions;
+    this.regionOf = regionOf;
+    this.finest = finest;
+  }
+
+  /**
+   * Whether something that another view hands over belongs to this picture and text; if it does not say, it does.
+   * @param {{ of?: { image: string, prompt: string, answer: string } }} handed
+   */
+  isOf({ of }) {
+    const { image, prompt, answer } = this.payload;
+    return !of || (of.image === image.src && of.prompt === prompt && of.answer === answer);
+  }
 }
 
 /**

@@ -26,6 +26,11 @@ export function followTheme(root, followSystem, changed, signal) {
 }
 
 /**
+ * A picture that a view draws: see `PatchCanvas`.
+ * @typedef {{ load(): Promise<void>, fit(width: number, maxHeight: number, state: any, ratio: number): void }} Drawn
+ */
+
+/**
  * A view that has no payload yet. Subclasses add `render`.
  * @template D the decoded payload
  */
@@ -54,6 +59,11 @@ export class Shell {
     this.resize.disconnect();
   }
 
+  /** The colour of what is chosen. */
+  accent() {
+    return getComputedStyle(this.root).getPropertyValue("--accent").trim() || "#0b6bcb";
+  }
+
   /**
    * Show a sentence in place of the view.
    * @param {string} text
@@ -67,9 +77,25 @@ export class Shell {
 }
 
 /**
- * A view of one picture: each payload replaces all of the one before. Subclasses add `begin`.
+ * What mounts a view on the element that holds its view.html, in place of one that is there; the host then calls set(payload).
+ * @template {{ destroy(): void }} V
+ * @param {new (root: Root, options: any) => V} View
+ */
+export function mounting(View) {
+  return (/** @type {HTMLElement} */ element, options = {}) => {
+    const root = /** @type {Root} */ (element.querySelector("[data-part=root]"));
+    root.__view?.destroy();
+    /** @type {V} */
+    const view = new View(root, options);
+    root.__view = view;
+    return view;
+  };
+}
+
+/**
+ * A view of one picture: each payload replaces all of the one before. Subclasses add `begin` and `paint`.
  * @template D the decoded payload
- * @template {{ load(): Promise<void> }} P its picture
+ * @template {Drawn} P its picture
  * @extends {Shell<D>}
  */
 export class PictureShell extends Shell {
@@ -89,6 +115,12 @@ export class PictureShell extends Shell {
     this.kind = kind;
     /** @type {P | null} */
     this.picture = null;
+    /** @type {any} */
+    this.state = null;
+    /** @type {Record<string, unknown[]>} */
+    this.key = {};
+    this.sized = false;
+    this.frame = 0;
     /** @type {AbortController | null} */
     this.run = null;
   }
@@ -103,6 +135,79 @@ export class PictureShell extends Shell {
   /** Forget what belongs to the payload before. */
   clear() {
     this.data = this.picture = null;
+  }
+
+  /**
+   * Show the view in place of the sentence; the state hangs on the root, for tests.
+   * @param {D} data
+   * @param {P} picture
+   * @param {any} state
+   */
+  open(data, picture, state) {
+    const { part } = this;
+    Object.assign(this, { data, picture, state, key: {} });
+    this.root[this.kind.state] = state;
+    part.empty.hidden = true;
+    part.body.hidden = false;
+  }
+
+  /** Whether all that `paint` needs is there. */
+  get drawable() {
+    return this.data !== null;
+  }
+
+  /** What follows from the state. Called at once, not in the frame: two keys in one frame are two steps. */
+  derive() {}
+
+  /** Bring every part up to date. Parts whose inputs have not changed are left alone. */
+  paint() {}
+
+  /** At most once a frame. */
+  render(size = false) {
+    if (!this.drawable) return;
+    this.derive();
+    this.sized = this.sized || size;
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      if (this.drawable) this.paint();
+    });
+  }
+
+  /**
+   * Whether any of these inputs of a part differs from when it was painted last.
+   * @param {string} name
+   * @param {...unknown} inputs
+   */
+  changed(name, ...inputs) {
+    const before = this.key[name];
+    this.key[name] = inputs;
+    return !before || inputs.some((value, i) => value !== before[i]);
+  }
+
+  /**
+   * Fit the picture into its column and a share of the window's height: whether its size is new. Null in a tab that is not shown, where the
+   * ResizeObserver calls again.
+   * @param {number} share
+   */
+  fitted(share) {
+    const { state, picture } = this;
+    const width = this.part.frame.clientWidth;
+    if (!width || !picture) return null;
+    const fresh = this.changed("size", state.view, state.grid) || this.sized;
+    this.sized = false;
+    if (fresh) picture.fit(width, Math.max(260, innerHeight * share), state, Math.min(3, devicePixelRatio || 1));
+    return fresh;
+  }
+
+  /**
+   * Listen to a control, whenever there is something to draw.
+   * @param {HTMLElement} node
+   * @param {string} type
+   * @param {(event: Event) => void} fn
+   */
+  listen(node, type, fn) {
+    node.addEventListener(type, (event) => this.drawable && fn(event), { signal: this.page.signal });
   }
 
   /** In one column the picture is above what is chosen from: without this a tap there would change something out of sight. */

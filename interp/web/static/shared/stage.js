@@ -1,8 +1,6 @@
 // Pointer and keys over the picture: a patch is pointed at, or kept by a click. Changes only state.hover, state.locked and state.cursor.
 /** @import { PatchCanvas, PictureData, PictureState } from "./canvas.js" */
-
-/** @type {Record<string, number[]>} */
-const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+import { MOVES } from "./canvas.js";
 
 /**
  * What it changes; `cursor` is the patch that the keys stand on.
@@ -11,6 +9,21 @@ const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRi
  * `said` puts a position into words for readers who hear the page; `root`: where Escape lets a patch go.
  * @typedef {{ render(): void, said(row: number): string, root: HTMLElement, signal: AbortSignal }} StageHost
  */
+
+/**
+ * The places of a picture that is shown for the first time.
+ * @param {PictureData & { finest: number }} data
+ */
+export function places(data) {
+  return {
+    grid: data.finest,
+    view: "picture",
+    hover: /** @type {number | null} */ (null),
+    locked: /** @type {number | null} */ (null),
+    shownRow: /** @type {number | null} */ (null),
+    cursor: data.grids[data.finest].positions[0] ?? null,
+  };
+}
 
 /** @template {PictureData} D */
 export class Stage {

@@ -4,7 +4,7 @@
 import { el } from "../shared/elements.js";
 import { nats } from "../shared/figures.js";
 import { page } from "../shared/page.js";
-import { Shell } from "../shared/shell.js";
+import { mounting, Shell } from "../shared/shell.js";
 import { plural } from "../shared/text.js";
 import { Answers } from "./answers.js";
 import { SteerData } from "./data.js";
@@ -158,12 +158,6 @@ class View extends Shell {
   }
 }
 
-// Mount the view on the element that holds view.html; the host then calls set(payload).
-export function mount(element, options = {}) {
-  const root = element.querySelector("[data-part=root]");
-  root.__view?.destroy();
-  root.__view = new View(root, options);
-  return root.__view;
-}
+export const mount = mounting(View);
 
 page.mountSteer = mount;
