@@ -68,6 +68,8 @@ def look_of(study: Study, args: argparse.Namespace) -> Look:
     for strength in args.strengths:
         if finite_number("--strengths", strength) == 0:
             raise InterpError("--strengths has 0, which turns nothing up.")
+    if len(set(_keys(args.strengths))) <= len(args.strengths):
+        raise InterpError("--strengths has a number twice.")
     return Look(
         args.look,
         args.pictures,
@@ -114,9 +116,15 @@ def names(folder: Path, least: float, strengths: Iterable[str] | None = None) ->
     return out
 
 
+def strengths_in(folder: Path) -> list[str]:
+    """The strengths of a stage's answers, as its files write them: "0", the plain answer, first."""
+    held = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    return _keys(held["strengths"])
+
+
 def answers(study: Study, top: TopImages, feature: int, look: Look) -> Mapping[str, list[str]]:
     """What the model says at each strength, one answer a picture; "0" is what it says without the feature turned up."""
-    out: dict[str, list[str]] = {key: [] for key in ("0", *(f"{strength:g}" for strength in look.strengths))}
+    out: dict[str, list[str]] = {key: [] for key in _keys(look.strengths)}
     pictures = [each.picture for each in top.shown(feature, look.pictures)] if look.at == "top" else nothing()
     edit = _edit(study.sae, feature)
     for picture in pictures:
@@ -135,6 +143,10 @@ def controls(study: Study, top: TopImages, look: Look) -> list[str]:
 def nothing() -> list[Any]:
     """A white, a gray and a black picture."""
     return [Image.new("RGB", (_SIDE, _SIDE), shade) for shade in _SHADES]
+
+
+def _keys(strengths: Iterable[float]) -> list[str]:
+    return ["0", *(f"{strength:g}" for strength in strengths)]
 
 
 def _write(file: Path, data: Any) -> None:

@@ -125,6 +125,7 @@ def test_a_dry_run_looks_at_nothing(mine, tmp_path, seen, capsys):
     [
         (["--strengths", 0], "turns nothing up"),
         (["--strengths", "nan"], "--strengths is nan"),
+        (["--strengths", 1, 0.5, 1.0000000001], "--strengths has a number twice"),
         (["--least", 0], "--least is 0"),
         (["--least", 1.5], "--least is 1.5"),
         (["--max-new-tokens", 0], "--max-new-tokens is 0"),
