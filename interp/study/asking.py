@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from ..errors import InterpError
 from ..validation import whole_number
 from . import work
 from .chat import Server, connect
-from .client import Request, Retry, ask_all, unasked
+from .client import Messages, RefusedError, Request, Retry, ask_all, unasked
 from .dimmed import pictures_in, text_in
 from .estimate import estimate
 from .journal import Entry, Journal
@@ -95,7 +96,7 @@ def _ask(
     with Journal(stage.journal) as journal:
         waiting = unasked(requests, journal, retry_failed=args.retry_failed)
         if waiting:
-            _tell(f"{stage.name}: {_estimated(waiting, journal.entries, args)}")
+            _tell(f"{stage.name}: {_estimated(_example(waiting)[1], waiting, journal.entries, args)}")
         with tqdm(total=len(requests), initial=len(requests) - len(waiting), desc=stage.name, unit="request") as bar:
 
             async def run() -> None:
@@ -133,10 +134,18 @@ def _peek(path: Path) -> Mapping[str, Entry]:
         return journal.entries
 
 
-def _estimated(waiting: Sequence[Request], earlier: Mapping[str, Entry], args: argparse.Namespace) -> str:
+def _example(waiting: Sequence[Request]) -> tuple[str, Messages]:
+    """The first request that can be made, with its name."""
+    for request in waiting:
+        with contextlib.suppress(RefusedError):
+            return request.key, request.messages()
+    return "none", []
+
+
+def _estimated(example: Messages, waiting: Sequence[Request], earlier: Mapping[str, Entry], args: argparse.Namespace) -> str:
     return str(
         estimate(
-            waiting[0].messages(),
+            example,
             len(waiting),
             earlier.values(),
             concurrency=args.concurrency,
@@ -151,8 +160,9 @@ def _show(stage: Stage, waiting: Sequence[Request], earlier: Mapping[str, Entry]
     if not waiting:
         _tell("There is nothing left to ask.")
         return
-    _tell(f"{_estimated(waiting, earlier, args)}\n\nFor example, {waiting[0].key}:\n\n{text_in(waiting[0].messages())}")
-    if pictures := pictures_in(waiting[0].messages()):
+    key, example = _example(waiting)
+    _tell(f"{_estimated(example, waiting, earlier, args)}\n\nFor example, {key}:\n\n{text_in(example)}")
+    if pictures := pictures_in(example):
         folder = stage.study.folder / f"{stage.name}-{EXAMPLE}"
         folder.mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(pictures, 1):

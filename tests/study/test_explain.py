@@ -2,13 +2,18 @@
 
 import argparse
 import base64
+import dataclasses
 import functools
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from interp.errors import InterpError
@@ -20,6 +25,7 @@ from interp.study.explanation_files import file_of, read_texts
 from interp.study.journal import Journal
 from interp.study.study import Study
 from interp.study.top_images import TopImages
+from tests.server import free_port
 from tests.study.chat_server import Says, serve_chat
 from tests.study.conftest import with_models
 
@@ -197,6 +203,54 @@ def test_features_that_are_never_active_are_counted_and_not_sent(mine, tmp_path,
         explain.run(mine, arguments("--server", chat.url, "--filters", tmp_path / "f.json"))
     assert len(chat.asked) == 1
     assert "1 explained, 0 without anything in common, 1 never active" in capsys.readouterr().out
+
+
+def test_a_feature_that_no_picture_shows_is_a_failure_of_its_own(mine, some, monkeypatch, capsys):
+    features, file = some
+    shown = TopImages.shown
+
+    def hidden(top, feature, n):
+        found = shown(top, feature, n)
+        return [dataclasses.replace(each, heat=each.heat * 0) for each in found] if feature == features[0] else found
+
+    monkeypatch.setattr(TopImages, "shown", hidden)
+    with serve_chat(lambda *_: "[EXPLANATION]: it") as chat:
+        options = ["--server", chat.url, "--filters", file]
+        explain.run(mine, arguments(*options, "--dry-run"))
+        assert f"For example, {mine.module}_feature{features[1]}" in capsys.readouterr().out
+        explain.run(mine, arguments(*options))
+    assert len(chat.asked) == 5
+    assert list(read_texts(mine.folder / "explanations")[3]) == features[1:]
+    assert "1 failed (1 times: The feature is active in none of its pictures" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_processes_explain_as_one_does(mine, study, some, tmp_path):
+    features, file = some
+    alone = with_models(Study.open(shutil.copytree(mine.folder, tmp_path / "alone")), study.vlm, study.sae)
+    of = by_pictures(TopImages.open(mine), features, 5)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--master-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums depend on it
+    try:
+        with serve_chat(lambda *_: "") as chat:
+            chat.say = lambda *_: f"[EXPLANATION]: number {of[sent(chat.asked[-1])[0].tobytes()]}"
+            by_server = ["--explainer", "fake", "--server", chat.url, "--filters", file, "--concurrency", 1]
+            by_itself = ["--explainer", "self", "--name", "self", "--filters", file, "--pictures", 2]
+            for given in (by_server, by_itself):
+                chat.asked.clear()
+                explain.run(alone, arguments(*given))
+                count = len(chat.asked)
+                command = [*launch, "--master-port", free_port(), "-m", "interp.study", "explain", mine.folder, *given]
+                environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+                done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, done.stderr[-2000:]
+                assert len(chat.asked) == 2 * count  # each feature is asked about once, whatever the number of processes
+                assert done.stdout.count("explained, ") == 1
+    finally:
+        torch.set_num_threads(threads)
+    for folder in ("explanations", "explanations-self"):
+        assert file_of(mine.folder / folder, mine.module).read_bytes() == file_of(alone.folder / folder, mine.module).read_bytes()
 
 
 @pytest.mark.parametrize(
