@@ -9,18 +9,18 @@
 """
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 from ..study.cache_files import Cache
 from ..study.explanation_files import read_texts
@@ -80,14 +80,13 @@ def _run(arguments: Sequence[str], folder: Path, *, processes: int, kill: bool) 
     killed = False
     if kill:
         before = _written(folder)
-        with subprocess.Popen(  # noqa: S603 - our own command
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        ) as first:
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:  # noqa: S603 - our own command
             while first.poll() is None and _written(folder) < before + 3:
                 time.sleep(_LOOK)
-            killed = first.poll() is None
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(first.pid, signal.SIGKILL)
+            # One of the processes that work; the launcher then ends the others.
+            for one in [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)][:1] if first.poll() is None else []:
+                one.kill()
+                killed = True
     subprocess.run(command, env=environment, check=True)  # noqa: S603 - likewise
     return killed
 
