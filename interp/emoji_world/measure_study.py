@@ -47,7 +47,7 @@ def study(folder: Path, scenes: Path, url: str, *, processes: int, kill: bool, f
         ("refine", ["--refiner", "true-answers", *asked]),
         (
             "score",
-            ["--measures", "iou", "detection", "consistency", "--masks", str(scenes / "masks"), "--server-model", "true-answers", *asked],
+            ["--measures", "iou", "detection", "consistency", "--masks", str(scenes / "masks"), "--judge", "true-answers", *asked],
         ),
     ):
         if verb == "explain" and not some.exists():
