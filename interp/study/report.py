@@ -10,7 +10,7 @@ from ..files import write_whole
 from ..validation import whole_number
 from . import charts, work
 from .report_gallery import gallery
-from .report_parts import about, asked, attributed, cached, scored, steered
+from .report_parts import about, asked, attributed, cached, scored, steered, trained
 from .study import Study
 
 NAME, HELP = "report", "write one page with all that was found"
@@ -48,6 +48,7 @@ def page(study: Study, each: int, seed: int) -> str:
         cache=cached(study),
         asked=asked(study),
         scores=scored(study),
+        training=trained(study),
         steering=steered(study),
         attribution=attributed(study),
         gallery=gallery(study, each, seed),

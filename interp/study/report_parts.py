@@ -15,7 +15,9 @@ from .journal import read_journal
 from .said import CLASSES as KINDS
 from .said import EXPLANATIONS, LABELS, labels_of, records_of, texts_of
 from .scoring.table import NAMES, table
+from .steered_judge import CATEGORIES
 from .study import Study
+from .training.publish import FIGURES
 
 _DENSE = 0.5
 """Features that are active on a larger share of the pictures say little about any of them."""
@@ -159,7 +161,7 @@ def scored(study: Study) -> list[Scored] | None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of `steer` or `attribute`, with the features for which it did most."""
+    """A run of a verb that may have several: `steer` and `attribute`, with the features for which they did most, and `train-sae`."""
 
     name: str
     facts: Facts
@@ -179,12 +181,44 @@ def steered(study: Study) -> list[Run] | None:
             ("features", f"{len(features):,}"),
             ("samples", f"{held['samples']:,}"),
             ("change an answer", f"{changed:,}"),
+            *_judged(held.get("judged")),
             *((key, str(settings[key])) for key in ("unit", "value", "where", "ask") if settings.get(key) is not None),
         ]
         most = sorted(features, key=lambda each: -each["kl"])[:_LISTED]
         rows = tuple((_named(study, each["feature"]), f"{each['changed']} of {each['samples']}", number(each["kl"])) for each in most)
         out.append(Run(name, facts, len(held["failures"]), rows, ("feature", "answers changed", "mean KL, nats")))
     return out or None
+
+
+def _judged(judged: dict[str, Any] | None) -> Facts:
+    """What a judge made of the changes, beside the controls."""
+    if judged is None:
+        return []
+    named = [("changes, as a judge sees them", judged["categories"]), ("with another feature's label (control)", judged["controls"])]
+    return [(name, ", ".join(f"{CATEGORIES[key]} {count}" for key, count in counts.items())) for name, counts in named if counts]
+
+
+def trained(study: Study) -> list[Run]:
+    """The SAEs that were trained in this study."""
+    out = []
+    for file in sorted(study.folder.glob(f"*/sae/{FIGURES}")):
+        try:
+            held = json.loads(file.read_text(encoding="utf-8"))
+            loss = held["loss"]
+            facts = [
+                ("states to train on", f"{sum(held['pool']):,} of {held['samples']:,} samples"),
+                ("held out", f"{held['held_out']:,} samples"),
+                ("loss recovered", number(loss["recovered"])),
+                ("features never active on held-out tokens", f"{held['dead']:.1%}"),
+            ]
+            rows = tuple(
+                (kind, f"{one['tokens']:,}", number(one["explained_variance"]), number(one["l0"]), number(one["dead"]))
+                for kind, one in ((kind, held[kind]) for kind in ("image", "text"))
+            )
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise InterpError(f"{file} is damaged ({error}). Restore it, or move its folder away.") from error
+        out.append(Run(file.parent.parent.name, facts, 0, rows, ("held-out tokens", "number", "explained variance", "L0", "share dead")))
+    return out
 
 
 def attributed(study: Study) -> list[Run] | None:

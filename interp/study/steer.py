@@ -5,14 +5,16 @@ has changes nothing. The plain answer is computed once for each batch, in which 
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..concepts.samples import Sample
+from ..concepts.state_files import webp
 from ..errors import InterpError
 from ..files import write_whole
 from ..models.vlm import Vlm
@@ -21,13 +23,13 @@ from ..steering.edits import UNITS, Edit
 from ..steering.results import SteeringResult
 from ..steering.steer import steer_each
 from ..validation import finite_number
-from . import work
-from .explanation_files import key_of
-from .said import said_of
+from ..vision.images import open_image
+from . import asking, work
+from .steered import Steered, write
+from .steered_judge import judge
 from .study import Study
 
 NAME, HELP = "steer", "answer with each of many features turned up or down"
-SUMMARY = "summary.json"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +45,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="length of an answer")
     parser.add_argument("--rows", type=int, default=16, metavar="N", help="features beside each other in a batch")
     parser.add_argument("--name", default=NAME, help="folder of the results in the study; another name for each setting")
+    parser.add_argument("--judge", metavar="MODEL", help="a model on a server that says what each change of an answer is")
+    parser.add_argument(
+        "--controls", type=int, default=20, metavar="N", help="changes that are judged again with the label of another feature"
+    )
+    asking.add(parser)
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,13 @@ class Task:
         given: dict[str, Any] = {self.unit: self.value, "where": self.where}
         return [Edit(sae=sae, feature=feature, **given) for feature in features]
 
+    def prompt_of(self, sample: Sample) -> str:
+        """What is asked of a sample."""
+        return sample.prompt if self.ask is None else self.ask
+
     def answers(self, vlm: Vlm, sae: Sae, sample: Sample, features: Sequence[int]) -> list[dict[str, Any]]:
         """What each feature does to the answer, or why that cannot be said: one that fails takes no other with it."""
-        edits, prompt = self.edits(sae, features), sample.prompt if self.ask is None else self.ask
+        edits, prompt = self.edits(sae, features), self.prompt_of(sample)
 
         def run(some: Sequence[Edit]) -> list[SteeringResult]:
             return steer_each(vlm, sample.picture, prompt, some, max_new_tokens=self.max_new_tokens)
@@ -91,7 +102,7 @@ def _row(feature: int, result: SteeringResult) -> dict[str, Any]:
 
 
 def run(study: Study, args: argparse.Namespace) -> None:
-    """Answer what is not answered yet, and write the reference's files."""
+    """Answer what is not answered yet, have it judged if asked to, and write the reference's files."""
     task, samples = _task(study, args), _samples(study, args)
     about = {**vars(task), "rows": args.rows, "image": _digest(args.image), "samples": samples}
     folder = study.stage(args.name, about)
@@ -104,10 +115,28 @@ def run(study: Study, args: argparse.Namespace) -> None:
     of = study.data.by_number() if args.image is None else lambda _number: Sample(args.image.name, args.image, study.plan.prompt)
     for unit in work.shared(units, "batches of features"):
         sample, number = divmod(unit.number, len(batches))
-        rows = task.answers(study.vlm, study.sae, of(sample), batches[number])
+        asked = of(sample)
+        rows = task.answers(study.vlm, study.sae, asked, batches[number])
         unit.file.parent.mkdir(exist_ok=True)
-        write_whole(unit.file, json.dumps(rows, ensure_ascii=False) + "\n")
-    work.once(lambda: print(_written(study, folder, [unit.file for unit in units], samples, one=args.image is not None)))  # noqa: T201
+        if not number:  # so that judging, and looking at the answers, needs neither the data nor the model
+            _copy(asked, folder / "pictures" / f"{sample:05}.webp")
+        write_whole(unit.file, json.dumps({"prompt": task.prompt_of(asked), "rows": rows}, ensure_ascii=False) + "\n")
+    steered = Steered.of(study, args.name, len(batches), samples)
+    entries = judge(study, steered, args) if args.judge else None
+    if args.judge and args.dry_run:
+        return
+    failed = "" if entries is None else asking.failures(list(entries.values()))
+    work.once(lambda: print(write(study, steered, one=args.image is not None), failed, sep="\n" if failed else ""))  # noqa: T201
+
+
+def _copy(sample: Sample, file: Path) -> None:
+    """A small copy of a sample's picture; none of one that cannot be opened, whose answers all failed."""
+    file.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(InterpError):
+        picture = webp(open_image(sample.picture)[0])
+        unfinished = file.with_suffix(f".{work.state().process_index}.tmp")
+        unfinished.write_bytes(picture)
+        unfinished.replace(file)
 
 
 def _task(study: Study, args: argparse.Namespace) -> Task:
@@ -117,6 +146,8 @@ def _task(study: Study, args: argparse.Namespace) -> Task:
     features = study.chosen(args.filters)
     if features is None:
         raise InterpError("Say which features to steer: --filters FILE. The verb filters makes such files.")
+    if args.server and not args.judge:
+        raise InterpError("--server is for a judge of the answers, and none is named: --judge MODEL.")
     if args.rows < 1:
         raise InterpError(f"--rows is {args.rows}; it must be at least 1.")
     unit, value = given[0]
@@ -141,54 +172,3 @@ def _digest(image: Path | None) -> str:
         return hashlib.sha256(image.read_bytes()).hexdigest()
     except OSError as error:
         raise InterpError(f"--image is {str(image)!r}, which cannot be read ({error.strerror}).") from error
-
-
-def _written(study: Study, folder: Path, files: Sequence[Path], samples: int, *, one: bool) -> str:
-    """Write the answers in the reference's format, one file for each sample, and the summary. Returns what there is to say."""
-    each = len(files) // samples
-    changed: dict[int, list[bool]] = {}
-    kls: dict[int, list[float]] = {}
-    failures: list[dict[str, Any]] = []
-    for sample in range(samples):
-        rows = [row for file in files[sample * each : (sample + 1) * each] for row in json.loads(file.read_text(encoding="utf-8"))]
-        place = folder if one else folder / "samples" / f"{sample:05}"
-        place.mkdir(parents=True, exist_ok=True)
-        write_whole(place / f"{study.module}.json", _as_reference(study.module, rows))
-        for row in rows:
-            if "failure" in row:
-                failures.append({"sample": sample, **row})
-            else:
-                changed.setdefault(row["feature"], []).append(row["clamped"] != row["original"])
-                kls.setdefault(row["feature"], []).append(row["kl"])
-    said = said_of(study)
-    features = [
-        {
-            "feature": feature,
-            "label": said.get(feature, {}).get("label", ""),
-            "samples": len(found),
-            "changed": sum(found),
-            "kl": sum(kls[feature]) / len(found),
-        }
-        for feature, found in sorted(changed.items())
-    ]
-    summary = {
-        "schema": "llava-microscope/study-steer/1",
-        "module": study.module,
-        "samples": samples,
-        "features": features,
-        "failures": failures,
-    }
-    write_whole(folder / SUMMARY, json.dumps(summary, ensure_ascii=False, indent=1) + "\n")
-    turned = sum(each["changed"] > 0 for each in features)
-    failed = f" {len(failures)} answers failed: see {SUMMARY}." if failures else ""
-    return f"{turned} of {len(features)} features change an answer, on {samples} samples.{failed}"
-
-
-def _as_reference(module: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The steering file of multimodal-sae, without the features that failed."""
-    held = {
-        key_of(module, row["feature"]): {"original_resps": row["original"], "clamped_resps": row["clamped"], "idx": row["feature"]}
-        for row in rows
-        if "failure" not in row
-    }
-    return json.dumps(held, indent=4, ensure_ascii=False) + "\n"

@@ -86,6 +86,7 @@ def full(study, features, tmp_path_factory):
                 {"feature": rest[0], "samples": 4, "changed": 0, "kl": 1.5},
             ],
             "failures": [{"sample": 1, "feature": 2, "failure": HOSTILE}],
+            "judged": {"unchanged": 5, "categories": {"2": 2, "4": 1}, "failed": 0, "without_label": 0, "controls": {"1": 3}},
         },
         "by-word": {
             "schema": "llava-microscope/study-attribution/1",
@@ -100,6 +101,11 @@ def full(study, features, tmp_path_factory):
         (folder / name).mkdir()
         (folder / name / "summary.json").write_text(json.dumps(held))
         (folder / name / "settings.json").write_text(json.dumps({"unit": "target", "value": 3.5, "where": "image", "word": HOSTILE}))
+    place = folder / HOSTILE.translate(str.maketrans("/<>", "___")) / "sae"
+    place.mkdir(parents=True)
+    kinds = {kind: {"tokens": 1234, "explained_variance": 0.875, "l0": 6.5, "dead": None} for kind in ("image", "text")}
+    more = {"dead": 0.125, "loss": {"recovered": 0.75}, "pool": [10, 20, 3000], "samples": 38, "held_out": 2}
+    (place / "figures.json").write_text(json.dumps(kinds | more))
     return with_models(Study.open(folder), study.vlm, study.sae)
 
 
@@ -165,8 +171,21 @@ def test_runs_of_steer_and_attribute_whatever_their_names(full, features):
     ) = features
     assert f"dog {features[3]} #{features[3]} 0 of 4 1.5 {HOSTILE} #{evil} 3 of 4 0.75" in text  # the largest KL first
     assert "1 failed; summary.json says why." in text
+    assert "changes, as a judge sees them mentions it 2, something else 1 with another feature's label (control) no effect 3" in text
     assert "attribute: by-word" in text
     assert f"{HOSTILE} #{evil} 5 +1.250 -0.500" in text
+
+
+def test_saes_that_were_trained(full):
+    text = Seen(report.page(full, 0, 0)).text
+    assert "states to train on 3,030 of 38 samples held out 2 samples loss recovered 0.75" in text
+    assert "image 1,234 0.875 6.5" in text
+    (place,) = full.folder.glob("*/sae/figures.json")
+    sound = place.read_text()
+    place.write_text("{}")
+    with pytest.raises(interp.InterpError, match="is damaged"):
+        report.page(full, 0, 0)
+    place.write_text(sound)
 
 
 def test_best_median_and_worst_are_that(full, features):
