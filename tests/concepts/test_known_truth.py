@@ -61,6 +61,18 @@ def test_a_concept_lies_on_its_object(emoji_vlm, states, scenes):
     assert all(each.shape == (8, 8) and each.min() < each.max() for each in maps)
 
 
+def test_the_concept_that_a_fine_tune_renamed_moved_most(emoji_vlm, states, scenes):
+    """The adapter that ships calls a dog an object."""
+    tuned = interp.load("emoji-llava", adapter="emoji-llava-adapter", device="cpu")
+    after = interp.collect(tuned, [picture for _, picture in scenes], [5, 7], [*NOUNS, "object"], max_new_tokens=16)
+    concepts = interp.learn_concepts(states, len(NOUNS), "k-means", layer=7, maps=False)
+    shift = interp.concept_shift(states, after, concepts, maps=False)
+    first, second, *_ = shift.moved
+    assert "dog" in first.words
+    assert "object" in first.words_after
+    assert first.relative > 2 * second.relative
+
+
 def test_a_coarse_vector_turns_one_answer_into_the_other(emoji_vlm, states, scenes):
     rows = {noun: [i for i, name in enumerate(states.ids) if scenes[int(name)][0].nouns == [noun]] for noun in ("dog", "pizza")}
     vector = interp.steering_vector(states.take(rows["dog"]), states.take(rows["pizza"]), layer=5)

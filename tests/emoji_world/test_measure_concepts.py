@@ -52,6 +52,7 @@ def test_styles_and_nouns_are_counted():
     assert not places_before_names("")
     assert style_words(places_first(nouns, "red")) == 3
     assert style_words(describe(nouns, "red")) == 1
+    assert style_words("a reddish leftover") == 0, "whole words only"
     (scene,) = drawn("any", 1, 2)
     assert recall([scene], [describe(scene.nouns, "red")]) == 1
     assert recall([scene] * 2, [scene.nouns[0], ""]) == 0.25

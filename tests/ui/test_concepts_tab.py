@@ -11,7 +11,7 @@ from interp.service.concept_shelf import Learned
 from interp.service.concepts_service import ConceptsService
 from interp.service.requests import ConceptsLook, TraceRequest
 from interp.service.service import Service
-from interp.ui.controls import lay_out
+from interp.ui.controls import EXAMPLES, lay_out
 from interp.ui.tabs.concepts_tab import ConceptsStates, ConceptsTab
 from tests import tiny
 
@@ -105,3 +105,42 @@ def test_the_page_says_whether_it_learns_and_within_which_limits(page):
     on = Page(Service(shared=True, learn=True))
     assert limits in on.texts
     assert (page.boxes["concepts-folder"].visible, on.boxes["concepts-folder"].visible) == (True, False)
+
+
+@pytest.fixture
+def fields(page):
+    """What a visitor filled in: the example pictures, as a folder of this machine."""
+    filled = {
+        "zip": None,
+        "folder": str(EXAMPLES),
+        "prompt": "Describe the image.",
+        "where": "end",
+        "layer": 3,
+        "method": "k-means",
+        "n": 2,
+    }
+    values = {page.boxes[f"concepts-{name}"]: value for name, value in filled.items()}
+    return values | {page.controls.model: MODEL, page.controls.max_new_tokens: 4, page.states.mine: None}
+
+
+def test_what_was_learned_is_chosen_and_kept_for_this_visitor(page, fields):
+    *steps, last = page.tab.panel.learn(fields, REQUEST)
+    said = [step[page.tab.panel.message] for step in steps]
+    assert any("Answered" in text for text in said)
+    assert "Learned, and shown above." in last[page.tab.panel.message]
+    (entry,) = last[page.states.mine]
+    assert entry[1:] == [last[page.tab.dictionary].value, MODEL]
+    assert entry[:2] in [list(choice) for choice in last[page.tab.dictionary].choices]
+    assert page.finding.shelf.learned(entry[1])
+
+
+def test_stopping_and_what_is_wrong_are_said_and_change_nothing_else(page, fields):
+    steps = page.tab.panel.learn(fields, REQUEST)
+    next(steps)
+    next(steps)
+    page.tab.panel.stop(REQUEST)
+    *_, last = steps
+    assert list(last) == [page.tab.panel.message]
+    assert "Stopped. Nothing was learned" in last[page.tab.panel.message]
+    (last,) = page.tab.panel.learn(fields | {page.boxes["concepts-n"]: 1}, REQUEST)
+    assert "n is 1" in last[page.tab.panel.message]

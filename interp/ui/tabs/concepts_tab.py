@@ -67,7 +67,7 @@ class ConceptsTab:
             )
             self._message = gr.HTML("", elem_id="concepts-message")
             self._view = ConceptsView(server_functions=[finding.concept_details, finding.steer_concepts])
-            self._panel = LearnPanel(finding, controls, self.dictionary, states.mine)
+            self.panel = LearnPanel(finding, controls, self.dictionary, states.mine)
             with gr.Accordion("Compare with a fine-tune", open=False, elem_id="concepts-compare"):
                 gr.Markdown(_COMPARE)
                 with gr.Row():
@@ -102,11 +102,11 @@ class ConceptsTab:
         quietly = {**QUEUE, "show_progress": "hidden"}
         tab.select(self.look, inputs, self.outputs, **quietly)
         self.dictionary.input(self.look, inputs, self.outputs, **quietly)
-        self._panel.bind().then(self.look, inputs, self.outputs, **quietly)
+        self.panel.bind().then(self.look, inputs, self.outputs, **quietly)
         compare.click(self._compare, {states.shown, self._adapter}, [self._said, self._view, states.shown], **quietly)
         at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
         chosen = [self.dictionary, self._adapter]
-        fitting = [*chosen, self._panel.layer]
+        fitting = [*chosen, self.panel.layer]
         controls.model.change(
             self.of_model, {controls.model, states.mine, *chosen}, fitting, api_visibility="private", show_progress="hidden"
         )
@@ -118,7 +118,7 @@ class ConceptsTab:
         """What a link sets. Only a dictionary that is known here is chosen: a link must not make a server read another folder."""
         learned = self._finding.shelf.learned(look.dictionary)
         mine = [[learned.label, learned.name, learned.concepts.model_name]] if learned else []
-        choices = self._panel.choices(model, mine)
+        choices = self.panel.choices(model, mine)
         known = look.dictionary in (name for _, name in choices)
         chosen = {self.dictionary: gr.Dropdown(choices, value=look.dictionary), self._mine: mine} if known else {}
         return {self.linked: look, **chosen}
@@ -127,14 +127,14 @@ class ConceptsTab:
         """The dictionaries, the fine-tunes and the usual layer of the chosen model. What was chosen stays if it is one of them."""
         model = values[self._controls.model] or ""
         known = {
-            self.dictionary: self._panel.choices(model, values[self._mine]),
+            self.dictionary: self.panel.choices(model, values[self._mine]),
             self._adapter: [(name, name) for name in self._finding.shifts.adapters(model)],
         }
         fields: Updates = {}
         for box, choices in known.items():
             names = [name for _, name in choices]
             fields[box] = gr.Dropdown(choices, value=values[box] if values[box] in names else next(iter(names), None))
-        return {**fields, self._panel.layer: self._finding.learning.layer(model)}
+        return {**fields, self.panel.layer: self._finding.learning.layer(model)}
 
     def after_run(self, values: Values, request: gr.Request) -> Iterator[Updates]:
         """As `look`, if this tab is open."""

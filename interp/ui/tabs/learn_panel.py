@@ -69,14 +69,14 @@ class LearnPanel:
                 with gr.Row():
                     self._go = gr.Button("Learn", variant="primary", elem_id="concepts-learn-run", min_width=120)
                     stop = gr.Button("Stop", elem_id="concepts-learn-stop", min_width=80)
-            self._message = gr.HTML("", elem_id="concepts-learned")
-        stop.click(self._stop, None, None, api_visibility="private", show_progress="hidden", queue=False)
+            self.message = gr.HTML("", elem_id="concepts-learned")
+        stop.click(self.stop, None, None, api_visibility="private", show_progress="hidden", queue=False)
 
     def bind(self) -> gr.events.Dependency:
         """Make the button work. What it returns is followed by showing what was learned."""
         fields = {self._zip, self._folder, self._prompt, self._where, self.layer, self._method, self._n}
         inputs: set[Any] = {*fields, self._controls.model, self._controls.max_new_tokens, self._mine}
-        outputs = [self._message, self._dictionary, self._mine]
+        outputs = [self.message, self._dictionary, self._mine]
         # A queue of its own: other visitors' runs go on between two batches of pictures.
         learning: dict[str, Any] = {
             "api_visibility": "private",
@@ -84,14 +84,15 @@ class LearnPanel:
             "concurrency_limit": 4,
             "show_progress": "hidden",
         }
-        return self._go.click(self._learn, inputs, outputs, **learning)
+        return self._go.click(self.learn, inputs, outputs, **learning)
 
     def choices(self, model: str, mine: list[list[str]] | None) -> list[tuple[str, str]]:
         """The dictionaries of a model, and this visitor's own, as (label, name)."""
         own = [(label, name) for label, name, of in mine or () if of == model and self._finding.shelf.learned(name)]
         return [*((name, name) for name in self._finding.shelf.names(model)), *own]
 
-    def _learn(self, values: Values, request: gr.Request) -> Iterator[Updates]:
+    def learn(self, values: Values, request: gr.Request) -> Iterator[Updates]:
+        """Learn, with progress, until it is done or stopped; what is shown stays until then."""
         asked = {
             "pictures": values[self._zip],
             "folder": (values[self._folder] or "").strip(),
@@ -108,31 +109,32 @@ class LearnPanel:
             with contextlib.closing(self._steps(LearnRequest.of(asked), values[self._mine] or [], request)) as steps:
                 yield from steps
         except StoppedError:
-            yield {self._message: message("Stopped. Nothing was learned, and what is shown stays.")}
+            yield {self.message: message("Stopped. Nothing was learned, and what is shown stays.")}
         except InterpError as error:
-            yield {self._message: message(str(error), error=True)}
+            yield {self.message: message(str(error), error=True)}
         except Exception:
-            yield {self._message: FAILED}
+            yield {self.message: FAILED}
             raise
 
     def _steps(self, asked: LearnRequest, mine: list[list[str]], request: gr.Request) -> Generator[Updates, None, None]:
         learning = self._finding.learning
-        yield {self._message: message("Looking through the pictures …")}
+        yield {self.message: message("Looking through the pictures …")}
         with learning.runs.running(request.session_hash) as stop:
             for step in stream(lambda tell: learning.learn(asked, tell, stop)):
                 if isinstance(step, Done):
                     yield self._learned(step.result, mine)
                 else:
-                    yield {self._message: message(step)}
+                    yield {self.message: message(step)}
 
     def _learned(self, learned: Learned, mine: list[list[str]]) -> Updates:
         model = learned.concepts.model_name
         mine = [*mine, [learned.label, learned.name, model]]
         return {
-            self._message: message(f"Learned, and shown above. {learned.about}"),
+            self.message: message(f"Learned, and shown above. {learned.about}"),
             self._mine: mine,
             self._dictionary: gr.Dropdown(self.choices(model, mine), value=learned.name),
         }
 
-    def _stop(self, request: gr.Request) -> None:
+    def stop(self, request: gr.Request) -> None:
+        """Stop this visitor's learning."""
         self._finding.learning.runs.stop(request.session_hash)
