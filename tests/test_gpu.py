@@ -1,10 +1,13 @@
 """What only a CUDA device can show. Everything here also runs on a CPU in the other tests, with the same code."""
 
+import itertools
+
 import pytest
 import torch
 
 import interp
 from interp import Edit
+from interp.saes.train import Plan, train
 from interp.service.requests import LensRequest
 from interp.service.service import Service
 from interp.steering import batch
@@ -151,3 +154,23 @@ def test_maps_of_a_word_on_a_gpu_are_those_of_the_cpu(quantize, picture):
         found.append((relevancy.on_image(), activation.on_image(), curve))
     for of_cpu, of_gpu in zip(*found, strict=True):
         assert torch.corrcoef(torch.stack([of_cpu, of_gpu]))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "jumprelu"])
+def test_an_sae_trained_on_a_gpu_goes_on_from_its_checkpoint(tmp_path, architecture):
+    def states(start):
+        generator = torch.Generator().manual_seed(start)
+        while True:
+            yield torch.randn(64, 24, generator=generator)
+
+    def broken(start):
+        yield from itertools.islice(states(start), 30)
+        raise KeyboardInterrupt
+
+    plan = Plan(
+        48, 4, 64 * 40, architecture, 64, norm_batches=2, checkpoints=4, dead_after=5, metadata={"hook_name": "blocks.0.hook_resid_post"}
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, 24, broken, tmp_path, device="cuda")
+    sae = interp.load_sae(train(plan, 24, states, tmp_path, device="cuda"))
+    assert len(sae.encode(torch.randn(8, 24)).features) > 0

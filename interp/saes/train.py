@@ -95,7 +95,7 @@ def train(plan: Plan, width: int, batches: Callable[[int], Iterator[torch.Tensor
     lens = import_sae_lens()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        sae = _untrained(lens, plan, width)
+        sae = _untrained(lens, plan, width).to(device)  # made on the CPU: the same on every device
     trainer = lens.SAETrainer(cfg=_settings(lens, plan, work, device), sae=sae, data_provider=iter(()), save_checkpoint_fn=_settled)
     taken = 0
     if newest := max(_checkpoints(work), key=lambda folder: int(folder.name), default=None):

@@ -192,6 +192,10 @@ class Study:
         """The features that a filters.json lists for the SAE's layer, ascending; None without one. Raises InterpError if it lists none that exist."""
         if filters is None:
             return None
+        if not self.found["sae"]:
+            raise InterpError(
+                f"The study in {self.folder} has no SAE yet, whose features {filters} could list. Name one: --sae, or train one: train-sae."
+            )
         layer, count = self.found["sae"]["layer"], self.found["sae"]["features"]
         listed = read_filters(filters)
         chosen = sorted(set(listed.get(layer, [])))

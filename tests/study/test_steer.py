@@ -122,3 +122,10 @@ def test_another_setting_needs_another_name(own, filters, scenes, capsys):
     steered(own, filters, "--image", scenes / "003.png", "--name", "kept")
     told = refused(capsys, "steer", own.folder, "--filters", filters, "--target", 9, "--image", scenes / "003.png", "--name", "kept")
     assert "value" in told or "max_new_tokens" in told
+
+
+def test_a_study_without_an_sae_is_refused(begin, tmp_path, filters, capsys):
+    study = begin(tmp_path / "study", sae="")
+    assert "has no SAE yet" in refused(capsys, "steer", study.folder, "--filters", filters, "--target", 3)
+    assert "has no SAE yet" in refused(capsys, "attribute", study.folder)
+    assert "has no SAE yet" in refused(capsys, "filters", study.folder, "--by", "list", "--features", 3)
