@@ -75,7 +75,8 @@ def ask(
     whole_number("concurrency", args.concurrency, 1)
     whole_number("attempts", args.attempts, 1)
     if not args.dry_run:  # by all processes: they wait for each other
-        about = {"model": model, "max_tokens": server.max_tokens, "temperature": server.temperature, "extra": server.extra}
+        # Not max_tokens: an answer that fits is the same whatever it is, and one that was cut off is asked again with more.
+        about = {"model": model, "temperature": server.temperature, "extra": server.extra}
         stage.study.stage(stage.name, {**stage.settings, **about})
     return work.once(lambda: _ask(stage, server, requests, check, args))
 

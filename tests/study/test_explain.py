@@ -136,6 +136,17 @@ def test_what_went_wrong_is_kept_told_and_asked_again_on_request(mine, some, cap
         assert read_texts(mine.folder / "explanations")[3] == texts | dict.fromkeys(features[2:5], "at last")
 
 
+def test_what_was_cut_off_is_asked_again_with_more_tokens(mine, some):
+    features, file = some
+    with serve_chat(lambda *_: "") as chat:
+        chat.say = lambda *_: Says("[EXPLANATION]: long", finish="length" if chat.asked[-1]["max_tokens"] < 50 else "stop")
+        options = ["--server", chat.url, "--filters", file]
+        explain.run(mine, arguments(*options, "--max-tokens", 20))
+        assert read_texts(mine.folder / "explanations") == {}
+        explain.run(mine, arguments(*options, "--max-tokens", 90, "--retry-failed"))
+    assert read_texts(mine.folder / "explanations") == {3: dict.fromkeys(features, "long")}
+
+
 def test_a_run_that_is_killed_and_continued_writes_what_an_uninterrupted_run_writes(mine, study, some, tmp_path, monkeypatch):
     features, file = some
     whole = with_models(Study.open(shutil.copytree(mine.folder, tmp_path / "whole")), study.vlm, study.sae)
