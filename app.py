@@ -24,6 +24,7 @@ from interp.presets import ASSETS, PRESETS
 from interp.service.picture_zip import MAX_ZIP
 from interp.service.service import Service
 from interp.service.zerogpu import remote
+from interp.study.feature_index import FeatureIndex
 from interp.ui.page import CSS, TITLE, build
 from interp.ui.refusals import server_options
 
@@ -57,6 +58,13 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="FOLDER",
         help="a lens of the model: what interp.lens.train or interp.lens.index wrote, or a tuned lens from the hub; may be repeated",
     )
+    parser.add_argument(
+        "--study",
+        action="append",
+        metavar="FOLDER",
+        help="a study with an index of features (interp.study serve-index), or the index alone, to look into; may be repeated (or set STUDY to one); "
+        "without --model, the first one's model and SAE are run",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced (spread over all GPUs)")
     parser.add_argument("--host", default=None, help="address to listen on; any but this machine's own makes the server shared")
     parser.add_argument("--port", type=int, default=None, help="default: the first free port from 7860 on")
@@ -64,6 +72,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--any-model", action="store_true", help="let visitors of a shared server choose any model")
     parser.add_argument("--learn", action="store_true", help="let visitors of a shared server learn concepts from pictures they upload")
     args = parser.parse_args(given)
+    args.study = args.study or [folder for folder in [os.environ.get("STUDY")] if folder]
     if args.quantize not in QUANTIZE:
         parser.error(f"quantize is {args.quantize!r}; it must be one of {', '.join(QUANTIZE)}.")
     if args.adapter and not args.model:
@@ -111,6 +120,9 @@ def service_for(args: argparse.Namespace) -> Service:
         "any_model": args.any_model,
         "learn": args.learn,
     }
+    common["studies"] = args.study
+    if args.study and not args.model:
+        args.model, args.sae = studied(args.study[0], args.sae)
     own: dict[str, Any] = {"sae": args.sae, "lenses": args.lens}
     if args.model:
         return Service(args.model, **own, **common)
@@ -127,6 +139,14 @@ def service_for(args: argparse.Namespace) -> Service:
             return Service(EMBEDDED, notice=notice, **common)
         return service
     return Service(EMBEDDED, **own, **common)
+
+
+def studied(folder: str, sae: str) -> tuple[str, str]:
+    """The model of a study, and its SAE unless another one is given: "" if it is the first one known for the model, or was picked by its layer."""
+    about = FeatureIndex.open(folder).about
+    model, found = about["model"]["source"], about["sae"]
+    known = model in PRESETS and found["source"] in {model, *(each.source for each in PRESETS[model].saes)}
+    return model, sae or ("" if known or found["picked"] is not None else found["source"])
 
 
 def launch_options(args: argparse.Namespace) -> dict[str, Any]:

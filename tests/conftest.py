@@ -13,9 +13,11 @@ import torch
 import transformers
 
 import interp
+from interp.study.study import about_sae
 from tests import tiny
 from tests.hub_server import connected
 from tests.server import serve
+from tests.study.made_index import write_index
 
 torch.set_num_threads(1)  # models this small only lose time to more
 transformers.logging.set_verbosity_error()
@@ -120,9 +122,11 @@ def emoji_vlm():
 
 
 @pytest.fixture(scope="session")
-def served():
-    """The real app. Tests share it: visitors do."""
-    with serve() as running:
+def served(tmp_path_factory):
+    """The real app, with a study of the SAE that it runs. Tests share it: visitors do."""
+    sae = interp.load_sae("emoji-llava")
+    study = write_index(tmp_path_factory.mktemp("made-up"), about_sae(sae)["weights"], features=sae.d_sae)
+    with serve("--study", str(study)) as running:
         yield running
 
 

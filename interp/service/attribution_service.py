@@ -66,7 +66,8 @@ class AttributionService:
         """
         trace = self.service.remembered(key, Lens).trace
         words = [self._word(trace, request) for request in requests or [AttributionRequest(sae)]]
-        return attribution_payload(words, self._encoding(trace, sae), run=f"{key} {sae}")
+        encoding = self._encoding(trace, sae)
+        return attribution_payload(words, encoding, run=f"{key} {sae}", study=self.service.studies.of(encoding.sae))
 
     def attribute_word(self, run: str, spec: Any) -> WordAttribution:
         """For the view: the attribution that it has not got yet."""

@@ -37,6 +37,11 @@ class SaeShelf:
         """Whether this SAE is already in memory."""
         return self.meant(name, model) in self._held
 
+    @property
+    def in_use(self) -> Sae | None:
+        """The SAE in memory."""
+        return next(iter(self._held.values()), None)
+
     def keeps(self, sae: Sae) -> bool:
         """Whether this object is the SAE in memory."""
         return any(held is sae for held in self._held.values())

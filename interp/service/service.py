@@ -30,6 +30,7 @@ from .model_slot import ModelSlot
 from .recent import Recent, Sized
 from .requests import LensRequest, Ranking, TraceRequest
 from .sae_shelf import SaeShelf
+from .study_shelf import StudyShelf
 from .zerogpu import on_gpu, remote, seconds
 
 _DERIVED = 256  # maps and other small results
@@ -54,7 +55,7 @@ class Service:
     """What the page and the API call.
 
     `shared`: people other than the machine's owner use it (a Space, a public address). Then requests may use only the model it was started with,
-    unless `any_model` is set, and may have concepts learned only if `learn` is. `sae`: the default SAE of `model`, instead of the first one known for it; `lenses`: folders of its lenses. `notice`: a message that the page shows from
+    unless `any_model` is set, and may have concepts learned only if `learn` is. `sae`: the default SAE of `model`, instead of the first one known for it; `lenses`: folders of its lenses; `studies`: folders of studies, or of their indexes, to look into. `notice`: a message that the page shows from
     the start.
     """
 
@@ -64,6 +65,7 @@ class Service:
         *,
         sae: str = "",
         lenses: Sequence[str] = (),
+        studies: Sequence[str] = (),
         quantize: Quantize = "auto",
         device: str = "auto",
         shared: bool = False,
@@ -80,6 +82,7 @@ class Service:
         self._learn = learn or not shared
         self.saes = SaeShelf(model, sae, fixed=self._fixed)
         self.lens_shelf = LensShelf(model, lenses)
+        self.studies = StudyShelf(studies)
         self.traces = TraceCache()
         self._slot = ModelSlot(quantize=quantize, device=device, forget=self._forget)
         self._results: Recent[object] = Recent(2 * _REMEMBERED, 2 * _MAX_BYTES, self._parts)
@@ -87,6 +90,11 @@ class Service:
         self._lenses: Recent[Lens] = Recent(_REMEMBERED, _MAX_BYTES, self._parts)
         self._derived: Recent[_Derived] = Recent(_DERIVED, _MAX_BYTES, self._parts)
         self._last_work: float | None = None
+
+    @property
+    def model_name(self) -> str:
+        """The model in use; before it is loaded, the app's."""
+        return self._slot.name or self.default_model
 
     @property
     def can_switch(self) -> bool:

@@ -157,7 +157,7 @@ class FeatureIndex:
 
     folder: Path
     about: Mapping[str, Any]
-    """What it is of: "name", "model", "sae", "features", "alive" (active on a picture), "samples", "pool", "prompt"."""
+    """What it is of: "name", "model", "sae", "features", "alive" (active on a picture), "samples", "pool", "prompt", and a "first" feature to look at."""
 
     @classmethod
     def open(cls, folder: object) -> "FeatureIndex":
@@ -169,7 +169,15 @@ class FeatureIndex:
             if about["schema"] != SCHEMA:
                 raise InterpError(f"{place / INDEX} holds {shown(about['schema'])}, and this version reads {SCHEMA!r}.")
             whole_number("its features", about["features"], 1)
-            _ = about["name"], about["model"]["name"], about["sae"]["weights"], about["samples"], about["pictures"], about["pool"]
+            _ = (
+                about["name"],
+                about["model"]["name"],
+                about["sae"]["weights"],
+                about["samples"],
+                about["pictures"],
+                about["pool"],
+                about["first"],
+            )
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InterpError(f"{folder} holds no index of features. Run: python -m interp.study serve-index {folder}") from error
         except (OSError, ValueError, LookupError, TypeError) as error:
@@ -202,8 +210,11 @@ class FeatureIndex:
             raise InterpError(f"The index in {self.folder} is damaged ({error}). Run serve-index again.") from error
 
     def search(self, text: str, limit: int = 50) -> list[tuple[int, Label]]:
-        """Features whose labels contain a text, ignoring case: as whole words first, then at the start of a word, then anywhere."""
-        return [(feature, self.labels.names[feature]) for feature in self.labels.search(text, limit)]
+        """Features whose labels contain a text, ignoring case: labels that are it first, then as whole words, at the start of a word, and anywhere."""
+        names, limit = self.labels.names, whole_number("limit", limit, 1)
+        found = self.labels.search(text, max(1, len(names)))
+        wanted = " ".join(text.casefold().split())
+        return [(feature, names[feature]) for feature in sorted(found, key=lambda each: names[each].text.casefold() != wanted)[:limit]]
 
     @functools.cached_property
     def labels(self) -> Labels:
@@ -216,6 +227,12 @@ class FeatureIndex:
             if said["label"]:
                 names[feature] = Label(said["label"], said["source"])
         return Labels(names, f"Labels of the study {self.name}")
+
+    @functools.cached_property
+    def alive(self) -> tuple[int, ...]:
+        """The features that are active on a picture, ascending, read when first asked for."""
+        blocks = (block_file(self.folder, number) for number in range(-(-self.about["features"] // BLOCK)))
+        return tuple(torch.cat([read_tensors(file, "pictures")["pictures"] for file in blocks]).nonzero().flatten().tolist())
 
     def _read(self, feature: int) -> IndexedFeature:
         block, at = divmod(feature, BLOCK)

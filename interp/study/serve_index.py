@@ -30,6 +30,7 @@ from .top_images import TopImages
 
 NAME, HELP = "serve-index", "make the index that the page and interp.FeatureIndex read"
 FOLDER = "index"
+_RARE = 5
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -134,13 +135,22 @@ def _finish(study: Study, cache: Cache, folder: Path, asked: dict[str, int]) -> 
     about: dict[str, Any] = {
         "schema": SCHEMA,
         "name": study.folder.resolve().name,
-        "model": study.found["model"],
-        "sae": {**study.found["sae"], "source": study.plan.sae},
+        "model": {**study.found["model"], "source": study.plan.model},
+        "sae": {**study.found["sae"], "source": study.plan.sae, "picked": study.plan.layer},
         "features": cache.about["features"],
         "alive": int((cache.top["pictures"] > 0).sum()),
         "samples": cache.count,
         "pool": cache.about["pool"],
         "prompt": study.plan.prompt,
+        "first": _first(cache, sorted(feature for feature in features if said[feature]["label"]), asked["pictures"]),
         **asked,
     }
     write_whole(folder / INDEX, json.dumps(about, ensure_ascii=False, indent=1) + "\n")
+
+
+def _first(cache: Cache, labelled: list[int], keep: int) -> int:
+    """A feature to open with: one that is strong on all of its top pictures, on few others, and has a label, as far as there is one."""
+    rare = cache.top["pictures"] <= max(keep, cache.count // _RARE)
+    some = [feature for feature in labelled if rare[feature]] or labelled or range(cache.about["features"])
+    among = torch.tensor(some)
+    return int(among[cache.top["scores"][among, keep - 1].argmax()])

@@ -97,7 +97,7 @@ class Study:
                 "revision": getattr(vlm.model.config, "_commit_hash", None) or "",
                 "weights": fingerprint(vlm),
             },
-            "sae": _about_sae(_load_sae(plan)) if plan.sae else None,
+            "sae": about_sae(_load_sae(plan)) if plan.sae else None,
             "data": {"count": data.count, "revision": revision, "fingerprint": data.fingerprint},
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
         }
@@ -108,7 +108,7 @@ class Study:
     def with_sae(self, sae: str, layer: int | None) -> "Study":
         """The same study, which had no SAE, with one."""
         plan = Plan(**{**asdict(self.plan), "sae": sae, "layer": layer})
-        study = Study(self.folder, plan, {**self.found, "sae": _about_sae(_load_sae(plan))})
+        study = Study(self.folder, plan, {**self.found, "sae": about_sae(_load_sae(plan))})
         work.once(study._write)
         return study
 
@@ -134,7 +134,7 @@ class Study:
         if not self.plan.sae:
             raise InterpError(f"The study in {self.folder} has no SAE yet. Name one: --sae, or train one: train-sae.")
         sae = _load_sae(self.plan)
-        if _about_sae(sae) != self.found["sae"]:
+        if about_sae(sae) != self.found["sae"]:
             raise InterpError(f"The study in {self.folder} was begun with another SAE than what {self.plan.sae} holds now.")
         return sae
 
@@ -216,7 +216,8 @@ def _load_sae(plan: Plan) -> Sae:
     return load_sae(plan.sae, layer=plan.layer, device=work.device())
 
 
-def _about_sae(sae: Sae) -> dict[str, Any]:
+def about_sae(sae: Sae) -> dict[str, Any]:
+    """What an SAE is recognised by: "weights" is a digest of about four thousand of them, the same under whatever name it was loaded."""
     digest = hashlib.sha256()
     for weights in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec):
         flat = weights.reshape(-1)

@@ -1,6 +1,6 @@
 """What the page shows first: the answer for an example, or the state stored in a link."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gradio as gr
@@ -13,11 +13,12 @@ from ..web.payloads.edits import EditsPayload
 from . import share
 from .components.messages import message
 from .controls import EXAMPLES, PICTURES, PROMPTS, Controls, Updates, example
-from .tabs import attention_tab, attribution_tab, concepts_tab
+from .tabs import attention_tab, attribution_tab, concepts_tab, study_tab
 from .tabs.attribution_tab import AttributionTab
 from .tabs.concepts_tab import ConceptsTab
 from .tabs.lens_tab import LensTab
 from .tabs.steer_tab import TAB, SteerTab
+from .tabs.study_tab import StudyTab
 
 
 class Opening:
@@ -35,18 +36,25 @@ class Opening:
         linked: gr.State,
         attribution: AttributionTab,
         concepts: ConceptsTab,
+        study: StudyTab | None,
     ) -> None:
         self._service, self._steering, self._controls, self._lens, self._steer = service, steering, controls, lens, steer
         self._tabs, self._selected, self._linked, self._attribution, self._concepts = tabs, selected, linked, attribution, concepts
+        self._study = study
         others = [attribution.linked, attribution.sae, *concepts.opening]
-        self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected, linked, *others]
+        self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected, linked, *others, *([study.view] if study else [])]
 
     def open(self, request: gr.Request) -> Iterator[Updates]:
         """The first lens, then the values from a link, or what is wrong with it."""
         settings: dict[str, Any] = {"image": example(PICTURES[0]), "prompt": PROMPTS[0], "model": "", "max_new_tokens": 32}
         updates: Updates = {}
         said, look = "", None
-        if packed := request.query_params.get(share.PARAMETER):
+        if "feature" in request.query_params:
+            try:
+                yield self._of_a_study(request.query_params)
+            except InterpError as error:
+                said = message(f"{error} The page opens as usual.", error=True)
+        elif packed := request.query_params.get(share.PARAMETER):
             try:
                 state = share.unpack(packed)
                 asked, editor, word = share.settings(state), self._steering.linked_editor(state), share.word(state)
@@ -69,6 +77,13 @@ class Opening:
             updates[self._controls.message] = said
         if updates:
             yield updates
+
+    def _of_a_study(self, query: Mapping[str, str]) -> Updates:
+        """At once: it needs no model."""
+        if self._study is None:
+            self._service.studies.get(query.get("study"))  # which says how to open one
+            raise AssertionError
+        return {**self._study.linked(query), self._tabs: gr.Tabs(selected="study"), self._selected: study_tab.TAB}
 
     def _set(self, settings: dict[str, Any], editor: EditsPayload) -> Updates:
         values = {**settings, "edits": editor}

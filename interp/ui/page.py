@@ -10,6 +10,7 @@ from ..service.concepts_service import ConceptsService
 from ..service.questions import Questions
 from ..service.service import Service
 from ..service.steer_service import SteerService
+from ..service.study_service import StudyService
 from ..service.whatif_service import WhatIfService
 from . import controls as left
 from .api.endpoints import add_endpoints
@@ -24,13 +25,14 @@ from .tabs.concepts_tab import ConceptsStates, ConceptsTab
 from .tabs.features_tab import FeaturesTab
 from .tabs.lens_tab import LensStates, LensTab
 from .tabs.steer_tab import SteerTab
+from .tabs.study_tab import StudyTab
 
 TITLE = "LLaVA Microscope"
 CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
 #about p { margin: 0; opacity: .8; }
 #message:not(:has(.message)), #sae-message:not(:has(.message)), #why-message:not(:has(.message)),
-#attribution-message:not(:has(.message)), #concepts-message:not(:has(.message)), #concepts-learned:not(:has(.message)), #concepts-compared:not(:has(.message)), #steer-message:not(:has(.message)) { display: none; }
+#attribution-message:not(:has(.message)), #concepts-message:not(:has(.message)), #study-message:not(:has(.message)), #concepts-learned:not(:has(.message)), #concepts-compared:not(:has(.message)), #steer-message:not(:has(.message)) { display: none; }
 .message { padding: .5rem .75rem; border-radius: 8px; border: 1px solid var(--border-color-primary); font-size: .9rem; overflow-wrap: anywhere; }
 .message.error { border-color: #dc2626; color: #b91c1c; background: #fef2f2; }
 .dark .message.error { color: #fecaca; background: #450a0a; }
@@ -44,7 +46,7 @@ def build(service: Service) -> gr.Blocks:
     """Build the whole app, without launching it."""
     steering, questions = SteerService(service), Questions(service)
     explaining, changing = AttentionService(service), WhatIfService(service)
-    attributing, finding = AttributionService(service), ConceptsService(service)
+    attributing, finding, studying = AttributionService(service), ConceptsService(service), StudyService(service)
 
     def left_page(request: gr.Request) -> None:
         for runs in (steering.runs, finding.learning.runs):
@@ -66,7 +68,8 @@ def build(service: Service) -> gr.Blocks:
                 attribution = AttributionTab(attributing, controls, run_key, selected, features.sae, attributed)
                 steer = SteerTab(service, steering, questions, controls, run_key, selected, features.sae)
                 concepts = ConceptsTab(finding, controls, run_key, selected, dictionary)
-        opening = Opening(service, steering, controls, lens, steer, tabs, selected, words.linked, attribution, concepts)
+                study = StudyTab(studying) if service.studies.names else None
+        opening = Opening(service, steering, controls, lens, steer, tabs, selected, words.linked, attribution, concepts, study)
         quietly: dict[str, Any] = {"show_progress": "hidden", **QUEUE}
         shown: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": controls.answer, **QUEUE}
         runs = [gr.on([controls.run.click, controls.prompt.submit], lens.run, lens.inputs, lens.outputs, **shown)]
@@ -78,7 +81,7 @@ def build(service: Service) -> gr.Blocks:
             runs = [run.then(listener, inputs, outputs, **quietly) for run in runs]
         tabs.select(_open_tab, None, selected, api_visibility="private", show_progress="hidden", queue=False)
         demo.unload(left_page)
-        add_endpoints(service, steering, explaining, changing, attributing, finding)
+        add_endpoints(service, steering, explaining, changing, attributing, finding, studying)
     return demo
 
 

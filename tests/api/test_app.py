@@ -47,6 +47,8 @@ def test_only_the_documented_endpoints_are_public(client):
         "/attribution",
         "/concepts",
         "/concept_shift",
+        "/feature",
+        "/find_features",
         "/learn_concepts",
         "/steer",
         "/steer_sweep",

@@ -14,12 +14,12 @@ DOG, BARE, EVIL, DEAD = 0, 1, 2, 3
 WEIGHTS = "made up"
 
 
-def write_index(folder, weights=WEIGHTS, name="made-up", layer=3):
-    """Write it; `weights` is the digest of its SAE. Returns the folder."""
+def write_index(folder, weights=WEIGHTS, name="made-up", features=FEATURES):
+    """Write it; `weights` is the digest of its SAE, whose `features` behind the first four are active nowhere. Returns the folder."""
     for sub in ("pictures", "features"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     _pictures(folder)
-    _features(folder)
+    _features(folder, features)
     every = {
         DOG: said(
             "dog", "by hand", explanation="The heads of dogs.", category="object", scores={"iou": {"score": 0.8, "random masks": 0.1}}
@@ -39,14 +39,22 @@ def write_index(folder, weights=WEIGHTS, name="made-up", layer=3):
     about = {
         "schema": "llava-microscope/feature-index/1",
         "name": name,
-        "model": {"name": "emoji-llava"},
-        "sae": {"name": "emoji-llava-sae", "source": "emoji-llava", "layer": layer, "features": FEATURES, "weights": weights},
-        "features": FEATURES,
+        "model": {"name": "emoji-llava", "source": "emoji-llava"},
+        "sae": {
+            "name": "emoji-llava-sae",
+            "source": "emoji-llava",
+            "picked": None,
+            "layer": 3,
+            "features": features,
+            "weights": weights,
+        },
+        "features": features,
         "alive": 3,
         "samples": SAMPLES,
         "pool": "mean",
         "prompt": "Describe the image.",
         "pictures": PICTURES,
+        "first": DOG,
         "neighbours": 2,
         "words": 2,
     }
@@ -95,32 +103,37 @@ def copy(width, height):
     return out.getvalue()
 
 
-def _features(folder):
+def _features(folder, count):
     """The dog is on pictures 3, 33 and 5, the next two on one each."""
-    numbers, scores = torch.full((FEATURES, PICTURES), -1), torch.zeros(FEATURES, PICTURES)
+    numbers, scores = torch.full((count, PICTURES), -1), torch.zeros(count, PICTURES)
     numbers[DOG], scores[DOG] = torch.tensor([3, 33, 5]), torch.tensor([2.0, 1.5, 0.5])
     numbers[BARE, 0], scores[BARE, 0] = 5, 1.0
     numbers[EVIL, 0], scores[EVIL, 0] = 5, 0.25
     # Of each feature and rank: the positions and values of its map.
     maps = [([5, 6], [4.0, 2.0]), ([6], [3.0]), ([8], [2.0]), ([7], [4.0]), ([], []), ([], []), ([5], [1.0])]
-    histogram = torch.zeros(FEATURES, 2, 48, dtype=torch.int64)
+    maps += [([], [])] * (count * PICTURES - len(maps))
+    histogram = torch.zeros(count, 2, 48, dtype=torch.int64)
     histogram[DOG, 0, 22:26] = torch.tensor([2, 5, 0, 1])  # 2 to 8
     histogram[DOG, 1, 21] = 4
     histogram[BARE, 0, 24], histogram[EVIL, 0, 20] = 1, 1
-    near = torch.tensor([[(f + 1) % FEATURES, (f + 2) % FEATURES] for f in range(FEATURES)])
-    words = packed([json.dumps([[" dog", HOSTILE if f == EVIL else " puppy"], [" cat", "\n"]]) for f in range(FEATURES)], "words")
-    ends = torch.tensor([len(at) for at, _ in maps] + [0] * (FEATURES * PICTURES - len(maps))).cumsum(0)
-    tensors = {
-        "top_numbers": numbers.int(),
-        "top_scores": scores,
-        "map_ends": ends,
-        "map_positions": torch.tensor([p for at, _ in maps for p in at]).int(),
-        "map_values": torch.tensor([v for _, values in maps for v in values]),
-        "histogram": histogram,
-        "pictures": (numbers >= 0).sum(1),
-        "peak": torch.tensor([4.0, 4.0, 1.0, 0, 0, 0]),
-        "neighbours": near.int(),
-        "cosines": torch.tensor([[0.9, -0.25]] * FEATURES),
-        **words,
-    }
-    save_file(tensors, folder / "features/00000.safetensors")
+    peak = torch.zeros(count)
+    peak[[DOG, BARE, EVIL]] = torch.tensor([4.0, 4.0, 1.0])
+    near = torch.tensor([[(f + 1) % count, (f + 2) % count] for f in range(count)])
+    for block in range(-(-count // 512)):
+        mine = slice(512 * block, min(count, 512 * (block + 1)))
+        held = maps[mine.start * PICTURES : mine.stop * PICTURES]
+        words = [json.dumps([[" dog", HOSTILE if f == EVIL else " puppy"], [" cat", "\n"]]) for f in range(mine.start, mine.stop)]
+        tensors = {
+            "top_numbers": numbers[mine].int(),
+            "top_scores": scores[mine],
+            "map_ends": torch.tensor([len(at) for at, _ in held]).cumsum(0),
+            "map_positions": torch.tensor([p for at, _ in held for p in at]).int(),
+            "map_values": torch.tensor([v for _, values in held for v in values]),
+            "histogram": histogram[mine],
+            "pictures": (numbers[mine] >= 0).sum(1),
+            "peak": peak[mine],
+            "neighbours": near[mine].int(),
+            "cosines": torch.tensor([[0.9, -0.25]] * len(near[mine])),
+            **packed(words, "words"),
+        }
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"features/{block:05}.safetensors")

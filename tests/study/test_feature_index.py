@@ -47,10 +47,13 @@ def test_the_dictionary_is_plain(held):
     assert found["neighbours"][1] == {"feature": 2, "cosine": -0.25, "label": HOSTILE}
 
 
-def test_search_ranks_whole_words_first(held):
+def test_search_ranks_the_label_itself_and_then_whole_words_first(held):
     assert [(feature, label.text, label.source) for feature, label in held.search("DOG")] == [
         (DOG, "dog", "by hand"),
         (DEAD, "hotdog stand", "by hand"),
     ]
     assert [feature for feature, _ in held.search("<img")] == [EVIL]
+    assert [feature for feature, _ in held.search("hotdog  Stand", 1)] == [DEAD]
+    assert [feature for feature, _ in held.search("dog", 1)] == [DOG]
+    assert held.alive == (DOG, BARE, EVIL)
     assert held.summary() == "3 of 6 features are active on some of 40 pictures; 3 have a label."

@@ -166,12 +166,18 @@ def test_an_index_needs_nothing_beside_it(held, indexed, tmp_path):
     feature = max(range(BLOCK), key=lambda each: held.feature(each).pictures)
     assert alone.feature(feature).to_dict() == held.feature(feature).to_dict()
     assert alone.about["samples"] == SAMPLES
+    assert list(alone.alive) == TopImages.open(indexed).features
+    first = alone.feature(alone.about["first"])
+    assert first.label
+    assert len(first.top) == INDEX.pictures
 
 
-def test_search_finds_whole_words_first(held, indexed):
-    found = held.search("dog", 5)
-    assert [feature for feature, _ in found] == indexed.sae.labels.search("dog", 5)
-    assert all("dog" in label.text for _, label in found)
+def test_search_finds_the_label_itself_first(held, indexed):
+    found = held.search("dog", 100)
+    assert {feature for feature, _ in found} == set(indexed.sae.labels.search("dog", 100))
+    same = [label.text == "dog" for _, label in found]
+    assert same == sorted(same, reverse=True)
+    assert sum(same) > 1
     assert held.feature(found[0][0]).label == found[0][1].text
     assert held.search("no such label") == []
 

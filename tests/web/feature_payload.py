@@ -142,6 +142,7 @@ def payload(
             "features": SAE_FEATURES,
             "notes": ["trained on another model: gemma-2b"],
             "labels": "Names come from nouns that a feature detects, else from the words that it pushes up.",
+            "study": None,
         },
         "quality": [
             {"kind": "image", "tokens": len(image), "explained_variance": 0.41, "l0": 88.2, "active_share": 0.031, "trained": {"explained_variance": 0.78, "l0": 42.0}, "verdict": "The features reproduce less than half of what the image tokens hold: read their maps with care."},

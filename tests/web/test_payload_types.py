@@ -26,8 +26,31 @@ from interp.web.payloads.features import FeatureItem, FeaturePayload
 from interp.web.payloads.flow import FlowBlock, FlowCurves
 from interp.web.payloads.lens import LensPayload
 from interp.web.payloads.steer import SteerPayload, SweepPayload, SweepPoint
+from interp.web.payloads.study import (
+    ControlItem,
+    FigureItem,
+    FoundIndexed,
+    FoundLabel,
+    HandOver,
+    IndexedHistogram,
+    IndexedItem,
+    IndexedNeighbour,
+    IndexedPicture,
+    StudyFacts,
+    StudyPart,
+    StudyPayload,
+)
 from interp.web.payloads.whatif import Fewest, WhatIf
-from tests.web import attention_payload, attribution_payload, concepts_payload, edits_payload, feature_payload, lens_payload, steer_payload
+from tests.web import (
+    attention_payload,
+    attribution_payload,
+    concepts_payload,
+    edits_payload,
+    feature_payload,
+    lens_payload,
+    steer_payload,
+    study_payload,
+)
 from tests.web.typescript import FILE, declarations
 
 
@@ -67,6 +90,18 @@ def test_the_payloads_made_up_for_tests_have_the_same_fields_as_real_ones():
     assert not differing(made["shift"]["concepts"][0], ShiftedItem)
     assert not differing(concepts_payload.details(), ConceptDetails)
     assert not differing(concepts_payload.steered(), SteeredConcepts)
+    made = study_payload.payload()
+    assert not differing(made, StudyPayload)
+    assert not differing(study_payload.part(), StudyPart)
+    assert not differing(made["study"], StudyFacts)
+    assert not differing(made["feature"], IndexedItem)
+    for name, kind in {"top": IndexedPicture, "scores": FigureItem, "neighbours": IndexedNeighbour}.items():
+        assert not differing(made["feature"][name][0], kind)
+    assert not differing(made["feature"]["scores"][0]["controls"][0], ControlItem)
+    assert not differing(made["feature"]["histogram"], IndexedHistogram)
+    assert not differing(study_payload.found((1, "dog")), FoundIndexed)
+    assert not differing(study_payload.found((1, "dog"))["features"][0], FoundLabel)
+    assert not differing(study_payload.hand_over(), HandOver)
     assert not differing(edits_payload.payload(), EditsPayload)
     assert not differing(edits_payload.chip(), EditItem)
     assert not differing(steer_payload.payload(), SteerPayload)

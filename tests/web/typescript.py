@@ -11,7 +11,7 @@ import typing
 from typing import Any, get_args, get_origin, get_type_hints
 
 from interp.web.bundle import STATIC
-from interp.web.payloads import attention, attribution, concepts, edits, features, flow, lens, lens_texts, scene, steer, whatif
+from interp.web.payloads import attention, attribution, concepts, edits, features, flow, lens, lens_texts, scene, steer, study, whatif
 
 FILE = STATIC / "payloads.d.ts"
 _SIMPLE = {str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
@@ -21,7 +21,7 @@ def declarations() -> str:
     """The whole file."""
     made = [
         _interface(found)
-        for module in (scene, lens_texts, lens, features, edits, steer, attention, attribution, whatif, flow, concepts)
+        for module in (scene, lens_texts, lens, features, edits, steer, attention, attribution, whatif, flow, concepts, study)
         for found in _own(module)
     ]
     return "// Written by `python -m tests.web.typescript` from the TypedDicts in interp/web/payloads. Do not edit.\n\n" + "\n".join(made)

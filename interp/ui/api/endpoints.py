@@ -7,6 +7,7 @@ from ...service.attribution_service import AttributionService
 from ...service.concepts_service import ConceptsService
 from ...service.service import Service
 from ...service.steer_service import SteerService
+from ...service.study_service import StudyService
 from ...service.whatif_service import WhatIfService
 from .attention import attention
 from .attribution import attribution
@@ -16,6 +17,7 @@ from .knockout import knockout
 from .lens import logit_lens
 from .models import models
 from .steer import steer, steer_sweep
+from .study import feature, find_features
 
 
 def add_endpoints(
@@ -25,6 +27,7 @@ def add_endpoints(
     changing: WhatIfService,
     attributing: AttributionService,
     finding: ConceptsService,
+    studying: StudyService,
 ) -> None:
     """Add every endpoint to the current gr.Blocks."""
     with gr.Group(visible=False):
@@ -39,3 +42,5 @@ def add_endpoints(
         learn_concepts(finding)
         steer(steering)
         steer_sweep(steering)
+        feature(studying)
+        find_features(studying)

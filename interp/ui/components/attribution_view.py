@@ -9,8 +9,9 @@ const attributeWord = server && server.attribute_word ? (run, spec) => server.at
 const featureWords = server && server.feature_words ? (run, feature) => server.feature_words(run, feature) : null;
 const withoutFeatures = server && server.without_features ? (run, request) => server.without_features(run, request) : null;
 const chose = (spec) => trigger('select', { index: spec.token, value: spec });
-const { openSteer, steerTab } = Microscope;
-const view = Microscope.mountAttribution(element, { attributeWord, featureWords, withoutFeatures, chose, steer: openSteer, hasSteer: steerTab });
+const { openSteer, steerTab, openStudy, studyTab } = Microscope;
+const tabs = { steer: openSteer, hasSteer: steerTab, study: openStudy, hasStudy: studyTab };
+const view = Microscope.mountAttribution(element, { attributeWord, featureWords, withoutFeatures, chose, ...tabs });
 """
 
 
@@ -29,6 +30,7 @@ class AttributionView(View):
     {of: {image, prompt, answer}} beside it, a feature of another run than the one shown waits for the next payload.
 
     On a page that has a tab "Steer", a button hands the selected feature over to it: a DOM event "llava:steer" on the document.
+    On one that has a tab "Study", where a study of this SAE is open, another does: "llava:study".
     """
 
     KIND, SCHEMA, LABEL = "attribution", SCHEMA, "Attribution"

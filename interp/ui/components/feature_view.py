@@ -8,8 +8,9 @@ _ON_LOAD = """
 const featuresAt = server && server.features_at ? (where, run) => server.features_at(run, where) : null;
 const findFeatures = server && server.find_features ? (text, run) => server.find_features(run, text) : null;
 const featureDetails = server && server.feature_details ? (feature, run) => server.feature_details(run, feature) : null;
-const { openSteer, steerTab, openAttribution, attributionTab } = Microscope;
-const handOver = { steer: openSteer, hasSteer: steerTab, words: openAttribution, hasWords: attributionTab };
+const { openSteer, steerTab, openAttribution, attributionTab, openStudy, studyTab } = Microscope;
+const others = { words: openAttribution, hasWords: attributionTab, study: openStudy, hasStudy: studyTab };
+const handOver = { steer: openSteer, hasSteer: steerTab, ...others };
 const view = Microscope.mountFeatures(element, { featuresAt, findFeatures, featureDetails, ...handOver });
 """
 
@@ -26,10 +27,11 @@ class FeatureView(View):
     - `feature_details(run, feature)`: {"neighbours": [{"feature", "cosine", "label"}]}.
 
     A DOM event "llava:patch" on the document, with {position: row of T} as its detail, locks that place and lists its features. With
-    {of: {image, prompt, answer}} beside it, a place of another picture than the one shown waits for the next payload.
+    {of: {image, prompt, answer}} beside it, a place of another picture than the one shown waits for the next payload. "llava:locate", with {sae, feature},
+    selects a feature, or says that another SAE must be chosen.
 
     On a page that has a tab "Steer", a button hands the selected feature over to it: a DOM event "llava:steer" on the document. On one that has a tab
-    "Attribution", another does: "llava:feature".
+    "Attribution", another does: "llava:feature"; and "llava:study" where a study of this SAE is open.
     """
 
     KIND, SCHEMA, LABEL = "feature", SCHEMA, "SAE features"

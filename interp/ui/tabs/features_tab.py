@@ -97,7 +97,7 @@ class FeaturesTab:
         key = service.remember(found)
         yield {
             self._message: "",
-            self._view: feature_payload(found, run=key),
+            self._view: feature_payload(found, run=key, study=service.studies.of(found.encoding.sae)),
             self._key: key,
             self._shown: wanted,
             self._code: self._snippet(found, ranking, values, request),

@@ -10,7 +10,7 @@ from ...attribution.ablate import FeatureAblation
 from ...attribution.attribute import AttributedFeature, Attribution, Effect
 from ...saes.features import Encoding, Feature
 from ...tracing.trace import Trace
-from .features import Dictionary
+from .features import Dictionary, dictionary
 from .scene import Scene, encode, scene
 from .steer import AnswerText, DiffPiece, answer_diff, answer_text
 
@@ -131,14 +131,16 @@ class AttributionPayload(Scene):
     limits: str
 
 
-def attribution_payload(words: Sequence[WordAttribution], encoding: Encoding, *, run: str | None = None) -> AttributionPayload:
+def attribution_payload(
+    words: Sequence[WordAttribution], encoding: Encoding, *, run: str | None = None, study: str | None = None
+) -> AttributionPayload:
     """The view's data for words attributed to an encoding's features. `run` is handed back by the page when it asks for more."""
-    trace, sae = encoding.trace, encoding.sae
+    trace = encoding.trace
     return {
         "schema": SCHEMA,
         "run": run,
         **scene(trace),
-        "sae": {"name": sae.name, "layer": sae.layer, "features": sae.d_sae, "notes": encoding.notes, "labels": sae.labels.about},
+        "sae": dictionary(encoding, study),
         "left_out": list(encoding.left_out),
         "start": trace.answer_start,
         "words": list(words),

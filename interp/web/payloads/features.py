@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TypedDict
 
-from ...saes.features import Feature, Features
+from ...saes.features import Encoding, Feature, Features
 from ...saes.fit import ReconstructionFit
 from ...saes.labels.labels import UNNAMED
 from .scene import Scene, encode, scene
@@ -66,13 +66,14 @@ class Fit(TypedDict):
 
 
 class Dictionary(TypedDict):
-    """The SAE. `labels`: where its labels come from."""
+    """The SAE. `labels`: where its labels come from; `study`: one that is open on the page and of this SAE."""
 
     name: str
     layer: int
     features: int
     notes: list[str]
     labels: str
+    study: str | None
 
 
 class FeaturePayload(Scene, FoundFeatures):
@@ -87,20 +88,32 @@ class FeaturePayload(Scene, FoundFeatures):
     limits: str
 
 
-def feature_payload(found: Features, *, run: str | None = None) -> FeaturePayload:
+def feature_payload(found: Features, *, run: str | None = None, study: str | None = None) -> FeaturePayload:
     """The view's data. `run` is handed back by the page when it asks for more."""
     encoding = found.encoding
-    trace, sae = encoding.trace, encoding.sae
     return {
         "schema": SCHEMA,
         "run": run,
-        **scene(trace),
+        **scene(encoding.trace),
         "left_out": list(encoding.left_out),
-        "sae": {"name": sae.name, "layer": sae.layer, "features": sae.d_sae, "notes": encoding.notes, "labels": sae.labels.about},
+        "sae": dictionary(encoding, study),
         "quality": [_fit(quality) for quality in found.quality.values()],
         **found_payload(found),
         "rank_by": found.rank_by,
         "limits": LIMITS,
+    }
+
+
+def dictionary(encoding: Encoding, study: str | None) -> Dictionary:
+    """What the views say of an SAE."""
+    sae = encoding.sae
+    return {
+        "name": sae.name,
+        "layer": sae.layer,
+        "features": sae.d_sae,
+        "notes": encoding.notes,
+        "labels": sae.labels.about,
+        "study": study,
     }
 
 

@@ -168,13 +168,14 @@ export interface Fit {
   verdict: string;
 }
 
-/** The SAE. `labels`: where its labels come from. */
+/** The SAE. `labels`: where its labels come from; `study`: one that is open on the page and of this SAE. */
 export interface Dictionary {
   name: string;
   layer: number;
   features: number;
   notes: string[];
   labels: string;
+  study: string | null;
 }
 
 /** The view's data. `left_out`: positions that rankings leave out; `quality`: how well the SAE rebuilds the states. */
@@ -707,5 +708,108 @@ export interface ConceptsPayload {
   codes: string;
   shift: ShiftPayload | null;
   look: ConceptLook | null;
+  limits: string;
+}
+
+/** What a study is of. `alive`: features active on a picture; `pool`: "mean" or "max", by which pictures are ranked. */
+export interface StudyFacts {
+  name: string;
+  model: string;
+  sae: string;
+  layer: number;
+  features: number;
+  alive: number;
+  samples: number;
+  pool: string;
+}
+
+/** A picture of a feature. `picture` has the size of the original; `boxes`: float32 [patches, 4] in its pixels, and `values`: float32 [patches], of the active patches. */
+export interface IndexedPicture {
+  picture: Picture;
+  id: string;
+  score: number;
+  boxes: string;
+  values: string;
+}
+
+/** A control beside a score. */
+export interface ControlItem {
+  name: string;
+  value: number | null;
+}
+
+/** A score, None where undefined. */
+export interface FigureItem {
+  name: string;
+  value: number | null;
+  controls: ControlItem[];
+}
+
+/** Tokens by their activation: `edges` has one more entry than the counts, or none if all are 0. */
+export interface IndexedHistogram {
+  edges: number[];
+  on_pictures: number[];
+  on_text: number[];
+}
+
+/** A feature with a similar decoder direction. */
+export interface IndexedNeighbour {
+  feature: number;
+  cosine: number;
+  label: string;
+}
+
+/** All that a study knows of a feature. `undefined`: why a measure has no score; `peak`: the highest activation on a picture. */
+export interface IndexedItem {
+  feature: number;
+  label: string;
+  source: string;
+  explanation: string;
+  category: string;
+  scores: FigureItem[];
+  undefined: string[];
+  pictures: number;
+  tokens: number;
+  peak: number;
+  histogram: IndexedHistogram;
+  neighbours: IndexedNeighbour[];
+  promotes: string[];
+  suppresses: string[];
+  top: IndexedPicture[];
+}
+
+/** A study, and one feature of it. */
+export interface StudyPart {
+  study: StudyFacts;
+  feature: IndexedItem;
+}
+
+/** A feature that a search found. */
+export interface FoundLabel {
+  feature: number;
+  label: string;
+}
+
+/** What a search found. */
+export interface FoundIndexed {
+  features: FoundLabel[];
+  note: string;
+}
+
+/** A feature as steering takes it. `sae`: its name on this page; `max`: the highest activation in the study. */
+export interface HandOver {
+  sae: string;
+  layer: number;
+  feature: number;
+  label: string;
+  max: number;
+}
+
+/** The view's data. `studies`: all that are open here. */
+export interface StudyPayload {
+  study: StudyFacts;
+  feature: IndexedItem;
+  schema: string;
+  studies: string[];
   limits: string;
 }

@@ -1,12 +1,12 @@
 // Mounts the attribution view: one state, the controls that change it, and one render that brings every part up to date. A host calls
 // mount(element, options) and set(payload). Options, each optional: attributeWord(run, spec), featureWords(run, feature) and
 // withoutFeatures(run, {token, features}) ask the server; chose(spec) is told which word is shown; steer({run, sae, layer, feature, label, max,
-// active}) hands a feature over, if hasSteer() says that there is a tab for it.
+// active}) and study({study, feature}) hand a feature over, if hasSteer() and hasStudy() say that there is a tab for it.
 
 import { Asker } from "../shared/asker.js";
 import { captioned } from "../shared/caption.js";
 import { el, saveFile } from "../shared/elements.js";
-import { openSteer, page, steerTab } from "../shared/page.js";
+import { openSteer, openStudy, page, steerTab, studyTab } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
 import { mounting, PictureShell } from "../shared/shell.js";
 import { places, Stage } from "../shared/stage.js";
@@ -121,6 +121,7 @@ class View extends PictureShell {
     on(part.track, "click", () => this.track(this.selected.feature));
     on(part.trackedOff, "click", () => this.untrack());
     on(part.steer, "click", () => this.steer());
+    on(part.study, "click", () => this.options.study({ study: this.data.payload.sae.study, feature: this.selected.feature }));
   }
 
   // Another word, another one to compare it with, or another length of the list.
@@ -329,6 +330,8 @@ class View extends PictureShell {
       Card.card(part, data, line);
       // Checked each time: the page may gain the tab after the view.
       part.steer.hidden = line.feature === null || !options.steer || Boolean(options.hasSteer && !options.hasSteer());
+      const { study, hasStudy } = options;
+      part.study.hidden = line.feature === null || !data.payload.sae.study || !study || Boolean(hasStudy && !hasStudy());
       part.track.hidden = line.feature === null || !options.featureWords;
     }
     if (this.changed("strip", line)) Card.strip(part, data, line, word);
@@ -340,4 +343,4 @@ class View extends PictureShell {
 
 export const mount = mounting(View);
 
-Object.assign(page, { mountAttribution: mount, openSteer, steerTab });
+Object.assign(page, { mountAttribution: mount, openSteer, steerTab, openStudy, studyTab });

@@ -1,13 +1,13 @@
 // Mounts the feature view: one state, the controls that change it, and one render that brings every part up to date. A host calls
 // mount(element, options) and set(payload). Options, each optional: featuresAt(where, run), findFeatures(text, run) and featureDetails(number, run)
-// answer questions; steer({run, sae, layer, feature, label, max, active}) and words({sae, feature}, payload) hand a feature over, if hasSteer() and
-// hasWords() say that there is a tab for it.
+// answer questions; steer({run, sae, layer, feature, label, max, active}), words({sae, feature}, payload) and study({study, feature}) hand a feature
+// over, if hasSteer(), hasWords() and hasStudy() say that there is a tab for it.
 
 import { Asker } from "../shared/asker.js";
 import { captioned } from "../shared/caption.js";
 import { OUTLINES } from "../shared/colours.js";
 import { el, saveFile } from "../shared/elements.js";
-import { attributionTab, openAttribution, openSteer, page, steerTab } from "../shared/page.js";
+import { attributionTab, openAttribution, openSteer, openStudy, page, steerTab, studyTab } from "../shared/page.js";
 import { placeName } from "../shared/payload.js";
 import { mounting, PictureShell } from "../shared/shell.js";
 import { places } from "../shared/stage.js";
@@ -35,12 +35,23 @@ class View extends PictureShell {
     });
     this.handed = page.waitingPlace ?? null;
     page.waitingPlace = null;
+    this.sought = page.waitingLocated ?? null;
+    page.waitingLocated = null;
     document.addEventListener(
       "llava:patch",
       (/** @type {CustomEvent} */ event) => {
         if (!root.isConnected) return this.destroy();
         event.preventDefault();
         this.hand(event.detail);
+      },
+      { signal: this.page.signal },
+    );
+    document.addEventListener(
+      "llava:locate",
+      (/** @type {CustomEvent} */ event) => {
+        if (!root.isConnected) return this.destroy();
+        event.preventDefault();
+        this.locate(event.detail);
       },
       { signal: this.page.signal },
     );
@@ -103,6 +114,7 @@ class View extends PictureShell {
     if (data.home.length) this.select(data.home[0].feature, false);
     this.hand(this.handed);
     this.handed = null;
+    this.locate(this.sought);
     this.render(true);
   }
 
@@ -139,6 +151,7 @@ class View extends PictureShell {
       if (feature !== undefined) this.pin(+feature);
     });
     on(part.steer, "click", () => this.steer());
+    on(part.study, "click", () => this.options.study({ study: data.payload.sae.study, feature: state.feature }));
     on(part.words, "click", () => this.options.words({ sae: data.payload.sae.name, feature: state.feature }, data.payload));
     on(this.root, "keydown", (event) => {
       if (event.key === "Escape" && state.where) this.back();
@@ -236,6 +249,21 @@ class View extends PictureShell {
       this.part.grid.value = place.grid;
     }
     this.lock(row);
+  }
+
+  /**
+   * Show where a feature is that another view hands over. Until its SAE is shown it waits.
+   * @param {{ sae: string, feature: number } | null} wanted
+   */
+  locate(wanted) {
+    this.sought = null;
+    if (!wanted) return;
+    if (this.table && this.data.payload.sae.name === wanted.sae) {
+      this.near.follow(wanted.feature);
+      return;
+    }
+    this.sought = wanted;
+    if (this.table) this.list.say(`Feature ${wanted.feature} is one of ${wanted.sae}. Choose that SAE above.`, true);
   }
 
   entry(number) {
@@ -343,9 +371,10 @@ class View extends PictureShell {
     if (this.changed("card", state.feature)) {
       Card.card(part, entry);
       // Checked each time: the page may gain the tab after the view.
-      const { steer, hasSteer, words, hasWords } = this.options;
+      const { steer, hasSteer, words, hasWords, study, hasStudy } = this.options;
       part.steer.hidden = !steer || Boolean(hasSteer && !hasSteer());
       part.words.hidden = !words || Boolean(hasWords && !hasWords());
+      part.study.hidden = !data.payload.sae.study || !study || Boolean(hasStudy && !hasStudy());
     }
     if (entry && this.changed("strip", state.feature, state.locked)) this.strip.mark(entry, state.locked);
     if (this.changed("here", state.readRow, rows, maps)) {
@@ -358,4 +387,4 @@ class View extends PictureShell {
 
 export const mount = mounting(View);
 
-Object.assign(page, { mountFeatures: mount, openSteer, steerTab, openAttribution, attributionTab });
+Object.assign(page, { mountFeatures: mount, openSteer, steerTab, openAttribution, attributionTab, openStudy, studyTab });

@@ -1,9 +1,17 @@
 // What the views of one page share: each comes as a script of its own, so they meet in one global object and through DOM events.
 
-const NOTHING = { views: 0, waitingPlace: null, waitingEdit: null, waitingWord: null, waitingFeature: null };
+const NOTHING = {
+  views: 0,
+  waitingPlace: null,
+  waitingEdit: null,
+  waitingWord: null,
+  waitingFeature: null,
+  waitingLocated: null,
+  waitingStudy: null,
+};
 
 /**
- * @typedef {{ views: number, waitingPlace: any, waitingEdit: any, waitingWord: any, waitingFeature: any, [mount: string]: any }} Page
+ * @typedef {{ [name in keyof typeof NOTHING]: any } & { views: number, [mount: string]: any }} Page
  * @type {Page}
  */
 export const page = /** @type {any} */ (globalThis).Microscope ?? { ...NOTHING };
@@ -30,6 +38,7 @@ export const featuresTab = () => tab("sae-tab", "SAE features");
 export const whyTab = () => tab("why-tab", "Why this word?");
 export const attributionTab = () => tab("attribution-tab", "Attribution");
 export const steerTab = () => tab("steer-tab", "Steer");
+export const studyTab = () => tab("study-tab", "Study");
 
 /**
  * Show the features at a place of the lens view. A view that takes the place cancels the event; if the tab was never opened
@@ -72,4 +81,22 @@ export function openAttribution(feature, { image, prompt, answer }) {
 export function openSteer(detail) {
   if (document.dispatchEvent(new CustomEvent("llava:steer", { detail, cancelable: true }))) page.waitingEdit = detail;
   steerTab()?.click();
+}
+
+/**
+ * Show where a feature is on the picture that is open; it waits here in the same way, or until its SAE is shown there.
+ * @param {{ sae: string, feature: number }} detail
+ */
+export function openLocated(detail) {
+  if (document.dispatchEvent(new CustomEvent("llava:locate", { detail, cancelable: true }))) page.waitingLocated = detail;
+  featuresTab()?.click();
+}
+
+/**
+ * Show a feature with all that a study knows of it; it waits here in the same way.
+ * @param {{ study: string, feature: number }} detail
+ */
+export function openStudy(detail) {
+  if (document.dispatchEvent(new CustomEvent("llava:study", { detail, cancelable: true }))) page.waitingStudy = detail;
+  studyTab()?.click();
 }
