@@ -812,6 +812,42 @@ def test_a_narrow_table_leaves_out_the_column_that_repeats_the_score(features):
     assert features.page.evaluate(shown) == [key for key in everything if key != "max"]
 
 
+def test_a_feature_of_a_study_is_looked_for_once_its_sae_is_shown(features):
+    def locate(feature, sae):
+        detail = {"feature": feature, "sae": sae}
+        assert not features.page.evaluate(
+            "(detail) => document.dispatchEvent(new CustomEvent('llava:locate', { detail, cancelable: true }))", detail
+        )
+
+    sae, known = features.made["sae"]["name"], features.made["features"][2]["feature"]
+    locate(known, sae)
+    features.says("name", f"#{known}")
+    locate(2000, sae)
+    features.says("name", "found by search #2000")
+    assert features.server.calls("find_features") == ["2000"]
+    locate(known, "another-sae")
+    features.says("listNote", f"Feature {known} is one of another-sae. Choose that SAE above.")
+    assert features.state("feature") == 2000
+    features.set({**features.made, "sae": {**features.made["sae"], "name": "another-sae"}}).ready()
+    features.says("name", f"#{known}")
+
+
+def test_a_study_of_this_sae_has_the_feature_s_top_pictures(features):
+    assert features.part("study").is_hidden()
+    features.page.evaluate("""() => {
+        const tab = document.createElement('button');
+        Object.assign(tab, { id: 'study-tab-button', onclick: () => { window.opened = true; } });
+        document.body.append(tab);
+    }""")
+    features.set({**features.made, "sae": {**features.made["sae"], "study": "my-study"}}).ready()
+    features.part("study").click()
+    assert features.page.evaluate("[window.opened, Microscope.waitingStudy]") == [
+        True,
+        {"study": "my-study", "feature": features.state("feature")},
+    ]
+    features.page.evaluate("() => { document.querySelector('#study-tab-button').remove(); Microscope.waitingStudy = null; }")
+
+
 def hand_over(page, position, of=None):
     page.evaluate("(detail) => document.dispatchEvent(new CustomEvent('llava:patch', { detail }))", {"position": position, "of": of})
 

@@ -13,6 +13,7 @@ from interp.ui.components.edits_view import EditsView
 from interp.ui.components.feature_view import FeatureView
 from interp.ui.components.lens_view import LensView
 from interp.ui.components.steer_view import SteerView
+from interp.ui.components.study_view import StudyView
 from interp.web import bundle as bundling
 from interp.web.bundle import STATIC, bundle, markup, modules
 
@@ -24,6 +25,7 @@ VIEWS = {
     "concepts": ConceptsView,
     "edits": EditsView,
     "steer": SteerView,
+    "study": StudyView,
 }
 # Elements that a view finds by a name put together when it runs, not as part.name.
 BY_NAME = {"steer": {"plain", "steered", "plainChips", "steeredChips"}}
@@ -86,6 +88,7 @@ def test_every_part_that_the_scripts_use_is_in_the_markup_and_the_other_way_roun
         ("concepts", {"select"}),
         ("edits", {"input", "run"}),
         ("steer", {"select"}),
+        ("study", {"select"}),
     ],
 )
 def test_in_js_on_load_the_quoted_words_are_the_events_and_what_is_watched(view, words):

@@ -43,7 +43,7 @@ class View extends PictureShell {
       signal,
     );
     this.without = new Without(part, { ask: (features) => this.ablate(features) }, signal);
-    document.addEventListener("llava:feature", (event) => this.handed(/** @type {CustomEvent} */ (event)), { signal });
+    this.takes("llava:feature", (detail) => this.handed(detail));
     this.controls();
     this.set(null);
   }
@@ -234,11 +234,9 @@ class View extends PictureShell {
   }
 
   // A feature handed over by another view. Until its picture is shown here it waits.
-  handed(event) {
-    if (!this.root.isConnected) return this.destroy();
-    event.preventDefault();
-    if (this.drawable) this.follow(event.detail);
-    else page.waitingFeature = event.detail;
+  handed(detail) {
+    if (this.drawable) this.follow(detail);
+    else page.waitingFeature = detail;
   }
 
   follow(detail) {

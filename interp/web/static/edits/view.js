@@ -46,11 +46,7 @@ class View extends Shell {
       if (index !== undefined) this.preset(this.data.presets[+index]);
     });
     on(part.undo, "click", () => this.undo());
-    on(document, "llava:steer", (event) => {
-      if (!root.isConnected) return this.destroy();
-      event.preventDefault();
-      this.hand([event.detail]);
-    });
+    this.takes("llava:steer", (detail) => this.hand([detail]));
     this.set(null);
   }
 

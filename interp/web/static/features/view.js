@@ -37,24 +37,8 @@ class View extends PictureShell {
     page.waitingPlace = null;
     this.sought = page.waitingLocated ?? null;
     page.waitingLocated = null;
-    document.addEventListener(
-      "llava:patch",
-      (/** @type {CustomEvent} */ event) => {
-        if (!root.isConnected) return this.destroy();
-        event.preventDefault();
-        this.hand(event.detail);
-      },
-      { signal: this.page.signal },
-    );
-    document.addEventListener(
-      "llava:locate",
-      (/** @type {CustomEvent} */ event) => {
-        if (!root.isConnected) return this.destroy();
-        event.preventDefault();
-        this.locate(event.detail);
-      },
-      { signal: this.page.signal },
-    );
+    this.takes("llava:patch", (detail) => this.hand(detail));
+    this.takes("llava:locate", (detail) => this.locate(detail));
     this.set(null);
   }
 

@@ -65,6 +65,20 @@ export class Shell {
   }
 
   /**
+   * Take what other views hand over by a DOM event on the document. Cancelling the event says that it was taken.
+   * @param {string} name
+   * @param {(detail: any) => void} take
+   */
+  takes(name, take) {
+    const taken = (/** @type {Event} */ event) => {
+      if (!this.root.isConnected) return this.destroy();
+      event.preventDefault();
+      take(/** @type {CustomEvent} */ (event).detail);
+    };
+    document.addEventListener(name, taken, { signal: this.page.signal });
+  }
+
+  /**
    * Show a sentence in place of the view.
    * @param {string} text
    */

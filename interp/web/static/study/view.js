@@ -31,11 +31,7 @@ class View extends Shell {
     this.waiting = page.waitingStudy ?? null;
     page.waitingStudy = null;
     const on = (node, type, fn) => node.addEventListener(type, fn, { signal });
-    on(document, "llava:study", (event) => {
-      if (!root.isConnected) return this.destroy();
-      event.preventDefault();
-      this.hand(event.detail);
-    });
+    this.takes("llava:study", (detail) => this.hand(detail));
     on(part.search, "submit", (event) => {
       event.preventDefault();
       this.find(part.text.value.trim());
