@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from interp.web.bundle import bundle, static
+from tests.browser.view import Opened
 from tests.study.made_index import DOG, EVIL, HOSTILE
 from tests.web.study_payload import STUDY, feature, found, hand_over, part, payload
 
@@ -22,42 +19,25 @@ PAGE = (
 )
 
 
-class Seen:
+class Seen(Opened):
     """One opened view, and what it shows."""
 
-    def __init__(self, page):
-        self.page = page
-        self.root = page.locator(".study").first
+    KIND = "study"
 
     def set(self, made, *, alone=False, **answers):
         self.page.evaluate("(answers) => { window.answers = answers; window.asked = []; }", answers)
         self.page.evaluate("(alone) => Microscope.mountStudy(document.body, alone ? {} : window.options)", alone)
-        self.page.evaluate("(made) => document.querySelector('.study').__view.set(made)", made)
-        return self.ready() if made else self
-
-    def ready(self):
-        self.page.wait_for_selector(".study[data-ready]")
+        super().set(made)
+        if made:
+            self.page.wait_for_selector(".study[data-ready]")
         return self
 
-    def part(self, name):
-        return self.root.locator(f"[data-part={name}]")
-
-    def text(self, name):
-        return " ".join(self.part(name).inner_text().split())
-
-    def says(self, name, text):
-        self.part(name).filter(has_text=text).wait_for(state="attached")
-
-    def asked(self, name):
+    def calls(self, name):
         return [asked for called, *asked in self.page.evaluate("window.asked") if called == name]
 
     def look_up(self, text):
         self.part("text").fill(text)
         self.page.keyboard.press("Enter")
-
-    def pixels(self, number=0):
-        url = self.part("pictures").locator("canvas").nth(number).evaluate("(canvas) => canvas.toDataURL('image/png')")
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")).astype(int)
 
 
 @pytest.fixture
@@ -84,17 +64,17 @@ def test_it_shows_all_that_is_known_of_a_feature(view):
     assert view.part("pictures").locator("canvas").count() == 2
     assert view.part("link").get_attribute("href") == "?feature=460"
     assert view.part("studyBox").is_hidden()
-    assert view.asked("chose") == [[{"study": "made-up", "feature": 460}]]
+    assert view.calls("chose") == [[{"study": "made-up", "feature": 460}]]
 
 
 def test_maps_lie_on_their_patches_and_can_be_taken_off(view):
     view.set(payload())
-    with_heat = view.pixels()
+    with_heat = view.pixels("pictures")
     view.part("heat").uncheck()
     half = with_heat.shape[0] // 2
     green = "document.querySelector('.study canvas').getContext('2d').getImageData(9, 9, 1, 1).data[1]"
     view.page.wait_for_function(f"(before) => {green} !== before", arg=int(with_heat[9, 9, 1]))
-    plain = view.pixels()
+    plain = view.pixels("pictures")
     changed = np.abs(with_heat - plain).sum(-1) > 6
     assert changed[: half - 2].mean() > 0.95, "both upper patches are active"
     assert not changed[half + 2 :].any(), "and no lower one"
@@ -129,7 +109,7 @@ def test_the_way_to_another_feature_and_back(view):
     view.set(payload(), studyFeature=part(7, label="puppy"))
     view.part("near").locator("button").first.click()
     view.says("name", "puppy #7")
-    assert view.asked("studyFeature") == [["made-up", 7]]
+    assert view.calls("studyFeature") == [["made-up", 7]]
     view.page.evaluate("(made) => { window.answers.studyFeature = made; }", part(12, label=""))
     view.look_up("#12")
     view.says("name", "no label #12")
@@ -140,7 +120,7 @@ def test_the_way_to_another_feature_and_back(view):
     assert view.text("back") == "Back to #460"
     view.part("any").click()
     view.page.wait_for_function("() => window.asked.some((asked) => asked[2] === 'any')")
-    assert view.asked("studyFeature") == [["made-up", 7], ["made-up", 12], ["made-up", 7], ["made-up", "any"]]
+    assert view.calls("studyFeature") == [["made-up", 7], ["made-up", 12], ["made-up", 7], ["made-up", "any"]]
 
 
 def test_search_lists_what_it_finds_and_errors_leave_what_is_shown(view):
@@ -165,7 +145,7 @@ def test_several_studies_can_be_chosen_from(view):
     view.set(payload(studies=["made-up", "b & c"]), studyFeature=other)
     view.part("study").select_option("b & c")
     view.says("name", "#3")
-    assert view.asked("studyFeature") == [["b & c", None]]
+    assert view.calls("studyFeature") == [["b & c", None]]
     assert view.part("link").get_attribute("href") == "?feature=3&study=b%20%26%20c"
 
 
@@ -173,14 +153,14 @@ def test_a_feature_is_handed_over_or_the_view_says_why_not(view):
     view.set(payload(), handOver=hand_over())
     view.part("steer").click()
     view.page.wait_for_function("() => window.asked.some(([name]) => name === 'steer')")
-    assert view.asked("steer") == [[{"sae": "emoji-llava-sae", "layer": 3, "feature": 460, "label": "dog", "max": 12.5, "active": []}]]
+    assert view.calls("steer") == [[{"sae": "emoji-llava-sae", "layer": 3, "feature": 460, "label": "dog", "max": 12.5, "active": []}]]
     view.part("locate").click()
     view.page.wait_for_function("() => window.asked.some(([name]) => name === 'locate')")
-    assert view.asked("locate") == [[{"sae": "emoji-llava-sae", "feature": 460}]]
+    assert view.calls("locate") == [[{"sae": "emoji-llava-sae", "feature": 460}]]
     view.set(payload(), handOver={"error": "This page runs another SAE."})
     view.part("steer").click()
     view.says("refused", "This page runs another SAE.")
-    assert view.asked("steer") == []
+    assert view.calls("steer") == []
 
 
 def test_without_a_server_and_without_activations(view):

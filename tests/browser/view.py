@@ -51,8 +51,8 @@ class Opened:
         return self.page.evaluate("window.said")
 
     def pixels(self, part="base"):
-        """The canvas as [height, width, 3]."""
-        url = self.part(part).evaluate("(canvas) => canvas.toDataURL('image/png')")
+        """A canvas, or the first one in a part, as [height, width, 3]."""
+        url = self.part(part).evaluate("(part) => (part.querySelector('canvas') ?? part).toDataURL('image/png')")
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")).astype(int)
 
     def places(self, grid=0, fx=0.5, fy=0.5):
