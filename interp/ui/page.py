@@ -25,7 +25,7 @@ from .tabs.concepts_tab import ConceptsStates, ConceptsTab
 from .tabs.features_tab import FeaturesTab
 from .tabs.lens_tab import LensStates, LensTab
 from .tabs.steer_tab import SteerTab
-from .tabs.study_tab import StudyTab
+from .tabs.study_tab import StudyStates, StudyTab
 
 TITLE = "LLaVA Microscope"
 CSS = """
@@ -57,7 +57,7 @@ def build(service: Service) -> gr.Blocks:
         _header(service.notice)
         # Outside gr.Tabs, which would count them as tabs.
         lenses, selected, attributed, words = LensStates(), gr.State(lens_tab.TAB), AttributionStates(), WordStates()
-        run_key, dictionary = lenses.run, ConceptsStates()
+        run_key, dictionary, looked = lenses.run, ConceptsStates(), StudyStates()
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 controls = left.lay_out(service)
@@ -68,7 +68,7 @@ def build(service: Service) -> gr.Blocks:
                 attribution = AttributionTab(attributing, controls, run_key, selected, features.sae, attributed)
                 steer = SteerTab(service, steering, questions, controls, run_key, selected, features.sae)
                 concepts = ConceptsTab(finding, controls, run_key, selected, dictionary)
-                study = StudyTab(studying) if service.studies.names else None
+                study = StudyTab(studying, selected, looked) if service.studies.names else None
         opening = Opening(service, steering, controls, lens, steer, tabs, selected, words.linked, attribution, concepts, study)
         quietly: dict[str, Any] = {"show_progress": "hidden", **QUEUE}
         shown: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": controls.answer, **QUEUE}
@@ -76,7 +76,7 @@ def build(service: Service) -> gr.Blocks:
         chosen = [examples.load_input_event for examples in (*controls.examples, steer.examples)]
         runs += [event.success(lens.run, lens.inputs, lens.outputs, **shown) for event in chosen]
         runs.append(demo.load(opening.open, None, opening.outputs, **quietly))
-        after_run = [(tab.after_run, tab.inputs, tab.outputs) for tab in (why, features, attribution, concepts)]
+        after_run = [(tab.after_run, tab.inputs, tab.outputs) for tab in (why, features, attribution, concepts, study) if tab]
         for listener, inputs, outputs in (*after_run, *steer.after_run):
             runs = [run.then(listener, inputs, outputs, **quietly) for run in runs]
         tabs.select(_open_tab, None, selected, api_visibility="private", show_progress="hidden", queue=False)

@@ -123,6 +123,16 @@ def test_the_way_to_another_feature_and_back(view):
     assert view.calls("studyFeature") == [["made-up", 7], ["made-up", 12], ["made-up", 7], ["made-up", "any"]]
 
 
+def test_a_payload_that_is_delivered_again_leaves_the_reader_where_they_are(view):
+    view.set(payload(), studyFeature=part(7, label="puppy"))
+    view.part("near").locator("button").first.click()
+    view.says("name", "puppy #7")
+    view.page.evaluate("(made) => document.querySelector('.study').__view.set(made)", payload())
+    assert view.text("name") == "puppy #7"
+    view.page.evaluate("(made) => document.querySelector('.study').__view.set(made)", payload(limits="changed"))
+    view.says("name", "dog #460")
+
+
 def test_search_lists_what_it_finds_and_errors_leave_what_is_shown(view):
     view.set(payload(), findInStudy=found((7, "puppy"), (9, "dog")), studyFeature=part(7, label="puppy"))
     view.look_up("dog")

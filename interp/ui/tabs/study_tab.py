@@ -1,45 +1,71 @@
 """The tab "Study": the features of a study of many pictures, each with all that the study knows of it. There is one only if the app was started with a study."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 
 from ...errors import InterpError
 from ...service.study_service import StudyService
-from ..components.inputs import QUEUE
 from ..components.messages import message
 from ..components.study_view import StudyView
-from ..controls import Updates
+from ..controls import Updates, Values
 from ..snippets import address
 
 TAB = "Study"
 
 
-class StudyTab:
-    """The tab. It needs no run and no model."""
+@dataclass(frozen=True)
+class StudyStates:
+    """The tab's states. They are made outside gr.Tabs, which would count them as tabs."""
 
-    def __init__(self, studying: StudyService) -> None:
-        self._studying = studying
+    shown: gr.State = field(default_factory=gr.State)
+    """Whether the view shows something."""
+    linked: gr.State = field(default_factory=gr.State)
+    """What a link opens with, until it is shown: {"feature", "study"}, or None."""
+
+
+class StudyTab:
+    """The tab. It needs no run and no model. `selected` is the open tab."""
+
+    def __init__(self, studying: StudyService, selected: gr.State, states: StudyStates) -> None:
+        self._studying, self._selected, self._shown, self.linked = studying, selected, states.shown, states.linked
         with gr.Tab(TAB, id="study", elem_id="study-tab") as tab:
             self._message = gr.HTML("", elem_id="study-message")
-            self.view = StudyView(server_functions=[studying.study_feature, studying.find_in_study, studying.hand_over])
+            self._view = StudyView(server_functions=[studying.study_feature, studying.find_in_study, studying.hand_over])
             with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
-        tab.select(self._look, self.view, [self._message, self.view], **QUEUE, show_progress="hidden")
-        self.view.select(self._snippet, None, self._code, api_visibility="private", show_progress="hidden", queue=False)
+        self.inputs: set[Any] = {selected, states.shown, states.linked}
+        self.outputs = [self._message, self._view, states.shown, states.linked]
+        # Not in the queue of what needs the model.
+        quietly: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        tab.select(self._look, self.inputs, self.outputs, **quietly)
+        self._view.select(self._snippet, None, self._code, **quietly, queue=False)
 
-    def linked(self, query: Mapping[str, str]) -> Updates:
-        """What shows the feature of a link, {"feature", "study"}. Raises InterpError if there is none."""
+    def link(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """The value of `linked` for the query of a link. Raises InterpError if its feature or its study does not exist."""
         feature = query["feature"]
-        return {self.view: self._studying.payload(query.get("study"), int(feature) if feature.isdecimal() else feature)}
+        held = self._studying.service.studies.get(query.get("study"))
+        return {"study": held.name, "feature": held.check(int(feature) if feature.isdecimal() else feature)}
 
-    def _look(self, shown: dict[str, Any] | None) -> Updates:
-        """Open with a feature, unless one is shown."""
+    def after_run(self, values: Values) -> Iterator[Updates]:
+        """As when the tab is opened, if a link has opened it."""
+        if values[self._selected] == TAB and values[self.linked]:
+            yield from self._look(values)
+
+    def _look(self, values: Values) -> Iterator[Updates]:
+        """Show what a link asks for, or else something, unless a feature is shown."""
+        linked = values[self.linked]
+        if values[self._shown] and not linked:
+            yield {self._message: ""}
+            return
         try:
-            return {self._message: "", self.view: gr.skip() if shown else self._studying.payload()}
+            payload = self._studying.payload(**(linked or {}))
         except InterpError as error:
-            return {self._message: message(str(error), error=True)}
+            yield {self._message: message(str(error), error=True), self.linked: None}
+            return
+        yield {self._message: "", self._view: payload, self._shown: True, self.linked: None}
 
     @staticmethod
     def _snippet(event: gr.SelectData, request: gr.Request) -> str:

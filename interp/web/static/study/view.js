@@ -59,6 +59,9 @@ class View extends Shell {
    */
   set(payload) {
     const { part, root } = this;
+    const text = JSON.stringify(payload);
+    if (this.state && text === this.came) return; // gradio may deliver it again: the reader has gone on from there
+    this.came = text;
     root.__study = this.state = null;
     delete root.dataset.ready;
     this.past = [];
