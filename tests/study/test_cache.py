@@ -3,9 +3,6 @@
 import argparse
 import hashlib
 import itertools
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,8 +12,8 @@ import interp
 from interp.study import cache, work
 from interp.study.cache_files import Cache, Splits, boundaries
 from interp.study.study import Study
-from tests.server import free_port
 from tests.study.conftest import CACHE, SAMPLES, with_models
+from tests.study.processes import by_two
 
 
 @pytest.fixture(scope="module")
@@ -151,17 +148,8 @@ def test_two_processes_give_what_one_gives_to_the_bit(begin, scenes, tmp_path):
         cache.run(alone, CACHE)
     finally:
         torch.set_num_threads(threads)
-    launch = ["-m", "torch.distributed.run", "--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--nproc-per-node", "2"]
     about = ["--model", "emoji-llava", "--sae", "emoji-llava", "--data", scenes, "--keep", "8", "--splits", "3"]
-    done = subprocess.run(
-        [sys.executable, *launch, "-m", "interp.study", "cache", tmp_path / "two", *about],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("40 samples") == 1  # the main process speaks for both
+    assert by_two(tmp_path, ["cache", tmp_path / "two", *about]).count("40 samples") == 1  # the main process speaks for both
     assert contents(tmp_path / "two" / "cache") == contents(alone.folder / "cache")
 
 

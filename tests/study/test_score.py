@@ -2,11 +2,8 @@
 
 import itertools
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -24,9 +21,9 @@ from interp.study.scoring.segmenters import mask_file
 from interp.study.study import Study
 from interp.study.top_images import TopImages
 from tests.concepts.test_scores import tiny_clip
-from tests.server import free_port
 from tests.study.chat_server import serve_chat
 from tests.study.conftest import SAMPLES, with_models
+from tests.study.processes import by_two
 
 MODULE = "model.layers.3"
 KNOWN = ["--pictures", "1", "--skip", "0", "--trials", "4"]
@@ -161,20 +158,12 @@ def test_two_processes_score_as_one_does(labelled, masks, clip, tmp_path):
         finally:
             torch.set_num_threads(threads)
         count = len(server.asked)
-        launch = ["-m", "torch.distributed.run", "--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--nproc-per-node", "2"]
-        done = subprocess.run(
-            [sys.executable, *launch, "-m", "interp.study", "score", other, *map(str, arguments)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        printed = by_two(tmp_path, ["score", other, *arguments])
         assert len(server.asked) == 2 * count > 0
     for name in ("iou.json", "clip.json", "detection.json", "consistency.json", "table.json", "iou", "clip"):
         one, two = (folder / "scores" / name for folder in (labelled, other))
         assert contents(one) == contents(two) if one.is_dir() else one.read_bytes() == two.read_bytes()
-    assert done.stdout.count("detection balanced accuracy") == 1, "the table is printed once"
+    assert printed.count("detection balanced accuracy") == 1, "the table is printed once"
 
 
 def test_a_server_judges_detection_and_consistency(labelled, labels):

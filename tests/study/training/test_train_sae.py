@@ -1,10 +1,7 @@
 """The verb train-sae: from pictures to a published SAE, cut off at every stage, and by one process or two."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,7 +13,7 @@ from interp.study import cli, train_sae
 from interp.study.study import Study
 from tests import upload_hub
 from tests.sae_checkpoints import dense
-from tests.server import free_port
+from tests.study.processes import by_two
 from tests.study.test_study import refused
 
 OPTIONS = [
@@ -196,19 +193,8 @@ def test_two_processes_make_the_same_files(whole, scenes, tmp_path):
     for verb in verbs[1:]:
         args = cli.parser().parse_args([verb[0], str(alone.folder), *verb[1:]])
         next(each for each in cli.VERBS if verb[0] == each.NAME).run(alone, args)
-    launch = ["-m", "torch.distributed.run", "--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--nproc-per-node", "2"]
     about = ["--model", "emoji-llava", "--data", str(scenes)]
-    script = tmp_path / "verbs.py"
-    script.write_text("import json, sys\nfrom interp.study import cli\nfor verb in json.loads(sys.argv[1]):\n    cli.main(verb)\n")
-    lines = [[name, str(tmp_path / "two"), *rest, *(about if name == "train-sae" else [])] for name, *rest in verbs]
-    done = subprocess.run(
-        [sys.executable, *launch, str(script), json.dumps(lines)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    by_two(tmp_path, *([name, tmp_path / "two", *rest, *(about if name == "train-sae" else [])] for name, *rest in verbs))
     for folder in ("states", "train-sae", "steer", "attribute"):
         ours, theirs = contents(alone.folder / folder), contents(tmp_path / "two" / folder)
         assert sorted(ours) == sorted(theirs)

@@ -1,0 +1,26 @@
+"""Verbs run by two processes that work together, in one launch: starting them takes longer than what they do in a test."""
+
+import json
+import os
+import subprocess
+import sys
+
+from tests.server import free_port
+
+SCRIPT = "import json, sys\nfrom interp.study import cli\nfor verb in json.loads(sys.argv[1]):\n    cli.main(verb)\n"
+
+
+def by_two(folder, *verbs):
+    """What two processes with one thread each print when they run these command lines one after the other. `folder`: for the script."""
+    script = folder / "verbs.py"
+    script.write_text(SCRIPT)
+    launch = ["-m", "torch.distributed.run", "--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launch, str(script), json.dumps([[*map(str, verb)] for verb in verbs])],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
