@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from tests.server import free_port
+from tests.server import ROOT, free_port
 
 SCRIPT = "import json, sys\nfrom interp.study import cli\nfor verb in json.loads(sys.argv[1]):\n    cli.main(verb)\n"
 
@@ -17,7 +17,7 @@ def by_two(folder, *verbs):
     launch = ["-m", "torch.distributed.run", "--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--nproc-per-node", "2"]
     done = subprocess.run(
         [sys.executable, *launch, str(script), json.dumps([[*map(str, verb)] for verb in verbs])],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},  # a script finds only what lies beside it
         capture_output=True,
         text=True,
         check=False,
