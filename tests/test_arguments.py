@@ -232,7 +232,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "ConceptStates.save": Call(states.save, {"folder": folder / "states2"}),
         "ConceptStates.load": Call(interp.ConceptStates.load, {"folder": folder / "states", "vlm": vlm}, lambda x: x.ids),
         "learn_concepts": Call(interp.learn_concepts, {"states": states, "n": 3, "method": "k-means", "layer": 1, "seed": 0, "sae": None, "sparsity": 0.1,
-                                                       "centred": True, "seeds": 1, "maps": False}, lambda x: x.to_dict()),
+                                                       "centred": True, "seeds": 1, "maps": False, "stop": None}, lambda x: x.to_dict()),
         "Concepts.check": Call(concepts.check, {"concept": 1}),
         "Concepts.transform": Call(concepts.transform, {"states": trace}, lambda x: x.tolist()),
         "Concepts.reconstruct": Call(concepts.reconstruct, {"states": states}, lambda x: x.tolist()),

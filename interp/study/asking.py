@@ -1,7 +1,6 @@
 """The part that all verbs with a server have in common: its arguments, the estimate, the dry run, the progress, and what went wrong."""
 
 import argparse
-import asyncio
 import contextlib
 import json
 from collections import Counter
@@ -16,7 +15,7 @@ from ..errors import InterpError
 from ..validation import whole_number
 from . import work
 from .chat import Server, connect
-from .client import Messages, RefusedError, Request, Retry, ask_all, unasked
+from .client import Messages, RefusedError, Request, Retry, ask_all, unasked, wait_for
 from .dimmed import pictures_in, text_in
 from .estimate import estimate
 from .journal import Entry, Journal
@@ -113,7 +112,7 @@ def _ask(
                         on_entry=lambda _: bar.update(1),
                     )
 
-            asyncio.run(run())
+            wait_for(run())
         return dict(journal.entries)
 
 

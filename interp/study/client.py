@@ -11,9 +11,10 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InterpError
 from ..validation import whole_number
@@ -22,6 +23,7 @@ from .journal import Entry, Journal
 Messages = list[dict[str, Any]]
 """A conversation in the format of OpenAI's chat completions."""
 
+T = TypeVar("T")
 _IN_A_ROW = 20  # requests without an answer, after which more would be in vain
 
 
@@ -177,3 +179,13 @@ class _Run:
         except MalformedError as error:
             return str(error)
         return ""
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns. In a thread of its own where this one has an event loop already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()

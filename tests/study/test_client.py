@@ -1,6 +1,5 @@
 """Asking a server: order, retries, failures that are kept, resuming, and a key that stays where it is."""
 
-import asyncio
 import datetime as dt
 import threading
 
@@ -8,7 +7,7 @@ import pytest
 
 from interp.errors import InterpError
 from interp.study.chat import Server, _retry_after, connect
-from interp.study.client import MalformedError, Reply, Request, Retry, TransientError, ask_all, unasked
+from interp.study.client import MalformedError, Reply, Request, Retry, TransientError, ask_all, unasked, wait_for
 from interp.study.journal import Entry, Journal
 from tests.study.chat_server import Says, serve_chat
 
@@ -44,7 +43,7 @@ def ask(chat, names, path, *, waits=None, attempts=4, url="", **options):
             async with connect(server) as send:
                 return await ask_all(requests(*names), send, journal, check=check, retry=retry, **options)
 
-    return asyncio.run(run())
+    return wait_for(run())
 
 
 @pytest.fixture
@@ -290,7 +289,7 @@ def test_pictures_of_requests_are_made_only_when_they_are_sent(path):
             assert unasked(asked, journal, retry_failed=False) == asked
             return await ask_all(asked, send, journal, check=check, concurrency=1)
 
-    assert [entry.answer for entry in asyncio.run(run()).values()] == ["good a", "good b", "good c"]
+    assert [entry.answer for entry in wait_for(run()).values()] == ["good a", "good b", "good c"]
 
 
 def test_two_requests_of_one_key_are_refused(path):
@@ -302,7 +301,7 @@ def test_two_requests_of_one_key_are_refused(path):
             await ask_all(requests("a", "a"), send, journal, check=check)
 
     with pytest.raises(InterpError, match="same key"):
-        asyncio.run(run())
+        wait_for(run())
 
 
 @pytest.mark.parametrize(
@@ -344,3 +343,13 @@ def test_the_journal_keeps_any_text(tmp_path):
     with Journal(path) as journal:
         assert list(journal.entries.values()) == entries
     assert path.read_bytes().count(b"\n") == 2
+
+
+def test_a_coroutine_is_waited_for_wherever_there_is_an_event_loop_already():
+    async def one():
+        return 1
+
+    async def from_within():
+        return wait_for(one())
+
+    assert wait_for(one()) == wait_for(from_within()) == 1

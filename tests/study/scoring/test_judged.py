@@ -1,6 +1,5 @@
 """CLIP score, detection and consistency of features whose truth is known; judges that are CLIP, or a server that follows a script."""
 
-import asyncio
 import base64
 import dataclasses
 import io
@@ -13,7 +12,7 @@ from PIL import Image
 
 from interp.concepts.clip import Clip
 from interp.study.chat import Server, connect
-from interp.study.client import MalformedError, Retry, ask_all
+from interp.study.client import MalformedError, Retry, ask_all, wait_for
 from interp.study.journal import Journal
 from interp.study.scoring.clip_score import ClipScore
 from interp.study.scoring.consistency import Consistency, first_of_each
@@ -48,7 +47,7 @@ def asked(url, requests, journal, concurrency=1):
             return await ask_all(requests, send, held, check=yes, concurrency=concurrency, retry=retry)
 
     with Journal(journal) as held:
-        return asyncio.run(run())
+        return wait_for(run())
 
 
 def detected(url, journal, cases=CASES, **options):
