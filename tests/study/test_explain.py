@@ -10,7 +10,6 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from interp.errors import InterpError
@@ -24,7 +23,6 @@ from interp.study.study import Study
 from interp.study.top_images import TopImages
 from tests.study.chat_server import Says, serve_chat
 from tests.study.conftest import with_models
-from tests.study.processes import by_two
 
 KEY = "sk-very-secret-0123456789"
 
@@ -230,30 +228,6 @@ def test_a_feature_that_no_picture_shows_is_a_failure_of_its_own(mine, some, mon
     assert len(chat.asked) == 5
     assert list(read_texts(mine.folder / "explanations")[3]) == features[1:]
     assert "1 failed (1 times: The feature is active in none of its pictures" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_two_processes_explain_as_one_does(mine, study, some, tmp_path):
-    features, file = some
-    alone = with_models(Study.open(shutil.copytree(mine.folder, tmp_path / "alone")), study.vlm, study.sae)
-    of = by_pictures(TopImages.open(mine), features, 5)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums depend on it
-    try:
-        with serve_chat(lambda *_: "") as chat:
-            chat.say = lambda *_: f"[EXPLANATION]: number {of[sent(chat.asked[-1])[0].tobytes()]}"
-            by_server = ["--explainer", "fake", "--server", chat.url, "--filters", file, "--concurrency", 1]
-            by_itself = ["--explainer", "self", "--name", "self", "--filters", file, "--pictures", 2]
-            for given in (by_server, by_itself):
-                explain.run(alone, arguments(*given))
-            count = len(chat.asked)
-            said = by_two(tmp_path, ["explain", mine.folder, *by_server], ["explain", mine.folder, *by_itself])
-            assert len(chat.asked) == 2 * count > 0  # each feature is asked about once, whatever the number of processes
-    finally:
-        torch.set_num_threads(threads)
-    assert said.count("explained, ") == 2
-    for folder in ("explanations", "explanations-self"):
-        assert file_of(mine.folder / folder, mine.module).read_bytes() == file_of(alone.folder / folder, mine.module).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import random
 import shutil
 
 import pytest
-import torch
 from PIL import Image
 
 from interp import InterpError
@@ -23,7 +22,6 @@ from interp.study.top_images import TopImages
 from tests.concepts.test_scores import tiny_clip
 from tests.study.chat_server import serve_chat
 from tests.study.conftest import SAMPLES, with_models
-from tests.study.processes import by_two
 
 MODULE = "model.layers.3"
 KNOWN = ["--pictures", "1", "--skip", "0", "--trials", "4"]
@@ -145,25 +143,6 @@ def test_stopped_in_the_middle_goes_on_to_the_same_files(labelled, masks, tmp_pa
     run(labelled, "--measures", "iou", "--masks", masks, *KNOWN)
     assert contents(labelled) == contents(whole)
     assert all((labelled / "scores" / "iou" / name).stat().st_mtime_ns == time for name, time in done.items())
-
-
-def test_two_processes_score_as_one_does(labelled, masks, clip, tmp_path):
-    other = shutil.copytree(labelled, tmp_path / "other")
-    with serve_chat(lambda text, _: "1" if len(text) % 2 else "0") as server:
-        arguments = ["--masks", masks, "--clip", clip, "--server", server.url, "--judge", "fake", *KNOWN]
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            run(labelled, *arguments)
-        finally:
-            torch.set_num_threads(threads)
-        count = len(server.asked)
-        printed = by_two(tmp_path, ["score", other, *arguments])
-        assert len(server.asked) == 2 * count > 0
-    for name in ("iou.json", "clip.json", "detection.json", "consistency.json", "table.json", "iou", "clip"):
-        one, two = (folder / "scores" / name for folder in (labelled, other))
-        assert contents(one) == contents(two) if one.is_dir() else one.read_bytes() == two.read_bytes()
-    assert printed.count("detection balanced accuracy") == 1, "the table is printed once"
 
 
 def test_a_server_judges_detection_and_consistency(labelled, labels):
