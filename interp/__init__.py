@@ -56,7 +56,8 @@ from .steering.edits import Contrast, Edit
 from .steering.results import SteeringResult, Sweep
 from .steering.steer import steer, steer_each, steer_sweep, steered_trace
 from .steering.vector_files import load_vector, save_vector
-from .study.feature_index import FeatureIndex, IndexedFeature
+from .study.feature_index import FeatureIndex
+from .study.indexed import IndexedFeature
 from .tracing.cache import TraceCache
 from .tracing.trace import EMBED, Token, Trace
 from .vision.grids import PatchGrid, Region

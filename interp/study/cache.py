@@ -6,9 +6,9 @@ each patch lies on its picture. `merge.py` makes of the parts what is kept.
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +20,13 @@ from ..tracing.record import tokens_of
 from ..tracing.select import sinks
 from ..tracing.trace import Prompt
 from . import work
-from .cache_files import INDEX, KINDS, Cache
+from .cache_files import INDEX, KINDS, PARTS, Cache
 from .data import CHUNK
 from .merge import merge
 from .prompt_states import Read, prompt_states
 from .study import Study
 
 NAME, HELP = "cache", "encode all samples and find the top pictures of each feature"
-Pool = Literal["mean", "max"]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -49,13 +48,14 @@ def run(study: Study, args: argparse.Namespace) -> None:
     if not work.agreed((folder / INDEX).exists()):
         chunks(study, folder, chosen)
         merge(study, folder, args.pool, args.keep, args.splits)
+    work.once(lambda: shutil.rmtree(folder / PARTS, ignore_errors=True))
     if work.state().is_main_process:
         print(Cache.open(study).summary())  # noqa: T201 - what the command is for
 
 
 def chunks(study: Study, folder: Path, chosen: Sequence[int] | None) -> None:
     """Write the files of all chunks."""
-    units = [work.Unit(number, folder / "parts" / f"{number:05}.safetensors") for number in range(study.data.chunks)]
+    units = [work.Unit(number, folder / PARTS / f"{number:05}.safetensors") for number in range(study.data.chunks)]
     read = study.data.reader()
     only = None if chosen is None else torch.tensor(chosen, dtype=torch.int32)
     for unit in work.shared(units, "chunks of samples"):
@@ -79,12 +79,12 @@ def encoded(
         entry, pool = _entries(acts, first + torch.tensor(read.numbers), (kinds == 0) & ~left_out, only)
         entries.append(entry)
         pooled.append(pool)
-    image, position, feature, value, on_image = _joined(entries, 5)
+    image, position, feature, value, on_image = _joined(entries, (torch.int32, torch.int32, torch.int32, torch.float32, torch.bool))
     order = _by(feature, image, position)
     present, counts = feature[order].unique_consecutive(return_counts=True)
     row = torch.repeat_interleave(torch.arange(len(present)), counts)
     fired = torch.zeros(len(present), dtype=torch.int64).index_add(0, row, on_image[order].long())
-    p_image, p_feature, p_max, p_mean = _joined(pooled, 4)
+    p_image, p_feature, p_max, p_mean = _joined(pooled, (torch.int32, torch.int32, torch.float32, torch.float32))
     by = _by(p_feature, p_image)
     part = {
         "present": present,
@@ -120,22 +120,23 @@ def _entries(acts: SparseActs, numbers: torch.Tensor, patch: torch.Tensor, only:
     length = patch.shape[1]
     row, position = token // length, token % length
     here = patch[row, position]
-    keys, index = (
-        torch.stack([row[here], feature[here].long()]).unique(dim=1, return_inverse=True) if here.any() else (token[:0], token[:0])
-    )
+    entries = (numbers[row], position, feature, value, here)
     if not here.any():
-        empty = torch.empty(0)
-        return (numbers[row], position, feature, value, here), (empty.long(), empty.int(), empty, empty)
+        return entries, (numbers[:0], feature[:0], value[:0], value[:0])
+    keys, index = torch.stack([row[here], feature[here].long()]).unique(dim=1, return_inverse=True)
     peak = torch.zeros(keys.shape[1]).scatter_reduce(0, index, value[here], "amax")
     total = torch.zeros(keys.shape[1]).index_add(0, index, value[here])
     mean = total / patch.sum(1)[keys[0]]
-    return (numbers[row], position, feature, value, here), (numbers[keys[0]], keys[1].int(), peak, mean)
+    return entries, (numbers[keys[0]], keys[1].int(), peak, mean)
 
 
-def _joined(parts: Sequence[_Columns], width: int) -> list[torch.Tensor]:
-    """Columns of several batches; numbers as int32."""
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)] if parts else [torch.empty(0)] * width
-    return [column.int() if column.dtype == torch.int64 else column for column in columns]
+def _joined(parts: Sequence[_Columns], dtypes: Sequence[torch.dtype]) -> list[torch.Tensor]:
+    """Columns of several batches, in these dtypes; empty ones of none, such as those of a chunk behind the end of the data."""
+    columns = zip(*parts, strict=True) if parts else [()] * len(dtypes)
+    return [
+        torch.cat([torch.empty(0, dtype=dtype), *(part.to(dtype) for part in column)])
+        for column, dtype in zip(columns, dtypes, strict=True)
+    ]
 
 
 def _by(*keys: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KINDS: tuple[Kind, ...] = ("image", "separator", "prompt", "answer", "special")
 """Of tokens, in files by their number here."""
-INDEX, TOP = "index.json", "top.safetensors"
+INDEX, TOP, PARTS = "index.json", "top.safetensors", "parts"
 _NAME = re.compile(r"(\d+)_(\d+)\.safetensors")
 
 

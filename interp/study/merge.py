@@ -4,7 +4,6 @@ One split, or the lists of top pictures, are in memory at a time, so memory does
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from safetensors import safe_open
 from ..errors import InterpError
 from ..files import write_whole
 from . import work
-from .cache_files import INDEX, KINDS, TOP, boundaries, split_name
+from .cache_files import INDEX, KINDS, PARTS, TOP, boundaries, split_name
 from .study import Study
 
 _SPLIT_BYTES = 256 << 20
@@ -24,9 +23,9 @@ _ENTRY_BYTES = 28  # of an activation in a split: three int64 and a float32
 
 
 def merge(study: Study, folder: Path, pool: str, keep: int, splits: int | None) -> None:
-    """Make splits, top.safetensors and index.json of the parts in `folder`, and remove the parts."""
+    """Make splits, top.safetensors and index.json of the parts in `folder`, which are not needed any more then."""
     features = study.sae.d_sae
-    parts = [folder / "parts" / f"{number:05}.safetensors" for number in range(study.data.chunks)]
+    parts = [folder / PARTS / f"{number:05}.safetensors" for number in range(study.data.chunks)]
     entries = sum(_length(part) for part in parts)
     if not entries:
         raise InterpError(f"No feature is active on any sample of {study.plan.data}. Look at more samples, or keep more features.")
@@ -49,7 +48,6 @@ def merge(study: Study, folder: Path, pool: str, keep: int, splits: int | None) 
             "pool": pool,
         }
         write_whole(folder / INDEX, json.dumps(about) + "\n")
-        shutil.rmtree(folder / "parts")
 
     work.once(finish)
 

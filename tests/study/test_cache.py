@@ -1,8 +1,10 @@
 """`cache`: equal to encoding each sample by itself, complete to the last feature, and the same however often it is stopped."""
 
 import argparse
+import dataclasses
 import hashlib
 import itertools
+import shutil
 
 import pytest
 import torch
@@ -151,6 +153,22 @@ def test_two_processes_give_what_one_gives_to_the_bit(begin, scenes, tmp_path):
     about = ["--model", "emoji-llava", "--sae", "emoji-llava", "--data", scenes, "--keep", "8", "--splits", "3"]
     assert by_two(tmp_path, ["cache", tmp_path / "two", *about]).count("40 samples") == 1  # the main process speaks for both
     assert contents(tmp_path / "two" / "cache") == contents(alone.folder / "cache")
+
+
+def test_chunks_behind_the_end_of_the_data_change_nothing(begin, study, tmp_path):
+    longer = begin(tmp_path / "study")  # as where a streamed data set has fewer samples than --limit asked for
+    vars(longer)["data"] = dataclasses.replace(longer.data, count=SAMPLES + 64)
+    cache.run(longer, CACHE)
+    assert Cache.open(longer).count == SAMPLES
+    there, here = contents(longer.folder / "cache"), contents(study.folder / "cache")
+    assert {name: there[name] for name in here} == here
+
+
+def test_parts_that_a_kill_left_behind_go(begin, study, tmp_path):
+    copy = with_models(Study.open(shutil.copytree(study.folder, tmp_path / "study")), study.vlm, study.sae)
+    (copy.folder / "cache" / "parts").mkdir()
+    cache.run(copy, CACHE)
+    assert not (copy.folder / "cache" / "parts").exists()
 
 
 def test_reads_the_layouts_of_multimodal_sae_and_delphi(held, tmp_path):

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from ...lens.directions import listed
-from ...study.feature_index import FeatureIndex, IndexedFeature, TopPicture
+from ...study.feature_index import FeatureIndex
+from ...study.indexed import IndexedFeature, TopPicture
 from ...study.scoring.table import NAMES
 from .scene import Picture, encode
 
