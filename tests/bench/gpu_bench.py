@@ -19,7 +19,9 @@ import torch
 from PIL import Image
 
 import interp
+from interp.concepts.samples import Sample
 from interp.saes.features import encode
+from interp.study.cache import encoded
 from interp.tracing.record import greedy
 
 from .full_size import SHAPES, write_checkpoint
@@ -204,8 +206,53 @@ def features(subject: Subject) -> None:
         subject.report(f"{what}, {place}", in_turns(functions, runs=subject.runs), 2)
 
 
+def many(subject: Subject) -> None:
+    """(f) Sixteen features steered beside each other, and a word attributed to all features, against a generation of as many tokens."""
+    vlm, sae, trace = subject.vlm, subject.sae, subject.vlm.trace(subject.picture, PROMPT, max_new_tokens=4)
+    edits = [interp.Edit(sae=sae, feature=feature, strength=0.1) for feature in range(3 if subject.toy else 16)]
+    functions = {
+        "answers": lambda: interp.steer_each(vlm, subject.picture, PROMPT, edits, max_new_tokens=subject.new),
+        f"one plain generation of {subject.new} tokens": lambda: plain(subject),
+    }
+    subject.report(f"{len(edits)} features steered, {subject.new} tokens each, with KL", in_turns(functions, runs=1))
+    functions = {
+        "attribute": lambda: interp.attribute(trace, sae, 1, top=1),
+        f"one plain generation of {subject.new} tokens": lambda: plain(subject),
+    }
+    subject.report("a word attributed to all features at all positions", in_turns(functions, runs=subject.runs))
+
+
+def caching(subject: Subject) -> None:
+    """(g) A picture of a study, up to its sparse activations, against all blocks and the encoder's product, in 4 bit and as it was written."""
+    sae, given = subject.sae, [Sample(str(number), subject.picture, PROMPT) for number in range(2 if subject.toy else 8)]
+    _cached(subject, subject.vlm, sae, given, "in 4 bit")
+    subject.forget()
+    _cached(subject, subject.load("none"), sae, given, "unquantised")
+    release()
+
+
+def _cached(subject: Subject, vlm: interp.Vlm, sae: interp.Sae, given: Sequence[Sample], how: str) -> None:
+    tokens = vlm.prepare(subject.picture, PROMPT)["input_ids"].shape[1]
+    functions = {
+        "cache": lambda: encoded(vlm, sae, given, 0, None),
+        "forward pass and the encoder product in float32": lambda: _floor(vlm, sae, given),
+    }
+    seconds = {name: spent / len(given) for name, spent in in_turns(functions, runs=subject.runs).items()}
+    subject.report(f"caching a picture of {tokens} tokens, {sae.d_sae} features, {how}", seconds, 1.3)
+
+
+def _floor(vlm: interp.Vlm, sae: interp.Sae, samples: Sequence[Sample]) -> None:
+    """What nobody can do without, sample by sample: prepare, all blocks, the encoder's product on as many states."""
+    weights = sae.W_enc.float()
+    with torch.inference_mode():
+        for each in samples:
+            tensors = vlm.prepare(each.picture, each.prompt)
+            vlm.model(**tensors, use_cache=False, logits_to_keep=1)
+            torch.mm(torch.ones(tensors["input_ids"].shape[1], len(weights), device=weights.device), weights)
+
+
 def agreement(subject: Subject) -> None:
-    """(f) How often the 4-bit model's lens reads the same word first as the 16-bit model's of the same weights. Reported, without a target."""
+    """(h) How often the 4-bit model's lens reads the same word first as the 16-bit model's of the same weights. Reported, without a target."""
     four = interp.logit_lens(subject.trace, top_k=1)
     subject.forget()
     full = subject.load("none")
@@ -221,7 +268,16 @@ def agreement(subject: Subject) -> None:
     release()
 
 
-PARTS = {"memory": memory, "lens": lens, "trace": tracing, "steer": steering, "features": features, "agreement": agreement}
+PARTS = {
+    "memory": memory,
+    "lens": lens,
+    "trace": tracing,
+    "steer": steering,
+    "features": features,
+    "many": many,
+    "caching": caching,
+    "agreement": agreement,
+}
 
 
 def run(parts: Sequence[str] = (), *, models: Sequence[str] = (), folder: Path | None = None, toy: bool = False) -> list[tuple[str, ...]]:
