@@ -150,6 +150,7 @@ def adapter_step(studio: Studio) -> Step:
 def train(work: Path, target: Path, scenes: int, batch: int) -> None:
     """Train the adapter and write it to `target`, in 16 bit."""
     vlm = interp.load(BASE)
+    vlm.model.float()  # what is trained needs it: on a GPU it was loaded in 16 bits
     wrapped = adapted(vlm.model)
     desk = Studio(vlm.model, vlm.processor, load_sprites(SEEN_VENDORS), vlm.model.device, batch)
     layers = [module for name, module in vlm.model.named_modules() if name.endswith((".lora_A.default", ".lora_B.default"))]

@@ -111,7 +111,7 @@ class ConceptShifts:
             raise InterpError(
                 "These concepts have no pictures for both models to answer. Use interp.concept_shift with samples of your own."
             )
-        tuned = self.service.beside(name, tell)  # first: it may not fit
+        tuned = self.service.beside(vlm, name, tell)  # first: it may not fit
         before = _answered(vlm, chosen, concepts.layer, where, tell)
         after = _answered(tuned, chosen, concepts.layer, where, tell)
         tell("Comparing the concepts …")

@@ -131,14 +131,15 @@ class Service:
         """Whether this is still the model in use."""
         return self._slot.name == vlm.name
 
-    def beside(self, name: str, on_progress: OnProgress | None = None) -> Vlm:
-        """Another model, loaded beside the served one, which stays. It is not kept: it goes with the last reference to it.
+    def beside(self, vlm: Vlm, name: str, on_progress: OnProgress | None = None) -> Vlm:
+        """Another model, loaded beside `vlm`, which stays, and as it is: in 4 bit, or not. It is not kept: it goes with the last reference to it.
 
         Raises InterpError if it does not fit into the memory that is left, and on ZeroGPU, whose worker knows only models loaded before.
         """
         if remote():
             raise InterpError(f"{name} cannot be loaded here: on ZeroGPU models are loaded before the first request. Run your own copy.")
-        return fetch(name, quantize=self._quantize, device=self._device, on_progress=on_progress).load(on_progress)
+        quantize: Quantize = "4bit" if getattr(vlm.model, "is_loaded_in_4bit", False) else "none"
+        return fetch(name, quantize=quantize, device=self._device, on_progress=on_progress).load(on_progress)
 
     def _forget(self, name: str) -> None:
         """Drop everything that belongs to the loaded model and not to the next one, which has this name."""

@@ -19,6 +19,8 @@ from accelerate.utils import broadcast_object_list
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from ..errors import InterpError
+
 T = TypeVar("T")
 _alone = ContextVar("_alone", default=False)
 _PATIENCE = dt.timedelta(days=7)  # for the slowest process: shares of a long study differ by hours
@@ -27,12 +29,23 @@ _PATIENCE = dt.timedelta(days=7)  # for the slowest process: shares of a long st
 @functools.cache
 def state() -> PartialState:
     """This process among those that work together; the only one, unless started by `accelerate launch` or torchrun."""
+    _check_gpus()
     begun = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
     if begun.num_processes != (asked := int(os.environ.get("WORLD_SIZE", "1"))):
         raise RuntimeError(
             f"{asked} processes were started, and accelerate was set up for {begun.num_processes} before this module asked for all"
         )
     return begun
+
+
+def _check_gpus() -> None:
+    """Raise InterpError if more processes were started on this machine than it has GPUs, unless it has none."""
+    started, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if gpus and started > gpus:
+        raise InterpError(
+            f"{started} processes were started on a machine with {gpus} {'GPU' if gpus == 1 else 'GPUs'}. Start one for each, or set "
+            "CUDA_VISIBLE_DEVICES= to compute on the CPU."
+        )
 
 
 def device() -> str:

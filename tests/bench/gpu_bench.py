@@ -42,7 +42,7 @@ class Subject:
         shape = SHAPES[name].toy() if toy else SHAPES[name]
         self.name, self.rows, self.toy = name, [], toy
         self.device = "cpu" if toy else "cuda"
-        self.features, self.runs, self.new = (512, 1, 4) if toy else (FEATURES, 5, 64)
+        self.features, self.runs, self.new = (512, 1, 4) if toy else (FEATURES, 3, 64)
         self.folder = write_checkpoint(folder / (f"{name}-toy" if toy else name), shape)
         side = shape.side * 2 if shape.tiles else shape.side  # square: the most tiles that a picture of no odd shape gets
         pixels = torch.randint(256, (side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -77,11 +77,16 @@ class Subject:
             self.__dict__.pop(made, None)
         release()
 
+    def row(self, what: str, *cells: str) -> None:
+        """Add a row to the table, and print it at once: a run that is cut off has told what it measured."""
+        self.rows.append((self.name, what, *cells))
+        print(" | ".join(self.rows[-1]), flush=True)
+
     def report(self, what: str, seconds: dict[str, float], target: float | None = None) -> None:
         """A row for the first of these against the last, its baseline."""
         (_, value), *_, (base_name, base) = seconds.items()
         ratio = f"{value / base:.2f}" + (f" (target {verdict(value / base, target)})" if target and not self.toy else "")
-        self.rows.append((self.name, what, f"{value:.4f} s", f"{base:.4f} s: {base_name}", ratio))
+        self.row(what, f"{value:.4f} s", f"{base:.4f} s: {base_name}", ratio)
 
     def fits(self, what: str, limit: float, function: Callable[[], object]) -> None:
         """A row for the peak memory of `function`, run within `limit` GiB as on a card of that size. Where it does not fit, run without."""
@@ -100,9 +105,7 @@ class Subject:
             release()
             function()
         allocated, reserved = (peak / 2**30 for peak in (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()))
-        self.rows.append(
-            (self.name, f"peak memory: {what}", f"{allocated:.2f} GiB, {reserved:.2f} GiB reserved", f"a card of {limit} GiB", met)
-        )
+        self.row(f"peak memory: {what}", f"{allocated:.2f} GiB, {reserved:.2f} GiB reserved", f"a card of {limit} GiB", met)
 
 
 @contextlib.contextmanager
@@ -263,7 +266,7 @@ def agreement(subject: Subject) -> None:
     dtype = str(full.model.dtype).removeprefix("torch.")
     what = f"first word of the nf4 lens is that of the {dtype} lens, random weights"
     shares = f"{same.mean():.1%} over all layers, {same.min():.1%} at the worst, {same[-1]:.1%} at the last"
-    subject.rows.append((subject.name, what, shares, f"the {dtype} lens", ""))
+    subject.row(what, shares, f"the {dtype} lens", "")
     del full, lens
     release()
 

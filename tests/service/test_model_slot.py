@@ -56,7 +56,7 @@ def test_the_old_model_is_gone_before_the_new_one_is_loaded(checkpoint, picture,
 
 
 def test_the_room_that_the_old_model_makes_is_counted(checkpoint, monkeypatch):
-    service = Service(checkpoint("crop"))
+    service = Service(checkpoint("crop"), device="cpu")
     service.vlm()
     monkeypatch.setattr(loading, "free_bytes", lambda _device: 0)
     assert service.vlm(checkpoint("pad")).name == checkpoint("pad")  # as large as the one before

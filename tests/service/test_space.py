@@ -43,7 +43,7 @@ class Zero:
     """A service whose model runs in a worker, beside one that runs it here."""
 
     def __init__(self):
-        self.service, self.plain = Service(), Service()
+        self.service, self.plain = Service(device="cpu"), Service(device="cpu")  # a forked worker cannot use the GPU of its parent
         self.steering, self.plain_steering = SteerService(self.service), SteerService(self.plain)
         self.service.vlm()
         self.service.saes.get(None, "emoji-llava")

@@ -17,7 +17,8 @@ def by_two(folder, *verbs):
     launch = ["-m", "torch.distributed.run", "--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--nproc-per-node", "2"]
     done = subprocess.run(
         [sys.executable, *launch, str(script), json.dumps([[*map(str, verb)] for verb in verbs])],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},  # a script finds only what lies beside it
+        # A script finds only what lies beside it. Without GPUs: there may be fewer of them than processes.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         check=False,

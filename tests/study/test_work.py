@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from interp import InterpError
 from interp.study import work
 
 
@@ -31,3 +32,14 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError, match="share memory"):
         work.write(file, {"a": same, "b": same})
     assert not list(file.parent.iterdir())
+
+
+@pytest.mark.parametrize(("processes", "gpus"), [(2, 0), (1, 1), (8, 8)])
+def test_as_many_processes_as_gpus_or_any_number_on_the_cpu(monkeypatch, processes, gpus):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    work._check_gpus()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(InterpError, match="2 processes were started on a machine with 1 GPU"):
+        work._check_gpus()
