@@ -358,8 +358,8 @@ class _TopK:
 
     def entries(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(offsets, features, values), ordered by token, then by feature."""
-        features, order = self.features.cpu().sort(dim=1)
-        values = self.values.cpu().gather(1, order)
+        features, order = self.features.sort(dim=1)
+        values, features = self.values.gather(1, order).cpu(), features.cpu()
         active = values > 0
         offsets = F.pad(active.sum(1).cumsum(0), (1, 0))
         return offsets.int(), features[active].int(), values[active]
