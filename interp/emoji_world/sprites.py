@@ -1,5 +1,6 @@
 """Emoji drawings: sheets of tiles for each vendor, built once from the icon packages and shipped with their licences."""
 
+import functools
 import io
 import json
 from collections.abc import Sequence
@@ -51,20 +52,23 @@ def load_sprites(vendors: tuple[str, ...] = VENDORS, size: int = 72, world: Worl
 
     What a vendor has not drawn is taken from the first one.
     """
-    out: list[torch.Tensor] = []
-    for vendor in vendors:
-        parts = []
-        for ending in world.sheets:
-            sheet = np.asarray(Image.open(sheets / f"{vendor}{ending}.webp").convert("RGBA"), dtype=np.float32) / 255
-            rows = sheet.shape[0] // TILE
-            parts.append(torch.from_numpy(sheet).reshape(rows, TILE, COLUMNS, TILE, 4).permute(0, 2, 4, 1, 3).reshape(-1, 4, TILE, TILE))
-        tiles = torch.cat(parts)[: len(world.nouns)]
-        tiles = torch.cat([tiles[:, :3] * tiles[:, 3:], tiles[:, 3:]], dim=1)
-        tiles = F.interpolate(tiles, size=(size, size), mode="area")
-        blurred = F.interpolate(F.avg_pool2d(tiles, 2), size=(size, size), mode="bilinear")
-        drawn = torch.stack([tiles, blurred], dim=1)
-        if out:
-            missing = drawn[:, :, 3].amax(dim=(1, 2, 3)) == 0
-            drawn[missing] = out[0][missing]
-        out.append(drawn)
-    return torch.stack(out)
+    drawn = torch.stack([_drawn(tuple(sheets / f"{vendor}{ending}.webp" for ending in world.sheets), len(world.nouns), size) for vendor in vendors])
+    missing = drawn[:, :, :, 3].flatten(2).amax(-1) == 0
+    for i in range(1, len(vendors)):
+        drawn[i, missing[i]] = drawn[0, missing[i]]
+    return drawn
+
+
+@functools.lru_cache(maxsize=len(VENDORS))  # 20 to 55 MB each; a measurement draws scenes again and again
+def _drawn(files: tuple[Path, ...], nouns: int, size: int) -> torch.Tensor:
+    """One vendor's drawings: float32 [nouns, 2, 4, size, size]."""
+    parts = []
+    for file in files:
+        sheet = np.asarray(Image.open(file).convert("RGBA"), dtype=np.float32) / 255
+        rows = sheet.shape[0] // TILE
+        parts.append(torch.from_numpy(sheet).reshape(rows, TILE, COLUMNS, TILE, 4).permute(0, 2, 4, 1, 3).reshape(-1, 4, TILE, TILE))
+    tiles = torch.cat(parts)[:nouns]
+    tiles = torch.cat([tiles[:, :3] * tiles[:, 3:], tiles[:, 3:]], dim=1)
+    tiles = F.interpolate(tiles, size=(size, size), mode="area")
+    blurred = F.interpolate(F.avg_pool2d(tiles, 2), size=(size, size), mode="bilinear")
+    return torch.stack([tiles, blurred], dim=1)

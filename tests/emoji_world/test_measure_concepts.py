@@ -134,8 +134,8 @@ def cells(lines, start):
 
 
 def test_the_whole_measurement_in_small(emoji_vlm, monkeypatch):
-    for module in (concept_tasks, concept_truth):
-        monkeypatch.setattr(module, "LAYERS", (5, 6))
+    monkeypatch.setattr(concept_tasks, "LAYERS", (5, 6))
+    monkeypatch.setattr(concept_truth, "LAYERS", (6,))
     monkeypatch.setattr(concept_tasks, "CONCEPTS", 8)
     monkeypatch.setattr(measure_concepts, "AMOUNTS", (1.0,))
     by_layer, *rows = measure_concepts.Answers(emoji_vlm, 12).rows(BY_NAME["blue → red"])
@@ -145,8 +145,8 @@ def test_the_whole_measurement_in_small(emoji_vlm, monkeypatch):
     assert len(cells([by_layer], "| blue → red |")) == 3
     assert measure_concepts.answer_tables([[by_layer, *rows]])[-1] == by_layer
     monkeypatch.setattr(concept_truth, "NOUNS", 4)
-    still = concept_truth.shift_table(emoji_vlm, emoji_vlm, 16)
+    still = concept_truth.shift_table(emoji_vlm, emoji_vlm, 4)
     assert any("| 0.00 |" in line for line in still)
-    pure = concept_truth.purity_table(emoji_vlm, 16)
+    pure = concept_truth.purity_table(emoji_vlm, 12)
     _, _, nouns, shuffled, *_ = cells(pure, "| k-means | 6 |")
     assert int(nouns) > int(shuffled)

@@ -140,12 +140,12 @@ def test_align_learns_from_answers_and_leaves_the_decoder_as_it_is(studio):
 
 
 def test_what_ships_names_and_finds_what_is_in_unseen_scenes():
-    vlm, scenes = interp.load("smol-llava", device="cpu"), sample("a test of smol-llava", 10, SEEN_VENDORS, world=ENGLISH)
-    said = answers(vlm, scenes.pictures, [ENGLISH.questions["describe"][0]] * 10)
+    vlm, scenes = interp.load("smol-llava", device="cpu"), sample("a test of smol-llava", 6, SEEN_VENDORS, world=ENGLISH)
+    said = answers(vlm, scenes.pictures, [ENGLISH.questions["describe"][0]] * 6)
     shown = [set(scene.nouns) for scene in scenes.scenes]
     named = [set(ENGLISH.named(text)) for text in said]
     assert sum(len(a & b) for a, b in zip(shown, named, strict=True)) >= 0.8 * sum(map(len, shown))
     other = [next(noun for noun in ENGLISH.nouns if noun not in nouns) for nouns in shown]
     asked = [f"Is there {a(noun)}?" for nouns in (map(min, shown), other) for noun in nouns]
     found = [text.startswith("Yes") for text in answers(vlm, scenes.pictures * 2, asked)]
-    assert sum(found[:10]) - sum(found[10:]) >= 6  # 0 if it guesses
+    assert sum(found[:6]) - sum(found[6:]) >= 4  # 0 if it guesses
