@@ -15,7 +15,6 @@ from interp.study import cache, work
 from interp.study.cache_files import Cache, Splits, boundaries
 from interp.study.study import Study
 from tests.study.conftest import CACHE, SAMPLES, with_models
-from tests.study.processes import by_two
 
 
 @pytest.fixture(scope="module")
@@ -139,20 +138,6 @@ def test_stopped_anywhere_it_ends_the_same(begin, study, tmp_path, monkeypatch, 
 def contents(folder):
     """Digest of every file."""
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.mark.slow
-def test_two_processes_give_what_one_gives_to_the_bit(begin, scenes, tmp_path):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums depend on it
-    try:
-        alone = begin(tmp_path / "one")
-        cache.run(alone, CACHE)
-    finally:
-        torch.set_num_threads(threads)
-    about = ["--model", "emoji-llava", "--sae", "emoji-llava", "--data", scenes, "--keep", "8", "--splits", "3"]
-    assert by_two(tmp_path, ["cache", tmp_path / "two", *about]).count("40 samples") == 1  # the main process speaks for both
-    assert contents(tmp_path / "two" / "cache") == contents(alone.folder / "cache")
 
 
 def test_chunks_behind_the_end_of_the_data_change_nothing(begin, study, tmp_path):

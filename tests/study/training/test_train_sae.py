@@ -186,7 +186,8 @@ def test_two_processes_make_the_same_files(whole, scenes, tmp_path):
     verbs = [
         ["train-sae", *OPTIONS],
         ["steer", "--filters", str(filters), "--target", "20", "--first", "3", "--rows", "2", "--max-new-tokens", "4"],
-        ["attribute", "--first", "40", "--exact", "5", "--max-new-tokens", "4"],
+        ["attribute", "--first", "40", "--exact", "2", "--max-new-tokens", "4"],
+        ["cache", "--keep", "8", "--splits", "3"],
     ]
     alone = Study.open(whole.folder)
     vars(alone).update(vlm=whole.vlm)
@@ -194,8 +195,9 @@ def test_two_processes_make_the_same_files(whole, scenes, tmp_path):
         args = cli.parser().parse_args([verb[0], str(alone.folder), *verb[1:]])
         next(each for each in cli.VERBS if verb[0] == each.NAME).run(alone, args)
     about = ["--model", "emoji-llava", "--data", str(scenes)]
-    by_two(tmp_path, *([name, tmp_path / "two", *rest, *(about if name == "train-sae" else [])] for name, *rest in verbs))
-    for folder in ("states", "train-sae", "steer", "attribute"):
+    said = by_two(tmp_path, *([name, tmp_path / "two", *rest, *(about if name == "train-sae" else [])] for name, *rest in verbs))
+    assert said.count("40 samples, ") == 1  # the main process speaks for both
+    for folder in ("states", "train-sae", "steer", "attribute", "cache"):
         ours, theirs = contents(alone.folder / folder), contents(tmp_path / "two" / folder)
         assert sorted(ours) == sorted(theirs)
         assert [name for name in ours if ours[name] != theirs[name]] == []
