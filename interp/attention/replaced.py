@@ -86,7 +86,7 @@ def with_replaced(replay: Replay, sets: Sequence[Sequence[int]], by: Blank, toke
 
     def read(less: int) -> torch.Tensor:
         out = torch.empty(len(states))
-        for rows, logits in vlm.unembed.chunks(states, vlm.unembed.buffers(less)[0]):
+        for rows, logits in vlm.unembed.chunks(states, vlm.unembed.buffers(len(states), less)[0]):
             out[rows] = (logits.gather(1, said[rows, None])[:, 0] - logits.logsumexp(-1)).cpu()
         return out.view(len(sets), len(tokens))
 

@@ -52,7 +52,9 @@ def load_sprites(vendors: tuple[str, ...] = VENDORS, size: int = 72, world: Worl
 
     What a vendor has not drawn is taken from the first one.
     """
-    drawn = torch.stack([_drawn(tuple(sheets / f"{vendor}{ending}.webp" for ending in world.sheets), len(world.nouns), size) for vendor in vendors])
+    drawn = torch.stack(
+        [_drawn(tuple(sheets / f"{vendor}{ending}.webp" for ending in world.sheets), len(world.nouns), size) for vendor in vendors]
+    )
     missing = drawn[:, :, :, 3].flatten(2).amax(-1) == 0
     for i in range(1, len(vendors)):
         drawn[i, missing[i]] = drawn[0, missing[i]]

@@ -19,7 +19,7 @@ def promoted_words(vlm: "Vlm", directions: torch.Tensor, k: int = 8) -> list[Wor
     ids = torch.tensor([i for i in range(len(texts)) if i not in hidden], device=vlm.unembed.device)
     out: list[Words] = []
     with vlm.lock, torch.inference_mode():
-        for _, logits in vlm.unembed.chunks(directions.to(vlm.model.dtype), vlm.unembed.buffers()[0]):
+        for _, logits in vlm.unembed.chunks(directions.to(vlm.model.dtype), vlm.unembed.buffers(len(directions))[0]):
             known = logits[:, ids]
             best, worst = (ids[known.topk(min(k, len(ids)), largest=largest).indices].tolist() for largest in (True, False))
             out += [(tuple(texts[i] for i in up), tuple(texts[i] for i in down)) for up, down in zip(best, worst, strict=True)]

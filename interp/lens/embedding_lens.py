@@ -69,7 +69,7 @@ def embedding_lens(trace: Trace, top_k: int = 5, layers: Sequence[int] | None = 
     want = asked(trace, top_k, layers, positions)
     with want.vlm.lock, torch.no_grad():
         reader = CosineReader.of(want.vlm)
-        ids, scores = retry_on_oom(lambda less: _read(want, reader, want.vlm.unembed.buffers(less)), LOWER)
+        ids, scores = retry_on_oom(lambda less: _read(want, reader, want.vlm.unembed.buffers(want.shape[1], less)), LOWER)
     return Lens(want.trace, want.layers, want.positions, ids, scores, None, None, "embedding", reader)
 
 

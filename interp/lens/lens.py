@@ -119,7 +119,7 @@ class Lens:
         out = torch.empty(self.ids.shape[:2], dtype=torch.int64)
 
         def read(less: int) -> None:
-            buffers = vlm.unembed.buffers(less)
+            buffers = vlm.unembed.buffers(self.ids.shape[1], less)
             for axis, layer, states in self._states():
                 for rows, scores in self.reader.chunks(vlm, layer, states, buffers):
                     best = scores[:, ids].amax(-1, keepdim=True)

@@ -48,7 +48,7 @@ def read_distributions(want: Asked, method: Method, reader: Reader, note: str = 
     """A lens of probabilities: the softmax of what `reader` scores."""
     vlm = want.vlm
     with vlm.lock, torch.no_grad():
-        read = retry_on_oom(lambda less: _read(want, reader, vlm.unembed.buffers(less)), LOWER)
+        read = retry_on_oom(lambda less: _read(want, reader, vlm.unembed.buffers(want.shape[1], less)), LOWER)
     return Lens(want.trace, want.layers, want.positions, *read, method, reader, note)
 
 

@@ -37,13 +37,15 @@ class Unembed:
         self._hidden = torch.tensor(vocabulary.undecodable, dtype=torch.long, device=self.device)
         self._hidden_blocks = self._hidden.div(BLOCK, rounding_mode="floor").unique()
 
-    def buffers(self, less: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    def buffers(self, states: int, less: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """Two float32 buffers to reuse throughout: logits [rows, columns], and one slice [slice rows, columns] for working on them.
 
-        Columns are the vocabulary padded to whole blocks. Rows follow the free memory, divided by `less`.
+        Columns are the vocabulary padded to whole blocks. Rows: one for each of the most `states` that are read at once, or as many as the free
+        memory allows, divided by `less`.
         """
         columns = -(-self._vocabulary // BLOCK) * BLOCK
-        rows = max(1, min(_BUFFER_BYTES[self.device.type], free_bytes(self.device) // 8) // (columns * 4 * less))
+        most = min(_BUFFER_BYTES[self.device.type], free_bytes(self.device) // 8) // (columns * 4)
+        rows = max(1, min(states, most) // less)
         logits = torch.empty(rows, columns, device=self.device)
         logits[:, self._vocabulary :] = _LOWEST
         return logits, torch.empty(min(rows, self._slice), columns, device=self.device)

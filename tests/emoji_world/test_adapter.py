@@ -60,11 +60,12 @@ def denormals():
 
 @pytest.mark.usefixtures("denormals")
 def test_the_recipe_trains_writes_and_measures(tmp_path, monkeypatch, capsys):
-    command = ["train_adapter", "--work", str(tmp_path / "work"), "--target", str(tmp_path / "out"), "--batch", "2", "--measured", "2"]
-    monkeypatch.setattr(sys, "argv", [*command, "--scenes", "2"])
-    train_adapter.main()
+    work, target = tmp_path / "work", tmp_path / "out"
+    work.mkdir()
+    train_adapter.train(work, target, 2, 2)
     first = safetensors.torch.load_file(tmp_path / "out" / "adapter_model.safetensors")
-    monkeypatch.setattr(sys, "argv", [*command, "--scenes", "4"])
+    command = ["train_adapter", "--work", str(work), "--target", str(target), "--batch", "2", "--measured", "2", "--scenes", "4"]
+    monkeypatch.setattr(sys, "argv", command)
     train_adapter.main()  # goes on where it was
     saved = torch.load(tmp_path / "work" / "adapter.pt", weights_only=True)
     assert (saved["step"], saved["scenes"]) == (2, 4)

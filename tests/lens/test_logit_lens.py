@@ -293,7 +293,7 @@ def test_json_round_trip(case, tmp_path):
 def test_chunks_change_nothing(trace, lens, monkeypatch):
     monkeypatch.setitem(unembed._BUFFER_BYTES, "cpu", 7 * 320 * 4)  # 7 rows: chunks that end inside every layer
     small = interp.logit_lens(trace, top_k=3)
-    assert trace.vlm.unembed.buffers()[0].shape == (7, 320)
+    assert trace.vlm.unembed.buffers(trace.length)[0].shape == (7, 320)
     for field in ("ids", "probs", "entropy", "log_z"):
         torch.testing.assert_close(getattr(small, field), getattr(lens, field))
     assert torch.equal(small.rank("dog"), lens.rank("dog"))

@@ -136,7 +136,7 @@ def test_what_the_first_try_made_is_gone_at_the_second():
 def test_lens(trace, lens, failing, left_behind, monkeypatch):
     sizes = []
     real = Unembed.buffers
-    monkeypatch.setattr(Unembed, "buffers", lambda self, less=1: sizes.append(len((made := real(self, less))[0])) or made)
+    monkeypatch.setattr(Unembed, "buffers", lambda self, *asked: sizes.append(len((made := real(self, *asked))[0])) or made)
     failing(logit_lens, "top_scores", times=1, good=2)
     again = interp.logit_lens(trace, top_k=3)
     assert torch.equal(again.ids, lens.ids)

@@ -43,10 +43,10 @@ def test_plain_comes_first(vlm):
 
 def test_buffers_are_bounded_and_padded_with_what_never_wins(load, monkeypatch):
     vlm = load("padded")
-    rows = vlm.head.weight.shape[0]
-    for free, expected in ((10**12, unembed._BUFFER_BYTES["cpu"] // (320 * 4)), (8 * 5 * 320 * 4, 5), (0, 1)):
+    rows, most = vlm.head.weight.shape[0], unembed._BUFFER_BYTES["cpu"] // (320 * 4)
+    for free, states, expected in ((10**12, 10**9, most), (10**12, 90, 90), (8 * 5 * 320 * 4, 90, 5), (0, 90, 1)):
         monkeypatch.setattr(unembed, "free_bytes", lambda _device, free=free: free)
-        first, second = vlm.unembed.buffers()
+        first, second = vlm.unembed.buffers(states)
         assert first.shape == (expected, 320)
         assert second.shape == (min(expected, unembed._SLICE_ROWS), 320)
     assert first.shape[1] % BLOCK == 0
@@ -59,7 +59,7 @@ def test_some_logits_are_the_same_logits(load, picture, name):
     vlm = load(name)
     states = vlm.trace(picture, "Describe", max_new_tokens=2).residual(1)
     with torch.inference_mode():
-        pieces = [(rows, logits.clone()) for rows, logits in vlm.unembed.chunks(states, vlm.unembed.buffers()[0])]
+        pieces = [(rows, logits.clone()) for rows, logits in vlm.unembed.chunks(states, vlm.unembed.buffers(len(states))[0])]
         assert [i for rows, _ in pieces for i in range(rows.start, rows.stop)] == list(range(len(states)))
         logits = torch.cat([piece for _, piece in pieces])
         ids = torch.tensor([3, 280, 5])
@@ -74,7 +74,7 @@ def test_a_soft_cap_is_computed_in_32_bit_for_a_model_in_16(checkpoint):
     ids = torch.arange(len(vlm.vocabulary.texts))
     with torch.no_grad():
         logits = vlm.unembed.some_logits(states, ids)
-        (_, everything), *_ = vlm.unembed.chunks(states, vlm.unembed.buffers()[0])
+        (_, everything), *_ = vlm.unembed.chunks(states, vlm.unembed.buffers(len(states))[0])
     assert logits.dtype == torch.float32
     assert (logits != logits.bfloat16().float()).any()
     torch.testing.assert_close(logits[: len(everything)], everything[:, : len(ids)], atol=0.02, rtol=0.01)
