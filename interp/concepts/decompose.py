@@ -16,9 +16,6 @@ import warnings
 from dataclasses import dataclass, field
 
 import torch
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
 
 from ..errors import InterpError
 
@@ -104,6 +101,8 @@ def closeness(states: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
 
 def pca(states: torch.Tensor, k: int, seed: int) -> Factors:
     """The K directions of largest variance, orthonormal, the largest first."""
+    from sklearn.decomposition import PCA  # noqa: PLC0415 - slow to import, and most runs decompose nothing
+
     rows = _wide(states)
     solver = "covariance_eigh" if len(rows) >= rows.shape[1] else "full"  # the eigenvectors of a matrix of d x d, or an SVD of N < d rows
     found = PCA(n_components=k, svd_solver=solver, random_state=seed).fit(rows.numpy())
@@ -115,6 +114,9 @@ def _wide(values: torch.Tensor) -> torch.Tensor:
 
 
 def _centres(states: torch.Tensor, k: int, seed: int) -> torch.Tensor:
+    from sklearn.cluster import KMeans  # noqa: PLC0415 - likewise
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
+
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:

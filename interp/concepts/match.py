@@ -1,7 +1,6 @@
 """Matching two sets of directions, and what follows from it: how stable concepts are over seeds."""
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch.nn.functional import normalize
 
 
@@ -15,6 +14,8 @@ def matched(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
     Both must have as many rows: every row is used once.
     """
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - slow to import, and needed by nothing else
+
     _, columns = linear_sum_assignment(-cosines(one, other).double().numpy())
     return torch.from_numpy(columns)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from scipy.stats import pearsonr
 from torch.nn.functional import normalize
 
 from ..errors import InterpError
@@ -129,6 +128,8 @@ class ConceptShift:
         pairs = [(one.consistency, one.recovery) for one in self.each if one.consistency is not None and one.recovery is not None]
         if len(pairs) < 3 or any(max(column) - min(column) < _ROUNDING for column in zip(*pairs, strict=True)):
             return None
+        from scipy.stats import pearsonr  # noqa: PLC0415 - slow to import, and needed by nothing else
+
         return float(pearsonr(*zip(*pairs, strict=True)).statistic)
 
     def to_dict(self) -> dict[str, Any]:

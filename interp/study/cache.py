@@ -8,6 +8,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,10 +21,11 @@ from ..tracing.record import tokens_of
 from ..tracing.select import sinks
 from ..tracing.trace import Prompt
 from . import work
+from .by_feature import Places
 from .cache_files import INDEX, KINDS, PARTS, Cache
 from .data import CHUNK
 from .merge import merge
-from .prompt_states import Read, prompt_states
+from .prompt_states import prompt_states
 from .study import Study
 
 NAME, HELP = "cache", "encode all samples and find the top pictures of each feature"
@@ -71,80 +73,88 @@ def encoded(
 
     Activations are ordered by feature, then sample, then position: entries `offsets[u]` to `offsets[u + 1]` are those of feature `present[u]`.
     """
-    about, entries, pooled = _Tokens(), [], []
+    about, actives = _Tokens(), {}
     for read in prompt_states(vlm, samples, sae.layer):
         acts = sae.encode(read.states.flatten(0, 1))
-        where = [about.add(number, samples[number], inputs, states, vlm) for number, inputs, states in _each(read)]
-        kinds, left_out = torch.stack([kinds for kinds, _ in where]), torch.stack([left_out for _, left_out in where])
-        entry, pool = _entries(acts, first + torch.tensor(read.numbers), (kinds == 0) & ~left_out, only)
-        entries.append(entry)
-        pooled.append(pool)
-    image, position, feature, value, on_image = _joined(entries, (torch.int32, torch.int32, torch.int32, torch.float32, torch.bool))
-    order = _by(feature, image, position)
-    present, counts = feature[order].unique_consecutive(return_counts=True)
-    row = torch.repeat_interleave(torch.arange(len(present)), counts)
-    fired = torch.zeros(len(present), dtype=torch.int64).index_add(0, row, on_image[order].long())
-    p_image, p_feature, p_max, p_mean = _joined(pooled, (torch.int32, torch.int32, torch.float32, torch.float32))
-    by = _by(p_feature, p_image)
-    part = {
-        "present": present,
-        "offsets": F.pad(counts.cumsum(0), (1, 0)),
-        "fired_image": fired,
-        "image": image[order],
-        "position": position[order],
-        "value": value[order],
-        "pooled_feature": p_feature[by],
-        "pooled_image": p_image[by],
-        "max": p_max[by],
-        "mean": p_mean[by],
-    }
-    return about.file(), part
+        length = read.states.shape[1]
+        for row, (number, inputs, states) in enumerate(zip(read.numbers, read.inputs, read.states.cpu(), strict=True)):
+            kinds, left_out = about.add(number, samples[number], inputs, states, vlm)
+            actives[number] = _active(acts, slice(row * length, (row + 1) * length), (kinds == 0) & ~left_out, only)
+    return about.file(), _ordered(actives, first, sae.d_sae)
 
 
-def _each(read: Read) -> list[tuple[int, Inputs, torch.Tensor]]:
-    return list(zip(read.numbers, read.inputs, read.states.cpu(), strict=True))
+@dataclass(frozen=True)
+class _Active:
+    """What is active on a sample, ordered by feature, then position."""
+
+    features: torch.Tensor
+    """Those that are active: int32 [P]."""
+    counts: torch.Tensor
+    """On how many positions: int32 [P]."""
+    on_image: torch.Tensor
+    """On how many of the picture's tokens: int32 [P]."""
+    positions: torch.Tensor
+    """int32 [N]"""
+    values: torch.Tensor
+    """float32 [N]"""
+    pooled: tuple[torch.Tensor, torch.Tensor]
+    """Maximum and mean over the picture's tokens of the features that are active there: float32 [features where `on_image` > 0]."""
 
 
-_Columns = tuple[torch.Tensor, ...]
-
-
-def _entries(acts: SparseActs, numbers: torch.Tensor, patch: torch.Tensor, only: torch.Tensor | None) -> tuple[_Columns, _Columns]:
-    """(image, position, feature, activation, whether on the picture) of each activation, and (image, feature, max, mean) over each picture.
-
-    `patch` [samples, T]: the picture's tokens without sinks.
-    """
-    token, feature, value = acts.tokens, acts.features, acts.values
+def _active(acts: SparseActs, tokens: slice, patch: torch.Tensor, only: torch.Tensor | None) -> _Active:
+    """`tokens`: those of the sample. `patch` [T]: the picture's tokens without sinks."""
+    offsets = acts.offsets[tokens.start : tokens.stop + 1]
+    entries = slice(int(offsets[0]), int(offsets[-1]))
+    feature, value = acts.features[entries], acts.values[entries]
+    position = torch.repeat_interleave(torch.arange(len(patch), dtype=torch.int32), offsets.diff())
     if only is not None:
         kept = torch.isin(feature, only)
-        token, feature, value = token[kept], feature[kept], value[kept]
-    length = patch.shape[1]
-    row, position = token // length, token % length
-    here = patch[row, position]
-    entries = (numbers[row], position, feature, value, here)
-    if not here.any():
-        return entries, (numbers[:0], feature[:0], value[:0], value[:0])
-    keys, index = torch.stack([row[here], feature[here].long()]).unique(dim=1, return_inverse=True)
-    peak = torch.zeros(keys.shape[1]).scatter_reduce(0, index, value[here], "amax")
-    total = torch.zeros(keys.shape[1]).index_add(0, index, value[here])
-    mean = total / patch.sum(1)[keys[0]]
-    return entries, (numbers[keys[0]], keys[1].int(), peak, mean)
+        feature, value, position = feature[kept], value[kept], position[kept]
+    feature, order = feature.sort(stable=True)
+    value, position = value[order], position[order]
+    present, row, counts = feature.unique_consecutive(return_inverse=True, return_counts=True)
+    here = patch[position]
+    row, on = row[here], value[here]
+    on_image = torch.bincount(row, minlength=len(present))
+    peak = torch.zeros(len(present)).scatter_reduce(0, row, on, "amax")
+    total = torch.zeros(len(present)).index_add(0, row, on)
+    some = on_image > 0
+    return _Active(present, counts.int(), on_image.int(), position, value, (peak[some], total[some] / patch.sum()))
 
 
-def _joined(parts: Sequence[_Columns], dtypes: Sequence[torch.dtype]) -> list[torch.Tensor]:
-    """Columns of several batches, in these dtypes; empty ones of none, such as those of a chunk behind the end of the data."""
-    columns = zip(*parts, strict=True) if parts else [()] * len(dtypes)
-    return [
-        torch.cat([torch.empty(0, dtype=dtype), *(part.to(dtype) for part in column)])
-        for column, dtype in zip(columns, dtypes, strict=True)
-    ]
-
-
-def _by(*keys: torch.Tensor) -> torch.Tensor:
-    """The order by several keys, the first most important."""
-    order = keys[-1].argsort(stable=True)
-    for key in reversed(keys[:-1]):
-        order = order[key[order].argsort(stable=True)]
-    return order
+def _ordered(actives: dict[int, _Active], first: int, features: int) -> dict[str, torch.Tensor]:
+    """All samples of a chunk together, by feature; takes them out of `actives` one by one, so that nothing is in memory twice."""
+    counts, fired, pictures = torch.zeros(3, features, dtype=torch.int64)
+    for one in actives.values():
+        rows = one.features.long()
+        counts[rows] += one.counts
+        fired[rows] += one.on_image
+        pictures[rows] += one.on_image > 0
+    entries, pools = Places(counts), Places(pictures)
+    image, position, pooled_image, pooled_feature = (
+        torch.empty(int(places.starts[-1]), dtype=torch.int32) for places in (entries, entries, pools, pools)
+    )
+    value, peak, mean = (torch.empty(len(like)) for like in (image, pooled_image, pooled_image))
+    for number in sorted(actives):
+        one = actives.pop(number)
+        at = entries.of(one.features, one.counts)
+        image[at], position[at], value[at] = first + number, one.positions, one.values
+        on_picture = one.features[one.on_image > 0]
+        at = pools.of(on_picture, torch.ones_like(on_picture))
+        pooled_image[at], pooled_feature[at], peak[at], mean[at] = first + number, on_picture, *one.pooled
+    present = counts.nonzero().flatten()
+    return {
+        "present": present.int(),
+        "offsets": F.pad(entries.starts[present + 1], (1, 0)),
+        "fired_image": fired[present],
+        "image": image,
+        "position": position,
+        "value": value,
+        "pooled_feature": pooled_feature,
+        "pooled_image": pooled_image,
+        "max": peak,
+        "mean": mean,
+    }
 
 
 class _Tokens:

@@ -16,6 +16,7 @@ from ..tracing.trace import Prompt
 from ..validation import shown
 
 _TOGETHER = 16  # samples in a pass; more gain little
+_STATES_BYTES = 32 << 20  # of float32 states in a pass that answers nothing: a pass needs several times as much
 _LOWER = "Load the model with --quantize 4bit, or take a smaller model or smaller pictures."
 
 
@@ -57,10 +58,17 @@ def prompt_states(vlm: Vlm, samples: Sequence[Sample], layer: int, new: int = 0)
         key = tuple((name, tensor.shape) for name, tensor in inputs.items())
         batch = alike.setdefault(key, [])
         batch.append((number, inputs))
-        if len(batch) >= min(_TOGETHER, rows_at_once(vlm, inputs["input_ids"].shape[1] + new)):
+        if len(batch) >= _most(vlm, inputs["input_ids"].shape[1], new):
             yield from _read(vlm, alike.pop(key), layer, new)
     for batch in alike.values():
         yield from _read(vlm, batch, layer, new)
+
+
+def _most(vlm: Vlm, length: int, new: int) -> int:
+    """How many samples of this length make a pass."""
+    # A prompt of a large model keeps any processor busy by itself. Steps of an answer do not: there, more rows cost no time.
+    fit = _TOGETHER if new else max(1, _STATES_BYTES // (4 * length * vlm.d_model))
+    return min(_TOGETHER, fit, rows_at_once(vlm, length + new))
 
 
 def _read(vlm: Vlm, batch: Sequence[tuple[int, Inputs]], layer: int, new: int) -> Iterator[Read]:

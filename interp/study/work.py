@@ -7,6 +7,7 @@ unit gives does not depend on the process that computes it: one process or many 
 import datetime as dt
 import functools
 import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import save_file
+from torch.distributed import TCPStore
 from tqdm import tqdm
 
 from ..errors import InterpError
@@ -63,22 +65,25 @@ class Unit:
 
 
 def shared(units: Sequence[Unit], what: str) -> Iterator[Unit]:
-    """This process's share of the units that are not done, with a progress bar over all of them; then all processes wait for each other."""
-    todo = agreed([unit for unit in units if not unit.file.exists()])
-    with (
-        state().split_between_processes(todo) as share,
-        tqdm(total=len(units), desc=what, disable=None if state().is_main_process else True) as bar,
-    ):
-        done = len(units) - len(todo)
-        bar.update(done)
-        for unit in share:
-            yield unit
-            # Those of other processes are counted by their files, from time to time.
-            if state().num_processes > 1 and state().is_main_process:
-                bar.update(sum(each.file.exists() for each in units) - bar.n)
-            else:
-                bar.update(1)
-    state().wait_for_everyone()
+    """The units that are not done and that this process gets to, ascending, with a progress bar over all of them; then all processes wait for each other."""
+    name, todo = agreed((uuid.uuid4().hex, [number for number, unit in enumerate(units) if not unit.file.exists()]))
+    with tqdm(total=len(units), desc=what, disable=None if state().is_main_process else True) as bar:
+        for place in _claimed(name, len(todo)):
+            bar.update(len(units) - len(todo) + place - bar.n)  # those before it are done, or others are at work on them
+            yield units[todo[place]]
+        state().wait_for_everyone()
+        bar.update(len(units) - bar.n)
+
+
+def _claimed(name: str, count: int) -> Iterator[int]:
+    """Numbers up to `count`, each to the process that comes for it first. `name`: of this work, unlike any other's."""
+    if state().num_processes == 1:
+        yield from range(count)
+        return
+    # torchrun or the main process serves this store, which holds the count of those that were taken.
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=_PATIENCE)
+    while (place := store.add(name, 1) - 1) < count:
+        yield place
 
 
 def once(do: Callable[[], T]) -> T | None:
