@@ -14,7 +14,7 @@ SOURCES = ("pyproject.toml", "setup.py", "requirements.txt", "README.md", "LICEN
 SCRIPT = """
 import sys
 import interp
-print([name for name in ("sae_lens", "transformer_lens", "datasets", "wandb", "gradio") if name in sys.modules])
+print([name for name in ("sae_lens", "transformer_lens", "datasets", "wandb", "gradio", "sklearn", "scipy.stats") if name in sys.modules])
 from interp.presets import ASSETS
 vlm = interp.load("emoji-llava", device="cpu")
 trace = vlm.trace(ASSETS / "examples" / "dog-and-pizza.webp", "Describe the image.")

@@ -97,6 +97,8 @@ def _top(parts: Sequence[Path], start: int, end: int, pool: str, keep: int) -> d
         rows = present[first:last].long() - start
         tokens[rows] += offsets[first : last + 1].diff()
         on_image[rows] += fired[first:last]
+        if not len(score):
+            continue
         rows, counts = (feature[here].long() - start).unique_consecutive(return_counts=True)
         pictures[rows] += counts
         done = 0

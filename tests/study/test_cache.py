@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import interp
-from interp.study import cache, work
+from interp.concepts.samples import Sample
+from interp.study import cache, prompt_states, work
 from interp.study.cache_files import Cache, Splits, boundaries
 from interp.study.study import Study
 from tests.study.conftest import CACHE, SAMPLES, with_models
@@ -61,6 +62,23 @@ def test_a_feature_is_read_alone_or_with_all(held):
                 assert torch.equal(getattr(one, name), getattr(among, name))
     with pytest.raises(interp.InterpError, match="Feature 2048 does not exist"):
         held.feature(2048)
+
+
+def test_samples_that_do_not_share_a_pass_are_put_in_order(study, scenes, monkeypatch):
+    prompts = ["Describe the image.", "Is there a dog?", "What is on the left?"]
+    samples = [Sample(str(i), path, prompts[i % 3]) for i, path in enumerate(sorted(scenes.iterdir())[:12])]
+    _, expected = cache.encoded(study.vlm, study.sae, samples, 100, None)
+    order = torch.stack([expected["present"].repeat_interleave(expected["offsets"].diff()), expected["image"], expected["position"]], 1)
+    assert order.tolist() == sorted(order.tolist())
+    assert expected["image"].unique().tolist() == [*range(100, 112)]
+    length = study.vlm.prepare(samples[0].picture, prompts[0])["input_ids"].shape[1]
+    monkeypatch.setattr(prompt_states, "_STATES_BYTES", 2 * 4 * length * study.vlm.d_model)
+    passes = [len(read.numbers) for read in prompt_states.prompt_states(study.vlm, samples, study.sae.layer)]
+    assert max(passes) == 2
+    assert sum(passes) == 12
+    assert len(list(prompt_states.prompt_states(study.vlm, samples, study.sae.layer, 1))) == 3  # with answers: one for each length
+    _, bounded = cache.encoded(study.vlm, study.sae, samples, 100, None)
+    assert len(bounded["value"]) == pytest.approx(len(expected["value"]), abs=2)  # of other passes, within rounding of the threshold
 
 
 def test_samples_say_what_stands_where(study, held, singles):

@@ -1,11 +1,14 @@
 """Work that processes share: what one does alone never waits for the others, and files are whole or not there."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from interp import InterpError
 from interp.study import work
+from tests.study.processes import launched
 
 
 def test_what_one_process_does_alone_cannot_wait_for_the_others():
@@ -43,3 +46,44 @@ def test_as_many_processes_as_gpus_or_any_number_on_the_cpu(monkeypatch, process
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(InterpError, match="2 processes were started on a machine with 1 GPU"):
         work._check_gpus()
+
+
+HELD_UP = """
+import sys, time
+from pathlib import Path
+import torch
+from interp.study import work
+
+folder = Path(sys.argv[1])
+units = [work.Unit(number, folder / f"{number}.safetensors") for number in range(9)]
+
+
+def wait(until):
+    end = time.monotonic() + 60
+    while not until() and time.monotonic() < end:
+        pass
+
+
+for again in range(2):
+    done = []
+    for unit in work.shared(units, "units"):
+        if not again and work.state().is_main_process:
+            wait((folder / "held up").exists)
+        elif not again:
+            (folder / "held up").touch()
+            wait(lambda: sum(other.file.exists() for other in units) == 8)
+        done.append(unit.number)
+        work.write(unit.file, {"a": torch.tensor(unit.number)})
+    (folder / f"{again} {work.state().process_index}.json").write_text(str(done))
+    work.once(units[5].file.unlink)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_held_up_leaves_the_others_the_rest(tmp_path):
+    launched(tmp_path, HELD_UP, str(tmp_path))
+    first, second, *again = (json.loads((tmp_path / f"{time} {process}.json").read_text()) for time in (0, 1) for process in (0, 1))
+    assert len(first) == 8
+    assert first == sorted(first)
+    assert sorted(first + second) == [*range(9)]
+    assert sorted(again) == [[], [5]]
