@@ -1,6 +1,8 @@
 """Asking a server: order, retries, failures that are kept, resuming, and a key that stays where it is."""
 
 import datetime as dt
+import io
+import logging
 import threading
 
 import pytest
@@ -227,9 +229,20 @@ def test_many_failures_in_a_row_end_the_run_and_later_it_goes_on(path):
     assert [entry.answer for entry in entries.values()] == [f"good {name}" for name in names]
 
 
-def test_the_key_goes_to_the_server_and_nowhere_else(path, monkeypatch, caplog, capsys):
+@pytest.fixture
+def log():
+    """Everything that is logged, as text."""
+    text = io.StringIO()
+    handler, level = logging.StreamHandler(text), logging.root.level
+    logging.root.addHandler(handler)
+    logging.root.setLevel("DEBUG")
+    yield text
+    logging.root.setLevel(level)
+    logging.root.removeHandler(handler)
+
+
+def test_the_key_goes_to_the_server_and_nowhere_else(path, monkeypatch, log, capsys):
     monkeypatch.setenv("SERVER_KEY", KEY)
-    caplog.set_level("DEBUG")
     said = [Says(status=500, body=f"bad key {KEY}"), Says(status=422, body=f"bad key {KEY}")]
     with serve_chat(lambda _, times: said[min(times, 1)]) as chat:
         entries = ask(chat, "a", path, key_variable="SERVER_KEY")
@@ -241,7 +254,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(path, monkeypatch, caplog, 
     ):
         ask(chat, "b", path, key_variable="SERVER_KEY")
     out = capsys.readouterr()
-    assert KEY not in f"{refused.value}{path.read_text()}{caplog.text}{out.out}{out.err}{Server(chat.url, 'm', 'SERVER_KEY')}"
+    assert KEY not in f"{refused.value}{path.read_text()}{log.getvalue()}{out.out}{out.err}{Server(chat.url, 'm', 'SERVER_KEY')}"
 
 
 def test_no_other_token_of_the_user_is_sent(path, monkeypatch):

@@ -78,7 +78,7 @@ def test_exactly_the_features_of_a_filter_are_named_and_a_later_filter_adds_its_
 
 def test_a_run_that_is_killed_and_continued_writes_what_an_uninterrupted_run_writes(mine, study, tmp_path, seen, monkeypatch):
     whole = with_models(Study.open(shutil.copytree(mine.folder, tmp_path / "whole")), study.vlm, study.sae)
-    options = arguments("--pictures", 2, *only(mine, tmp_path, seen))
+    options = arguments("--pictures", 1, "--strengths", 1, *only(mine, tmp_path, seen))
     explain.run(whole, options)
     answers = self_explain.answers
 
@@ -141,6 +141,6 @@ def test_arguments_that_cannot_be_are_refused(mine, given, why):
 
 def test_another_look_is_refused_by_name(mine, tmp_path, seen):
     options = only(mine, tmp_path, seen[:1])
-    explain.run(mine, arguments("--pictures", 1, *options))
+    explain.run(mine, arguments("--pictures", 1, "--strengths", 1, *options))
     with pytest.raises(InterpError, match="pictures = 1, and 2 was asked for"):
-        explain.run(mine, arguments("--pictures", 2, *options))
+        explain.run(mine, arguments("--pictures", 2, "--strengths", 1, *options))
