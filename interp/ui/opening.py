@@ -42,7 +42,7 @@ class Opening:
         self._tabs, self._selected, self._linked, self._attribution, self._concepts = tabs, selected, linked, attribution, concepts
         self._study = study
         others = [attribution.linked, attribution.sae, *concepts.opening]
-        self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected, linked, *others, *([study.linked] if study else [])]
+        self.outputs = [*lens.outputs, *steer.linked.values(), tabs, selected, linked, *others, *(study.opening if study else [])]
 
     def open(self, request: gr.Request) -> Iterator[Updates]:
         """The first lens, then the values from a link, or what is wrong with it."""
@@ -83,7 +83,7 @@ class Opening:
         if self._study is None:
             self._service.studies.get(query.get("study"))  # which says how to open one
             raise AssertionError
-        return {self._study.linked: self._study.link(query), self._tabs: gr.Tabs(selected="study"), self._selected: study_tab.TAB}
+        return {**self._study.opened(query), self._tabs: gr.Tabs(selected="study"), self._selected: study_tab.TAB}
 
     def _set(self, settings: dict[str, Any], editor: EditsPayload) -> Updates:
         values = {**settings, "edits": editor}

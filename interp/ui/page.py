@@ -1,5 +1,6 @@
 """The page: picture and prompt on the left, what the model sees on the right."""
 
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gradio as gr
@@ -14,18 +15,19 @@ from ..service.study_service import StudyService
 from ..service.whatif_service import WhatIfService
 from . import controls as left
 from .api.endpoints import add_endpoints
+from .blocks import PageBlocks
 from .components.inputs import QUEUE
 from .components.messages import message
+from .controls import Updates, Values
 from .opening import Opening
-from .refusals import CheckedBlocks
-from .tabs import lens_tab
+from .tabs import attention_tab, attribution_tab, concepts_tab, features_tab, lens_tab, steer_tab
 from .tabs.attention_tab import AttentionTab, WordStates
 from .tabs.attribution_tab import AttributionStates, AttributionTab
 from .tabs.concepts_tab import ConceptsStates, ConceptsTab
 from .tabs.features_tab import FeaturesTab
 from .tabs.lens_tab import LensStates, LensTab
 from .tabs.steer_tab import SteerTab
-from .tabs.study_tab import StudyStates, StudyTab
+from .tabs.study_tab import StudyTab
 
 TITLE = "LLaVA Microscope"
 CSS = """
@@ -53,22 +55,22 @@ def build(service: Service) -> gr.Blocks:
             runs.stop(request.session_hash)
 
     demo: gr.Blocks
-    with CheckedBlocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
+    with PageBlocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         _header(service.notice)
         # Outside gr.Tabs, which would count them as tabs.
         lenses, selected, attributed, words = LensStates(), gr.State(lens_tab.TAB), AttributionStates(), WordStates()
-        run_key, dictionary, looked = lenses.run, ConceptsStates(), StudyStates()
+        run_key, dictionary = lenses.run, ConceptsStates()
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 controls = left.lay_out(service)
             with gr.Column(scale=5, min_width=340), gr.Tabs(elem_id="tabs") as tabs:
                 lens = LensTab(service, questions, explaining, controls, lenses)
-                why = AttentionTab(explaining, changing, controls, run_key, selected, words)
-                features = FeaturesTab(service, questions, controls, run_key, selected)
-                attribution = AttributionTab(attributing, controls, run_key, selected, features.sae, attributed)
-                steer = SteerTab(service, steering, questions, controls, run_key, selected, features.sae)
-                concepts = ConceptsTab(finding, controls, run_key, selected, dictionary)
-                study = StudyTab(studying, selected, looked) if service.studies.names else None
+                why = AttentionTab(explaining, changing, controls, run_key, words)
+                features = FeaturesTab(service, questions, controls, run_key)
+                attribution = AttributionTab(attributing, controls, run_key, features.sae, attributed)
+                steer = SteerTab(service, steering, questions, controls, run_key, features.sae)
+                concepts = ConceptsTab(finding, controls, run_key, dictionary)
+                study = StudyTab(studying) if service.studies.names else None
         opening = Opening(service, steering, controls, lens, steer, tabs, selected, words.linked, attribution, concepts, study)
         quietly: dict[str, Any] = {"show_progress": "hidden", **QUEUE}
         shown: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": controls.answer, **QUEUE}
@@ -76,9 +78,19 @@ def build(service: Service) -> gr.Blocks:
         chosen = [examples.load_input_event for examples in (*controls.examples, steer.examples)]
         runs += [event.success(lens.run, lens.inputs, lens.outputs, **shown) for event in chosen]
         runs.append(demo.load(opening.open, None, opening.outputs, **quietly))
-        after_run = [(tab.after_run, tab.inputs, tab.outputs) for tab in (why, features, attribution, concepts, study) if tab]
-        for listener, inputs, outputs in (*after_run, *steer.after_run):
-            runs = [run.then(listener, inputs, outputs, **quietly) for run in runs]
+        following = (why, features, attribution, steer, concepts)
+        listeners = {
+            attention_tab.TAB: why.look,
+            features_tab.TAB: features.look,
+            attribution_tab.TAB: attribution.look,
+            steer_tab.TAB: steer.after_run,
+            concepts_tab.TAB: concepts.look,
+        }
+        inputs = {selected}.union(*(tab.inputs for tab in following))
+        outputs = [component for tab in following for component in tab.outputs]
+        for run in runs:
+            # The last run counts, also if it ends while the one before is still being looked at.
+            run.then(_follow(selected, listeners), inputs, outputs, trigger_mode="always_last", **quietly)
         tabs.select(_open_tab, None, selected, api_visibility="private", show_progress="hidden", queue=False)
         demo.unload(left_page)
         add_endpoints(service, steering, explaining, changing, attributing, finding, studying)
@@ -93,6 +105,17 @@ def _header(notice: str) -> None:
     )
     if notice:
         gr.HTML(message(notice, error=True), elem_id="notice")
+
+
+def _follow(selected: gr.State, listeners: Mapping[str, Callable[[Values, gr.Request], Iterator[Updates]]]) -> Any:
+    """The listener that shows a new run in the tab that is open, by the tab's name."""
+
+    def follow(values: Values, request: gr.Request) -> Iterator[Updates]:
+        listener = listeners.get(values[selected])
+        # Never nothing: gradio empties all outputs of a generator that ends without a yield.
+        yield from [gr.skip()] if listener is None else listener(values, request)
+
+    return follow
 
 
 def _open_tab(event: gr.SelectData) -> str:

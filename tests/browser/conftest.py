@@ -152,12 +152,12 @@ def app_context(chromium):
 
 @pytest.fixture
 def open_page(chromium, app_context, url):
-    """Open the real page, with its first lens drawn, or what `ready` names. `page.faults` collects what scripts throw."""
+    """Open the real page, with its first lens drawn, or what `ready` names, and a `script` of the test in it. `page.faults` collects what scripts throw."""
     own = []
 
-    def opened(path="/", ready=FIRST_LENS, **options):
+    def opened(path="/", ready=FIRST_LENS, script="", **options):
         context = chromium.new_context(**options) if options else app_context
-        page = open_app(context, url + path, ready)
+        page = open_app(context, url + path, ready, script)
         own.append(context if options else page)
         return page
 
@@ -181,10 +181,15 @@ def app_page(shared_app_page):
     assert shared_app_page.faults == []
 
 
-def open_app(context, address, ready=FIRST_LENS):
+def open_app(context, address, ready=FIRST_LENS, script=""):
     page = context.new_page()
+    page.add_init_script(f"performance.setResourceTimingBufferSize(9999); {script}")  # for `quiet`: gradio loads hundreds of files
     page.faults = []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.streams = set()
+    page.on("request", lambda request: "/queue/data" in request.url and page.streams.add(request))
+    for over in ("requestfinished", "requestfailed"):
+        page.on(over, lambda request, streams=page.streams: streams.discard(request))
     _go(page, address, ready)
     return page
 
@@ -201,6 +206,13 @@ def open_tab(page, name):
         "(name) => [...document.querySelectorAll('[role=tab], .overflow-dropdown button')].find((tab) => tab.textContent.trim() === name).click()",
         name,
     )
+
+
+def quiet(page):
+    """Wait until what follows a run (the open tab looks at it) has come to an end: for a second, nothing has been asked for, and nothing is waited for."""
+    last = "Math.max(...performance.getEntriesByType('resource').map((entry) => entry.responseEnd))"
+    while not page.evaluate(f"() => performance.now() - {last} > 1000") or page.streams:
+        page.wait_for_function("() => new Promise(requestAnimationFrame)")
 
 
 # What a visitor has chosen and what the first tab shows of it.

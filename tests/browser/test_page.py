@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.conftest import quiet
+
 DRAWN = ".lens[data-ready]"
 LENS = "document.querySelector('.lens')"
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
@@ -37,10 +39,7 @@ def test_it_opens_with_a_finished_example(page):
 
 
 def test_hovering_asks_the_server_nothing(page):
-    # What follows the first lens (the other tabs look whether they are open) must have come to an end.
-    page.wait_for_function(
-        "() => performance.now() - Math.max(...performance.getEntriesByType('resource').map((entry) => entry.responseEnd)) > 1000"
-    )
+    quiet(page)
     stage = page.locator("[data-part=stage]")
     box = stage.bounding_box()
     requests = []
@@ -89,6 +88,31 @@ def test_an_error_stands_by_the_button_and_loses_nothing(page):
     after(page, lambda: page.click("#run"))
     assert answer(page) == "yes."
     assert page.locator("#message .error").count() == 0
+
+
+def test_a_run_that_fails_leaves_what_the_other_tabs_show(page):
+    views = {
+        "SAE features": ".features",
+        "Why this word?": ".attention",
+        "Attribution": ".attribution",
+        "Concepts": ".concepts",
+        "Study": ".study",
+    }
+    for tab, view in views.items():
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_selector(f"{view}[data-ready]")
+    page.locator(".study [data-part=steer]").click()
+    page.locator(".edits").get_by_text("feature 0").first.wait_for()
+    page.get_by_role("tab", name="Lens").click()
+    page.fill("#prompt textarea", "")
+    page.click("#run")
+    page.wait_for_selector("#message .error")
+    quiet(page)
+    for view in views.values():
+        assert page.locator(f"{view}[data-ready]").count() == 1
+    page.get_by_role("tab", name="Steer").click()
+    page.locator(".edits").get_by_text("feature 0").first.wait_for()
+    page.click("#steer-reset")
 
 
 def test_no_picture_is_an_error_in_words(page):

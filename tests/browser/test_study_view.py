@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from interp.web.bundle import bundle, static
+from tests.browser.conftest import quiet
 from tests.browser.view import Opened
 from tests.study.made_index import DOG, EVIL, HOSTILE
 from tests.web.study_payload import STUDY, feature, found, hand_over, part, payload
@@ -234,8 +235,26 @@ def test_the_tab_and_the_ways_between_it_and_the_others(app_page):
     page.locator(".edits").get_by_text(f"feature {number[1:]}").first.wait_for()
 
 
+def test_the_tab_may_be_opened_before_anything_else_is_there(open_page):
+    at_once = """
+      new MutationObserver((_, observer) => {
+        const tab = document.querySelector("#study-tab-button");
+        if (tab) observer.disconnect();
+        tab?.click();
+      }).observe(document, { childList: true, subtree: true });
+    """
+    page = open_page(ready=".study[data-ready]", script=at_once)
+    page.wait_for_function("document.querySelector('#answer textarea').value.endsWith('.')", timeout=60_000)
+    quiet(page)
+    assert Seen(page).part("body").is_visible()
+    assert Seen(page).text("name") == f"dog #{DOG}"
+    page.close()
+
+
 def test_a_link_opens_the_tab_on_its_feature(open_page):
     page = open_page(f"/?feature={EVIL}", ready=".study[data-ready]")
+    quiet(page)
+    assert Seen(page).part("body").is_visible()
     assert Seen(page).text("name") == f"{HOSTILE} #{EVIL}"
     assert page.evaluate("window.pwned") is None
     assert page.faults == []

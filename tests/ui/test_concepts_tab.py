@@ -28,7 +28,7 @@ class Page:
         with gr.Blocks() as blocks:
             self.controls, self.states, self.run = lay_out(service), ConceptsStates(), gr.State()
             with gr.Tabs():
-                self.tab = ConceptsTab(self.finding, self.controls, self.run, gr.State(), self.states)
+                self.tab = ConceptsTab(self.finding, self.controls, self.run, self.states)
         self.boxes = {box.elem_id: box for box in blocks.blocks.values() if getattr(box, "elem_id", None)}
         self.texts = " ".join(box.value for box in blocks.blocks.values() if isinstance(box, gr.Markdown))
 

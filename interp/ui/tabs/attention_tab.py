@@ -40,18 +40,12 @@ class WordStates:
 
 
 class AttentionTab:
-    """The tab. `run_key` is the key of the last run's lens, `selected` the open tab."""
+    """The tab. `run_key` is the key of the last run's lens."""
 
     def __init__(
-        self,
-        explaining: AttentionService,
-        changing: WhatIfService,
-        controls: Controls,
-        run_key: gr.State,
-        selected: gr.State,
-        states: WordStates,
+        self, explaining: AttentionService, changing: WhatIfService, controls: Controls, run_key: gr.State, states: WordStates
     ) -> None:
-        self._explaining, self._controls, self._run_key, self._selected, self._states = explaining, controls, run_key, selected, states
+        self._explaining, self._controls, self._run_key, self._states = explaining, controls, run_key, states
         with gr.Tab(TAB, id="why", elem_id="why-tab") as tab:
             self._message = gr.HTML("", elem_id="why-message")
             functions = [explaining.word_map, explaining.test_map, changing.what_if, changing.fewest_patches, changing.word_flow]
@@ -66,21 +60,15 @@ class AttentionTab:
                 self._link = gr.Textbox(label="Link to this word", interactive=False, buttons=["copy"], elem_id="why-link", visible=False)
             with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
-        inputs: set[Any] = {run_key, states.shown, states.linked}
-        self.inputs = {selected, *inputs}
+        self.inputs: set[Any] = {run_key, states.shown, states.linked}
         self.outputs = [self._message, self._view, states.shown, states.linked, *self._downloads]
-        tab.select(self.look, inputs, self.outputs, show_progress="hidden", **QUEUE)
+        tab.select(self.look, self.inputs, self.outputs, show_progress="hidden", **QUEUE)
         at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
         asked: set[Any] = {states.shown, states.chosen, controls.image, controls.max_new_tokens}
         self._view.select(self._chosen, asked, [self._code, states.chosen], **at_once)
         share_it.click(self._share, asked, [self._message, self._link], **at_once)
 
-    def after_run(self, values: Values) -> Iterator[Updates]:
-        """As `look`, if this tab is open."""
-        if values[self._selected] == TAB:
-            yield from self.look(values)
-
-    def look(self, values: Values) -> Iterator[Updates]:
+    def look(self, values: Values, _request: gr.Request) -> Iterator[Updates]:
         """Explain the last run, unless it is already shown."""
         states = self._states
         run, shown = values[self._run_key], values[states.shown]

@@ -39,18 +39,12 @@ class AttributionStates:
 
 
 class AttributionTab:
-    """The tab. `run_key` is the key of the last run's lens, `selected` the open tab, `sae` the SAE chosen for features, `linked` what a link opens with."""
+    """The tab. `run_key` is the key of the last run's lens, `sae` the SAE chosen for features, `linked` what a link opens with."""
 
     def __init__(
-        self,
-        attributing: AttributionService,
-        controls: Controls,
-        run_key: gr.State,
-        selected: gr.State,
-        sae: gr.Dropdown,
-        states: AttributionStates,
+        self, attributing: AttributionService, controls: Controls, run_key: gr.State, sae: gr.Dropdown, states: AttributionStates
     ) -> None:
-        self._attributing, self._controls, self._run_key, self._selected = attributing, controls, run_key, selected
+        self._attributing, self._controls, self._run_key = attributing, controls, run_key
         self.sae, self._shown, self.linked = sae, states.shown, states.linked
         with gr.Tab(TAB, id="attribution", elem_id="attribution-tab") as tab:
             self._message = gr.HTML("", elem_id="attribution-message")
@@ -70,21 +64,15 @@ class AttributionTab:
                 )
             with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
-        inputs: set[Any] = {run_key, sae, states.shown, states.linked}
-        self.inputs = {selected, *inputs}
+        self.inputs: set[Any] = {run_key, sae, states.shown, states.linked}
         self.outputs = [self._message, self._view, states.shown, states.linked, self._code, *self._downloads]
-        tab.select(self.look, inputs, self.outputs, show_progress="hidden", **QUEUE)
+        tab.select(self.look, self.inputs, self.outputs, show_progress="hidden", **QUEUE)
         at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
         asked: set[Any] = {states.shown, controls.image, controls.max_new_tokens}
         self._view.select(self._chosen, asked, [states.shown, self._code], **at_once)
         share_it.click(self._share, asked, [self._message, self._link], **at_once)
 
-    def after_run(self, values: Values) -> Iterator[Updates]:
-        """As `look`, if this tab is open."""
-        if values[self._selected] == TAB:
-            yield from self.look(values)
-
-    def look(self, values: Values) -> Iterator[Updates]:
+    def look(self, values: Values, _request: gr.Request) -> Iterator[Updates]:
         """Attribute the answer's first content word, unless the run is already shown with the chosen SAE."""
         service, run, shown = self._attributing.service, values[self._run_key], values[self._shown]
         try:

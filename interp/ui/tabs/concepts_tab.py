@@ -47,10 +47,10 @@ class ConceptsStates:
 
 
 class ConceptsTab:
-    """The tab. `run_key` is the key of the last run's lens, `selected` the open tab."""
+    """The tab. `run_key` is the key of the last run's lens."""
 
-    def __init__(self, finding: ConceptsService, controls: Controls, run_key: gr.State, selected: gr.State, states: ConceptsStates) -> None:
-        self._finding, self._controls, self._run_key, self._selected = finding, controls, run_key, selected
+    def __init__(self, finding: ConceptsService, controls: Controls, run_key: gr.State, states: ConceptsStates) -> None:
+        self._finding, self._controls, self._run_key = finding, controls, run_key
         self._shown, self._look, self.linked, self._mine = states.shown, states.look, states.linked, states.mine
         service = finding.service
         self._way_out = (
@@ -96,7 +96,7 @@ class ConceptsTab:
             with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         inputs: set[Any] = {run_key, self.dictionary, states.shown, states.linked, controls.image, controls.max_new_tokens}
-        self.inputs = {selected, *inputs}
+        self.inputs = inputs
         self.outputs = [self._message, self._view, states.shown, states.look, states.linked, self._code, *self._downloads]
         self.opening = [self.linked, self.dictionary, self._mine]
         quietly = {**QUEUE, "show_progress": "hidden"}
@@ -135,11 +135,6 @@ class ConceptsTab:
             names = [name for _, name in choices]
             fields[box] = gr.Dropdown(choices, value=values[box] if values[box] in names else next(iter(names), None))
         return {**fields, self.panel.layer: self._finding.learning.layer(model)}
-
-    def after_run(self, values: Values, request: gr.Request) -> Iterator[Updates]:
-        """As `look`, if this tab is open."""
-        if values[self._selected] == TAB:
-            yield from self.look(values, request)
 
     def look(self, values: Values, request: gr.Request) -> Iterator[Updates]:
         """Show the dictionary on the last run, unless it is already shown."""

@@ -26,10 +26,10 @@ _RANK_NAMES = {"mean": "mean activation", "max": "maximum activation", "frequenc
 
 
 class FeaturesTab:
-    """The tab. `run_key` is the key of the last run's lens, `selected` the open tab, `sae` the SAE chosen here."""
+    """The tab. `run_key` is the key of the last run's lens, `sae` the SAE chosen here."""
 
-    def __init__(self, service: Service, questions: Questions, controls: Controls, run_key: gr.State, selected: gr.State) -> None:
-        self._service, self._controls, self._run_key, self._selected = service, controls, run_key, selected
+    def __init__(self, service: Service, questions: Questions, controls: Controls, run_key: gr.State) -> None:
+        self._service, self._controls, self._run_key = service, controls, run_key
         names = service.saes.names()
         with gr.Tab(TAB, id="features", elem_id="sae-tab") as tab:
             with gr.Row():
@@ -55,7 +55,7 @@ class FeaturesTab:
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         self._ranking = {"sae": self.sae, "where": where, "rank_by": rank_by, "top_k": top_k}
         inputs: set[Any] = {run_key, controls.image, controls.max_new_tokens, *self._ranking.values(), self._shown}
-        self.inputs = {selected, *inputs}
+        self.inputs = inputs
         self.outputs = [self._message, self._view, self._key, self._shown, self._code, *self._downloads]
         quietly = {**QUEUE, "show_progress": "hidden"}
         tab.select(self.look, inputs, self.outputs, **quietly)
@@ -68,11 +68,6 @@ class FeaturesTab:
         """The SAEs of the chosen model."""
         names = self._service.saes.names(model or "")
         return gr.Dropdown(names, value=names[0] if names else None)
-
-    def after_run(self, values: Values, request: gr.Request) -> Iterator[Updates]:
-        """As `look`, if this tab is open."""
-        if values[self._selected] == TAB:
-            yield from self.look(values, request)
 
     def look(self, values: Values, request: gr.Request) -> Iterator[Updates]:
         """Rank the features, unless this ranking is already shown."""

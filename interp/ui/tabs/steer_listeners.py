@@ -88,9 +88,13 @@ class SteerListeners:
         settings = named(self._parts.settings, values)
         return Asked(values[self._parts.edits] or {}, {**settings, "seed": settings["seed"] or 0, "sweep": bool(settings["sweep"])})
 
-    def has_edits(self, values: Values) -> bool:
-        """Whether any edit is on."""
-        return bool(requests(self._asked(values).chips))
+    def after_run(self, values: Values, request: gr.Request) -> Iterator[Updates]:
+        """As `look`, then `answer` if any edit is on."""
+        for step in self.look(values):
+            yield step
+            values = {**values, **step}
+        if requests(self._asked(values).chips):
+            yield from self.answer(values, request)
 
     def look(self, values: Values) -> Iterator[Updates]:
         """Update the editor for the last run and the chosen SAE: the same edits, with their features' activations on this picture."""

@@ -1,6 +1,5 @@
 """The tab "Steer": edits, the plain and the steered answer, a sweep, both lenses, a link."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -13,19 +12,17 @@ from ..components.edits_view import EditsView
 from ..components.inputs import QUEUE, Whole
 from ..components.lens_view import LensView
 from ..components.steer_view import SteerView
-from ..controls import EXAMPLES, Controls, Updates, Values
+from ..controls import EXAMPLES, Controls
 from ..files import write_steering_json
 from .steer_listeners import SteerListeners, SteerParts, pick
 
 TAB = "Steer"
-Listener = tuple[Callable[..., Any], Any, list[Any]]
 
 
 class SteerTab:
-    """The tab. `run_key` is the key of the last run's lens, `selected` the open tab, `sae` the SAE chosen for features.
+    """The tab. `run_key` is the key of the last run's lens, `sae` the SAE chosen for features.
 
-    `after_run`: listeners to call in order after a run, each with its inputs and outputs. `linked`: the components that a link sets, by setting,
-    with the editor as "edits". Choosing one of `examples` starts a run.
+    `linked`: the components that a link sets, by setting, with the editor as "edits". Choosing one of `examples` starts a run.
     """
 
     def __init__(
@@ -35,10 +32,8 @@ class SteerTab:
         questions: Questions,
         controls: Controls,
         run_key: gr.State,
-        selected: gr.State,
         sae: gr.Dropdown,
     ) -> None:
-        self._selected = selected
         with gr.Tab(TAB, id="steer", elem_id="steer-tab") as tab:
             edits = EditsView(server_functions=[steering.steerable])
             with gr.Row(elem_id="steer-controls"):
@@ -78,7 +73,7 @@ class SteerTab:
                 code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         settings = {**controls.of_a_trace, "temperature": temperature, "seed": seed, "words": words, "sweep": sweep}
         parts = SteerParts(run_key, sae, settings, edits, told, view, key, code, downloads, plain_lens, steered_lens, link)
-        on = self._on = SteerListeners(service, steering, questions, parts)
+        on = SteerListeners(service, steering, questions, parts)
         asked, looked = {edits, *settings.values()}, {run_key, sae, edits}
         outputs = [told, view, key, code, *downloads]
         quietly = {**QUEUE, "show_progress": "hidden"}
@@ -91,18 +86,5 @@ class SteerTab:
         reset.click(on.empty, edits, [edits, view, told], cancels=runs, **at_once)
         compare.click(on.lenses, key, [told, plain_lens, steered_lens], show_progress="minimal", **QUEUE)
         share.click(on.link, asked, [told, link], **at_once)
-        self.after_run: list[Listener] = [
-            (self._look, {selected, *looked}, [told, edits]),
-            (self._answer, {selected, *asked}, outputs),
-        ]
+        self.after_run, self.inputs, self.outputs = on.after_run, {*looked, *asked}, [edits, *outputs]
         self.linked = {"edits": edits, **settings}
-
-    def _look(self, values: Values) -> Iterator[Updates]:
-        """After a run, if this tab is open."""
-        if values[self._selected] == TAB:
-            yield from self._on.look(values)
-
-    def _answer(self, values: Values, request: gr.Request) -> Iterator[Updates]:
-        """After a run, if this tab is open and an edit is on."""
-        if values[self._selected] == TAB and self._on.has_edits(values):
-            yield from self._on.answer(values, request)

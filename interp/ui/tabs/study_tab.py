@@ -1,7 +1,6 @@
 """The tab "Study": the features of a study of many pictures, each with all that the study knows of it. There is one only if the app was started with a study."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -10,62 +9,43 @@ from ...errors import InterpError
 from ...service.study_service import StudyService
 from ..components.messages import message
 from ..components.study_view import StudyView
-from ..controls import Updates, Values
+from ..controls import Updates
 from ..snippets import address
 
 TAB = "Study"
 
 
-@dataclass(frozen=True)
-class StudyStates:
-    """The tab's states. They are made outside gr.Tabs, which would count them as tabs."""
-
-    shown: gr.State = field(default_factory=gr.State)
-    """Whether the view shows something."""
-    linked: gr.State = field(default_factory=gr.State)
-    """What a link opens with, until it is shown: {"feature", "study"}, or None."""
-
-
 class StudyTab:
-    """The tab. It needs no run and no model. `selected` is the open tab."""
+    """The tab. It needs no run and no model. `opening`: what `opened` sets."""
 
-    def __init__(self, studying: StudyService, selected: gr.State, states: StudyStates) -> None:
-        self._studying, self._selected, self._shown, self.linked = studying, selected, states.shown, states.linked
+    def __init__(self, studying: StudyService) -> None:
+        self._studying = studying
         with gr.Tab(TAB, id="study", elem_id="study-tab") as tab:
             self._message = gr.HTML("", elem_id="study-message")
             self._view = StudyView(server_functions=[studying.study_feature, studying.find_in_study, studying.hand_over])
+            self._shown = gr.State(value=False)
             with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
-        self.inputs: set[Any] = {selected, states.shown, states.linked}
-        self.outputs = [self._message, self._view, states.shown, states.linked]
+        self.opening = [self._view, self._shown]
         # Not in the queue of what needs the model.
         quietly: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        tab.select(self._look, self.inputs, self.outputs, **quietly)
+        tab.select(self._look, self._shown, [self._message, *self.opening], **quietly)
         self._view.select(self._snippet, None, self._code, **quietly, queue=False)
 
-    def link(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """The value of `linked` for the query of a link. Raises InterpError if its feature or its study does not exist."""
+    def opened(self, query: Mapping[str, str]) -> Updates:
+        """What a link with this query sets. Raises InterpError if its feature or its study does not exist."""
         feature = query["feature"]
-        held = self._studying.service.studies.get(query.get("study"))
-        return {"study": held.name, "feature": held.check(int(feature) if feature.isdecimal() else feature)}
+        payload = self._studying.payload(query.get("study"), int(feature) if feature.isdecimal() else feature)
+        return {self._view: payload, self._shown: True}
 
-    def after_run(self, values: Values) -> Iterator[Updates]:
-        """As when the tab is opened, if a link has opened it."""
-        if values[self._selected] == TAB and values[self.linked]:
-            yield from self._look(values)
-
-    def _look(self, values: Values) -> Iterator[Updates]:
-        """Show what a link asks for, or else something, unless a feature is shown."""
-        linked = values[self.linked]
-        if values[self._shown] and not linked:
-            yield {self._message: ""}
-            return
+    def _look(self, shown: bool) -> Updates:  # noqa: FBT001 - gradio passes the value of the state
+        """Show a feature, unless one is shown."""
+        if shown:
+            return {self._message: ""}
         try:
-            payload = self._studying.payload(**(linked or {}))
+            return {self._message: "", self._view: self._studying.payload(), self._shown: True}
         except InterpError as error:
-            yield {self._message: message(str(error), error=True), self.linked: None}
-            return
-        yield {self._message: "", self._view: payload, self._shown: True, self.linked: None}
+            return {self._message: message(str(error), error=True)}
 
     @staticmethod
     def _snippet(event: gr.SelectData, request: gr.Request) -> str:
