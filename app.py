@@ -51,6 +51,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         default=os.environ.get("SAE", ""),
         help="default SAE: a known name, release/id, hub repository or folder (or set SAE)",
     )
+    parser.add_argument("--layer", type=int, default=None, help="the layer of the SAE, where the model or --sae has several")
     parser.add_argument(
         "--lens",
         action="append",
@@ -63,7 +64,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         action="append",
         metavar="FOLDER",
         help="a study with an index of features (interp.study serve-index), or the index alone, to look into; may be repeated (or set STUDY to one); "
-        "without --model, the first one's model and SAE are run",
+        "unless others are given, the first one's model and SAE are run",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced (spread over all GPUs)")
     parser.add_argument("--host", default=None, help="address to listen on; any but this machine's own makes the server shared")
@@ -121,9 +122,9 @@ def service_for(args: argparse.Namespace) -> Service:
         "learn": args.learn,
     }
     common["studies"] = args.study
-    if args.study and not args.model:
-        args.model, args.sae = studied(args.study[0], args.sae)
-    own: dict[str, Any] = {"sae": args.sae, "lenses": args.lens}
+    if args.study:
+        _choose_studied(args)
+    own: dict[str, Any] = {"sae": args.sae, "layer": args.layer, "lenses": args.lens}
     if args.model:
         return Service(args.model, **own, **common)
     gpus = [device for device in pick_devices(args.device) if device.type == "cuda"]
@@ -141,12 +142,15 @@ def service_for(args: argparse.Namespace) -> Service:
     return Service(EMBEDDED, **own, **common)
 
 
-def studied(folder: str, sae: str) -> tuple[str, str]:
-    """The model of a study, and its SAE unless another one is given: "" if it is the first one known for the model, or was picked by its layer."""
-    about = FeatureIndex.open(folder).about
-    model, found = about["model"]["source"], about["sae"]
-    known = model in PRESETS and found["source"] in {model, *(each.source for each in PRESETS[model].saes)}
-    return model, sae or ("" if known or found["picked"] is not None else found["source"])
+def _choose_studied(args: argparse.Namespace) -> None:
+    """Choose the model of the first study, unless another one is given, and then its SAE, likewise."""
+    about = FeatureIndex.open(args.study[0]).about
+    model, sae = about["model"]["source"], about["sae"]
+    args.model = args.model or model
+    if args.model == model and not args.sae and args.layer is None:
+        known = [each.name for each in PRESETS[model].saes] if model in PRESETS else []
+        # One that is known for the model goes by its name, whatever the study was begun with.
+        args.sae, args.layer = (sae["name"], None) if sae["name"] in known else (sae["source"], sae["picked"])
 
 
 def launch_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -14,12 +14,17 @@ from ..validation import shown
 class SaeShelf:
     """At most one SAE in memory: a large one takes gigabytes.
 
-    `source`, unless empty, is the default SAE of `default_model`, instead of the first one known for it. `fixed`: only known SAEs are allowed.
+    `source`, unless empty, is the default SAE of `default_model`, instead of the first one known for it; `layer` picks one of several. `fixed`: only
+    known SAEs are allowed.
     """
 
-    def __init__(self, default_model: str, source: str, *, fixed: bool) -> None:
-        self._default_model, self._fixed = default_model, fixed
+    def __init__(self, default_model: str, source: str, layer: int | None = None, *, fixed: bool) -> None:
+        self._default_model, self._layer, self._fixed = default_model, layer, fixed
         source = source.strip()
+        if layer is not None and not source:
+            known = PRESETS[default_model].saes if default_model in PRESETS else ()
+            # If there is none, loading the one of that layer says so.
+            source = next((sae.name for sae in known if sae.layer == layer), default_model)
         folder = Path(source)
         self._own = {folder.name if source and folder.is_dir() else source: source} if source else {}
         self._held: dict[str, Sae] = {}
@@ -62,7 +67,8 @@ class SaeShelf:
         with self._loading:
             if name not in self._held:
                 # Under the requested name: edits carry that name and look it up again.
-                sae = dataclasses.replace(load_sae(known.get(name, name)), name=name)
+                layer = self._layer if name in self._own else None
+                sae = dataclasses.replace(load_sae(known.get(name, name), layer=layer), name=name)
                 self._held = {name: sae}
             return self._held[name]
 

@@ -55,7 +55,7 @@ class Service:
     """What the page and the API call.
 
     `shared`: people other than the machine's owner use it (a Space, a public address). Then requests may use only the model it was started with,
-    unless `any_model` is set, and may have concepts learned only if `learn` is. `sae`: the default SAE of `model`, instead of the first one known for it; `lenses`: folders of its lenses; `studies`: folders of studies, or of their indexes, to look into. `notice`: a message that the page shows from
+    unless `any_model` is set, and may have concepts learned only if `learn` is. `sae`: the default SAE of `model`, instead of the first one known for it, and `layer`, which of several; `lenses`: folders of its lenses; `studies`: folders of studies, or of their indexes, to look into. `notice`: a message that the page shows from
     the start.
     """
 
@@ -64,6 +64,7 @@ class Service:
         model: str = "emoji-llava",
         *,
         sae: str = "",
+        layer: int | None = None,
         lenses: Sequence[str] = (),
         studies: Sequence[str] = (),
         quantize: Quantize = "auto",
@@ -80,7 +81,7 @@ class Service:
         self.own_files = not shared
         """Whether visitors sit at this machine, and may name its files."""
         self._learn = learn or not shared
-        self.saes = SaeShelf(model, sae, fixed=self._fixed)
+        self.saes = SaeShelf(model, sae, layer, fixed=self._fixed)
         self.lens_shelf = LensShelf(model, lenses)
         self.studies = StudyShelf(studies)
         self.traces = TraceCache()
