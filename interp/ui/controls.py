@@ -11,7 +11,7 @@ from ..models.names import parted
 from ..presets import ASSETS
 from ..service.requests import MAX_NEW_TOKENS
 from ..service.service import Service
-from .components.inputs import Picture
+from .components.inputs import AT_ONCE, Picture
 
 EXAMPLES = ASSETS / "examples"
 PICTURES = (
@@ -99,8 +99,7 @@ def lay_out(service: Service) -> Controls:
     )
     about = gr.HTML(about_model(service, service.default_model), elem_id="about")
     # Shown before the model is loaded.
-    told: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    model.change(lambda name: about_model(service, name), model, about, **told)
+    model.change(lambda name: about_model(service, name), model, about, **AT_ONCE)
     with gr.Accordion("Settings", open=False):
         max_new_tokens = gr.Slider(1, MAX_NEW_TOKENS, 32, step=1, label="Maximum answer length (tokens)")
         top_k = gr.Slider(1, 20, 5, step=1, label="Words per layer and position")

@@ -16,7 +16,7 @@ from ..service.whatif_service import WhatIfService
 from . import controls as left
 from .api.endpoints import add_endpoints
 from .blocks import PageBlocks
-from .components.inputs import QUEUE
+from .components.inputs import AT_ONCE, QUEUE, QUIETLY
 from .components.messages import message
 from .controls import Updates, Values
 from .opening import Opening
@@ -72,12 +72,11 @@ def build(service: Service) -> gr.Blocks:
                 concepts = ConceptsTab(finding, controls, run_key, dictionary)
                 study = StudyTab(studying) if service.studies.names else None
         opening = Opening(service, steering, controls, lens, steer, tabs, selected, words.linked, attribution, concepts, study)
-        quietly: dict[str, Any] = {"show_progress": "hidden", **QUEUE}
         shown: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": controls.answer, **QUEUE}
         runs = [gr.on([controls.run.click, controls.prompt.submit], lens.run, lens.inputs, lens.outputs, **shown)]
         chosen = [examples.load_input_event for examples in (*controls.examples, steer.examples)]
         runs += [event.success(lens.run, lens.inputs, lens.outputs, **shown) for event in chosen]
-        runs.append(demo.load(opening.open, None, opening.outputs, **quietly))
+        runs.append(demo.load(opening.open, None, opening.outputs, **QUIETLY))
         following = (why, features, attribution, steer, concepts)
         listeners = {
             attention_tab.TAB: why.look,
@@ -90,8 +89,8 @@ def build(service: Service) -> gr.Blocks:
         outputs = [component for tab in following for component in tab.outputs]
         for run in runs:
             # The last run counts, also if it ends while the one before is still being looked at.
-            run.then(_follow(selected, listeners), inputs, outputs, trigger_mode="always_last", **quietly)
-        tabs.select(_open_tab, None, selected, api_visibility="private", show_progress="hidden", queue=False)
+            run.then(_follow(selected, listeners), inputs, outputs, trigger_mode="always_last", **QUIETLY)
+        tabs.select(_open_tab, None, selected, **AT_ONCE)
         demo.unload(left_page)
         add_endpoints(service, steering, explaining, changing, attributing, finding, studying)
     return demo

@@ -17,6 +17,9 @@ from .messages import refusal
 
 # All listeners that need the model share one queue.
 QUEUE: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
+QUIETLY: dict[str, Any] = {**QUEUE, "show_progress": "hidden"}
+# What needs no model waits for nobody.
+AT_ONCE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
 
 _WHERE: dict[str, Any] = {
     "anyOf": [

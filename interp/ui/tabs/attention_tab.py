@@ -17,11 +17,12 @@ from ...web.payloads.attention import AttentionPayload
 from .. import share
 from ..components.attention_view import AttentionView
 from ..components.downloads import download_buttons, switched
-from ..components.inputs import QUEUE
+from ..components.inputs import AT_ONCE, QUIETLY
 from ..components.messages import FAILED, message
-from ..controls import EXAMPLES, Controls, Updates, Values
+from ..controls import Controls, Updates, Values
 from ..files import write_attention_html, write_attention_json
 from ..snippets import snippet
+from .link_row import LinkRow
 
 TAB = "Why this word?"
 _READING = message("Reading the attention …")
@@ -55,18 +56,15 @@ class AttentionTab:
                 ("Download as JSON", "why-json", lambda lens: write_attention_json(explaining.attention(lens.trace))),
             ]
             self._downloads = download_buttons(files, lambda key: explaining.service.remembered(key, Lens), states.shown)
-            with gr.Row():
-                share_it = gr.Button("Create link", size="sm", elem_id="why-share")
-                self._link = gr.Textbox(label="Link to this word", interactive=False, buttons=["copy"], elem_id="why-link", visible=False)
+            link = LinkRow("word", "why")
             with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         self.inputs: set[Any] = {run_key, states.shown, states.linked}
         self.outputs = [self._message, self._view, states.shown, states.linked, *self._downloads]
-        tab.select(self.look, self.inputs, self.outputs, show_progress="hidden", **QUEUE)
-        at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+        tab.select(self.look, self.inputs, self.outputs, **QUIETLY)
         asked: set[Any] = {states.shown, states.chosen, controls.image, controls.max_new_tokens}
-        self._view.select(self._chosen, asked, [self._code, states.chosen], **at_once)
-        share_it.click(self._share, asked, [self._message, self._link], **at_once)
+        self._view.select(self._chosen, asked, [self._code, states.chosen], **AT_ONCE)
+        link.shows(self._linked, asked, controls.image, self._message)
 
     def look(self, values: Values, _request: gr.Request) -> Iterator[Updates]:
         """Explain the last run, unless it is already shown."""
@@ -109,16 +107,10 @@ class AttentionTab:
         code = snippet(request, "/attention", values[controls.image], arguments, result="summary, everything", then=then)
         return {self._code: code, self._states.chosen: {"token": spec.token, "method": spec.method}}
 
-    def _share(self, values: Values, request: gr.Request) -> Updates:
-        """Show a link to the word and the map that are looked at."""
-        base = str(request.request.base_url) if request.request else ""
-        try:
-            trace, new = self._trace(values), values[self._controls.max_new_tokens]
-            state = share.word_state(trace.prompt, trace.model_name, new, values[self._states.chosen] or {})
-            address = share.link(base, values[self._controls.image], state, EXAMPLES)
-        except (InterpError, OSError) as error:
-            return {self._message: message(f"No link could be made: {error}", error=True)}
-        return {self._message: "", self._link: gr.Textbox(address, visible=True)}
+    def _linked(self, values: Values) -> dict[str, Any]:
+        """What a link to the word and the map that are looked at holds."""
+        trace, new = self._trace(values), values[self._controls.max_new_tokens]
+        return share.word_state(trace.prompt, trace.model_name, new, values[self._states.chosen] or {})
 
     def _trace(self, values: Values) -> Trace:
         return self._explaining.service.remembered(values[self._states.shown], Lens).trace

@@ -18,11 +18,12 @@ from ...web.payloads.attribution import AttributionPayload
 from .. import share
 from ..components.attribution_view import AttributionView
 from ..components.downloads import download_buttons, switched
-from ..components.inputs import QUEUE
+from ..components.inputs import AT_ONCE, QUIETLY
 from ..components.messages import FAILED, FIRST_SAE, message
-from ..controls import EXAMPLES, Controls, Updates, Values
+from ..controls import Controls, Updates, Values
 from ..files import write_attribution_csv, write_attribution_html, write_attribution_json, write_filters
 from ..snippets import snippet
+from .link_row import LinkRow
 
 TAB = "Attribution"
 _WORKING = message("Attributing the first word …")
@@ -57,20 +58,15 @@ class AttributionTab:
                 ("Download filters.json", "attribution-filters", lambda state: write_filters(self._last(state))),
             ]
             self._downloads = download_buttons(files, lambda state: state, states.shown)
-            with gr.Row():
-                share_it = gr.Button("Create link", size="sm", elem_id="attribution-share")
-                self._link = gr.Textbox(
-                    label="Link to this word", interactive=False, buttons=["copy"], elem_id="attribution-link", visible=False
-                )
+            link = LinkRow("word", "attribution")
             with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         self.inputs: set[Any] = {run_key, sae, states.shown, states.linked}
         self.outputs = [self._message, self._view, states.shown, states.linked, self._code, *self._downloads]
-        tab.select(self.look, self.inputs, self.outputs, show_progress="hidden", **QUEUE)
-        at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+        tab.select(self.look, self.inputs, self.outputs, **QUIETLY)
         asked: set[Any] = {states.shown, controls.image, controls.max_new_tokens}
-        self._view.select(self._chosen, asked, [states.shown, self._code], **at_once)
-        share_it.click(self._share, asked, [self._message, self._link], **at_once)
+        self._view.select(self._chosen, asked, [states.shown, self._code], **AT_ONCE)
+        link.shows(self._linked, asked, controls.image, self._message)
 
     def look(self, values: Values, _request: gr.Request) -> Iterator[Updates]:
         """Attribute the answer's first content word, unless the run is already shown with the chosen SAE."""
@@ -122,18 +118,13 @@ class AttributionTab:
         code = snippet(request, "/attribution", values[self._controls.image], arguments, result="found, filters", then=then)
         return {self._shown: {**state, "words": words}, self._code: code}
 
-    def _share(self, values: Values, request: gr.Request) -> Updates:
-        """Show a link to the word that is shown and what it is compared with."""
-        state, base = values[self._shown], str(request.request.base_url) if request.request else ""
+    def _linked(self, values: Values) -> dict[str, Any]:
+        """What a link to the word that is shown, and to what it is compared with, holds."""
+        state = values[self._shown]
         if state is None:
-            return {self._message: message("No link could be made: nothing is shown yet.", error=True)}
-        try:
-            trace, asked = self._trace(state), dataclasses.asdict(self._request(state, state["words"][0]))
-            linked = share.attribution_state(trace.prompt, trace.model_name, values[self._controls.max_new_tokens], asked)
-            address = share.link(base, values[self._controls.image], linked, EXAMPLES)
-        except (InterpError, OSError) as error:
-            return {self._message: message(f"No link could be made: {error}", error=True)}
-        return {self._message: "", self._link: gr.Textbox(address, visible=True)}
+            raise InterpError("nothing is shown yet.")
+        trace, asked = self._trace(state), dataclasses.asdict(self._request(state, state["words"][0]))
+        return share.attribution_state(trace.prompt, trace.model_name, values[self._controls.max_new_tokens], asked)
 
     def _trace(self, state: dict[str, Any]) -> Trace:
         return self._attributing.service.remembered(state["run"], Lens).trace

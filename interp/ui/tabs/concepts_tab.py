@@ -18,12 +18,13 @@ from ...web.payloads.concepts import ConceptsPayload
 from .. import share
 from ..components.concepts_view import ConceptsView
 from ..components.downloads import download_buttons, switched
-from ..components.inputs import QUEUE
+from ..components.inputs import AT_ONCE, QUIETLY
 from ..components.messages import FAILED, message
-from ..controls import EXAMPLES, Controls, Updates, Values
+from ..controls import Controls, Updates, Values
 from ..files import write_concepts_html, write_concepts_json, write_concepts_zip
 from ..snippets import snippet
 from .learn_panel import LearnPanel
+from .link_row import LinkRow
 
 TAB = "Concepts"
 _COMPARE = (
@@ -88,31 +89,25 @@ class ConceptsTab:
                 ("Download the dictionary", "concepts-zip", lambda state: write_concepts_zip(self._here(state).concepts)),
             ]
             self._downloads = download_buttons(files, lambda state: state, states.shown)
-            with gr.Row():
-                share_it = gr.Button("Create link", size="sm", elem_id="concepts-share")
-                self._link = gr.Textbox(
-                    label="Link to this concept", interactive=False, buttons=["copy"], elem_id="concepts-link", visible=False
-                )
+            link = LinkRow("concept", "concepts")
             with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         inputs: set[Any] = {run_key, self.dictionary, states.shown, states.linked, controls.image, controls.max_new_tokens}
         self.inputs = inputs
         self.outputs = [self._message, self._view, states.shown, states.look, states.linked, self._code, *self._downloads]
         self.opening = [self.linked, self.dictionary, self._mine]
-        quietly = {**QUEUE, "show_progress": "hidden"}
-        tab.select(self.look, inputs, self.outputs, **quietly)
-        self.dictionary.input(self.look, inputs, self.outputs, **quietly)
-        self.panel.bind().then(self.look, inputs, self.outputs, **quietly)
-        compare.click(self._compare, {states.shown, self._adapter}, [self._said, self._view, states.shown], **quietly)
-        at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+        tab.select(self.look, inputs, self.outputs, **QUIETLY)
+        self.dictionary.input(self.look, inputs, self.outputs, **QUIETLY)
+        self.panel.bind().then(self.look, inputs, self.outputs, **QUIETLY)
+        compare.click(self._compare, {states.shown, self._adapter}, [self._said, self._view, states.shown], **QUIETLY)
         chosen = [self.dictionary, self._adapter]
         fitting = [*chosen, self.panel.layer]
         controls.model.change(
             self.of_model, {controls.model, states.mine, *chosen}, fitting, api_visibility="private", show_progress="hidden"
         )
-        self._view.select(self._looked, None, states.look, **at_once)
+        self._view.select(self._looked, None, states.look, **AT_ONCE)
         asked: set[Any] = {states.shown, states.look, controls.image, controls.max_new_tokens}
-        share_it.click(self._share, asked, [self._message, self._link], **at_once)
+        link.shows(self._linked, asked, controls.image, self._message)
 
     def opened(self, look: ConceptsLook, model: str) -> Updates:
         """What a link sets. Only a dictionary that is known here is chosen: a link must not make a server read another folder."""
@@ -174,19 +169,14 @@ class ConceptsTab:
         except InterpError:  # no page of ours sends it
             return None
 
-    def _share(self, values: Values, request: gr.Request) -> Updates:
-        """Show a link to the concept and the step that are looked at."""
-        state, base = values[self._shown], str(request.request.base_url) if request.request else ""
+    def _linked(self, values: Values) -> dict[str, Any]:
+        """What a link to the concept and the step that are looked at holds."""
+        state = values[self._shown]
         if state is None:
-            return {self._message: message("No link could be made: nothing is shown yet.", error=True)}
+            raise InterpError("nothing is shown yet.")
         look = dataclasses.replace(values[self._look] or ConceptsLook(), dictionary=state["dictionary"])
-        try:
-            trace = self._finding.service.remembered(state["run"], Lens).trace
-            linked = share.concepts_state(trace.prompt, trace.model_name, values[self._controls.max_new_tokens], look)
-            address = share.link(base, values[self._controls.image], linked, EXAMPLES)
-        except (InterpError, OSError) as error:
-            return {self._message: message(f"No link could be made: {error}", error=True)}
-        return {self._message: "", self._link: gr.Textbox(address, visible=True)}
+        trace = self._finding.service.remembered(state["run"], Lens).trace
+        return share.concepts_state(trace.prompt, trace.model_name, values[self._controls.max_new_tokens], look)
 
     def _compare(self, values: Values) -> Iterator[Updates]:
         """Show what the chosen fine-tune moved."""

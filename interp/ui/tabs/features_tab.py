@@ -15,7 +15,7 @@ from ...tracing.select import KINDS
 from ...web.payloads.features import feature_payload
 from ..components.downloads import download_buttons, switched
 from ..components.feature_view import FeatureView
-from ..components.inputs import QUEUE
+from ..components.inputs import QUIETLY
 from ..components.messages import FAILED, FIRST_SAE, message
 from ..controls import Controls, Updates, Values, named
 from ..files import write_features_csv, write_features_json
@@ -57,11 +57,10 @@ class FeaturesTab:
         inputs: set[Any] = {run_key, controls.image, controls.max_new_tokens, *self._ranking.values(), self._shown}
         self.inputs = inputs
         self.outputs = [self._message, self._view, self._key, self._shown, self._code, *self._downloads]
-        quietly = {**QUEUE, "show_progress": "hidden"}
-        tab.select(self.look, inputs, self.outputs, **quietly)
+        tab.select(self.look, inputs, self.outputs, **QUIETLY)
         for control in (self.sae, where, rank_by):
-            control.input(self.look, inputs, self.outputs, **quietly)
-        top_k.release(self.look, inputs, self.outputs, **quietly)
+            control.input(self.look, inputs, self.outputs, **QUIETLY)
+        top_k.release(self.look, inputs, self.outputs, **QUIETLY)
         controls.model.change(self._known, controls.model, self.sae, api_visibility="private", show_progress="hidden")
 
     def _known(self, model: str | None) -> gr.Dropdown:

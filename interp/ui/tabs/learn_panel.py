@@ -14,7 +14,7 @@ from ...service.concepts_service import ConceptsService
 from ...service.requests import LearnRequest
 from ...service.streaming import Done, stream
 from ...steering.batch import StoppedError
-from ..components.inputs import PicturesZip, Whole
+from ..components.inputs import AT_ONCE, PicturesZip, Whole
 from ..components.messages import FAILED, message
 from ..controls import Controls, Updates, Values
 
@@ -70,7 +70,7 @@ class LearnPanel:
                     self._go = gr.Button("Learn", variant="primary", elem_id="concepts-learn-run", min_width=120)
                     stop = gr.Button("Stop", elem_id="concepts-learn-stop", min_width=80)
             self.message = gr.HTML("", elem_id="concepts-learned")
-        stop.click(self.stop, None, None, api_visibility="private", show_progress="hidden", queue=False)
+        stop.click(self.stop, None, None, **AT_ONCE)
 
     def bind(self) -> gr.events.Dependency:
         """Make the button work. What it returns is followed by showing what was learned."""

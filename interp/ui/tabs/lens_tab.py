@@ -15,11 +15,13 @@ from ...service.service import Service
 from ...service.streaming import Done, stream
 from .. import share
 from ..components.downloads import download_buttons, switched
+from ..components.inputs import AT_ONCE
 from ..components.lens_view import LensView
 from ..components.messages import FAILED, message
-from ..controls import EXAMPLES, Controls, Updates, Values, about_model, named
+from ..controls import Controls, Updates, Values, about_model, named
 from ..files import write_html, write_json
 from ..snippets import snippet
+from .link_row import LinkRow
 
 TAB = "Lens"
 _LOOKING = "Reading the picture and the prompt …"
@@ -50,17 +52,14 @@ class LensTab:
                 ("Download as JSON", "json", lambda lenses: write_json(lenses[0])),
             ]
             self._downloads = download_buttons(files, self._lenses, states.run, states.look)
-            with gr.Row():
-                share_it = gr.Button("Create link", size="sm", elem_id="lens-share")
-                self._link = gr.Textbox(label="Link to this lens", interactive=False, buttons=["copy"], elem_id="lens-link", visible=False)
+            link = LinkRow("lens", "lens")
             with gr.Accordion("Do this from Python", open=False):
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         self.inputs = {*controls.of_a_lens.values(), states.look}
         self.outputs = [controls.answer, controls.message, controls.about, self._view, states.run, self._code, *self._downloads]
-        at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
         shown: set[Any] = {states.run, states.look, *controls.of_a_lens.values()}
-        self._view.select(self._looked, shown, [self._code, states.look], **at_once)
-        share_it.click(self._share, shown, [controls.message, self._link], **at_once)
+        self._view.select(self._looked, shown, [self._code, states.look], **AT_ONCE)
+        link.shows(self._linked, shown, controls.image, controls.message)
 
     def run(self, values: Values, request: gr.Request) -> Iterator[Updates]:
         """Run the model with the settings of the left column, and stay with the lens that was chosen for this model."""
@@ -135,20 +134,14 @@ class LensTab:
         methods = dict.fromkeys([*shown, own.method, *look.read])
         return [own if method == own.method else self._service.read_again(own, method) for method in methods]
 
-    def _share(self, values: Values, request: gr.Request) -> Updates:
-        """Show a link to what is looked at. A link to an activation map leads to the tab that tests maps."""
-        base, new = str(request.request.base_url) if request.request else "", values[self._controls.max_new_tokens]
+    def _linked(self, values: Values) -> dict[str, Any]:
+        """What a link to what is looked at holds. A link to an activation map leads to the tab that tests maps."""
         look = values[self._states.look] or LensLook()
-        try:
-            trace = self._service.remembered(values[self._states.run], Lens).trace
-            about = trace.prompt, trace.model_name, new
-            state = share.lens_state(*about, look)
-            if look.method == _MAP:
-                state = share.word_state(*about, {"token": look.token, "method": _MAP})
-            address = share.link(base, values[self._controls.image], state, EXAMPLES)
-        except (InterpError, OSError) as error:
-            return {self._controls.message: message(f"No link could be made: {error}", error=True)}
-        return {self._controls.message: "", self._link: gr.Textbox(address, visible=True)}
+        trace = self._service.remembered(values[self._states.run], Lens).trace
+        about = trace.prompt, trace.model_name, values[self._controls.max_new_tokens]
+        if look.method == _MAP:
+            return share.word_state(*about, {"token": look.token, "method": _MAP})
+        return share.lens_state(*about, look)
 
 
 def steps(service: Service, asked: LensRequest, look: LensLook = LensLook()) -> Iterator[Any]:  # noqa: B008 - it is frozen

@@ -21,13 +21,12 @@ from ...steering.edits import Edit
 from ...steering.results import SteeringResult, Sweep
 from ...web.payloads.edits import requests
 from ...web.payloads.steer import SweepPayload, running_payload, running_sweep, steer_payload, sweep_payload
-from .. import share
 from ..components.downloads import switched
 from ..components.edits_view import EditsView
 from ..components.lens_view import LensView
 from ..components.messages import FAILED, FIRST_SAE, message
 from ..components.steer_view import SteerView
-from ..controls import EXAMPLES, Updates, Values, named
+from ..controls import Updates, Values, named
 from ..snippets import snippet
 
 
@@ -49,7 +48,6 @@ class SteerParts:
     downloads: list[gr.Button]
     plain_lens: LensView
     steered_lens: LensView
-    link: gr.Textbox
 
 
 @dataclass(frozen=True)
@@ -192,21 +190,14 @@ class SteerListeners:
             parts.steered_lens: view(steered),
         }
 
-    def link(self, values: Values, request: gr.Request) -> Updates:
-        """Show a link to this state."""
-        parts, asked = self._parts, self._asked(values)
-        kept = ("sae", "feature", "unit", "value", "where", "on")
-        state = {
+    def linked(self, values: Values) -> dict[str, Any]:
+        """What a link to this state holds."""
+        asked, kept = self._asked(values), ("sae", "feature", "unit", "value", "where", "on")
+        return {
             **{name: asked.settings[name] for name in SETTINGS},
             "edits": [{name: chip[name] for name in kept} for chip in asked.chips],
             "swept": asked.editor.get("swept", 0),
         }
-        base = str(request.request.base_url) if request.request else ""
-        try:
-            address = share.link(base, asked.settings["image"], state, EXAMPLES)
-        except (InterpError, OSError) as error:
-            return {parts.message: message(f"No link could be made: {error}", error=True)}
-        return {parts.message: "", parts.link: gr.Textbox(address, visible=True)}
 
     def empty(self, editor: dict[str, Any] | None) -> Updates:
         """Remove all edits and the result."""

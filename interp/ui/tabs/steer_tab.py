@@ -1,7 +1,5 @@
 """The tab "Steer": edits, the plain and the steered answer, a sweep, both lenses, a link."""
 
-from typing import Any
-
 import gradio as gr
 
 from ...service.questions import Questions
@@ -9,11 +7,12 @@ from ...service.service import Service
 from ...service.steer_service import SteerRun, SteerService
 from ..components.downloads import download_buttons
 from ..components.edits_view import EditsView
-from ..components.inputs import QUEUE, Whole
+from ..components.inputs import AT_ONCE, QUEUE, QUIETLY, Whole
 from ..components.lens_view import LensView
 from ..components.steer_view import SteerView
 from ..controls import EXAMPLES, Controls
 from ..files import write_steering_json
+from .link_row import LinkRow
 from .steer_listeners import SteerListeners, SteerParts, pick
 
 TAB = "Steer"
@@ -66,25 +65,21 @@ class SteerTab:
             key = gr.State()
             files = [("Download as JSON", "steering-json", write_steering_json)]
             downloads = download_buttons(files, lambda key: service.remembered(key, SteerRun).steered, key)
-            with gr.Row():
-                share = gr.Button("Create link", size="sm", elem_id="steer-share")
-                link = gr.Textbox(label="Link to this state", interactive=False, buttons=["copy"], elem_id="steer-link", visible=False)
+            link = LinkRow("state", "steer")
             with gr.Accordion("Do this from Python", open=False):
                 code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         settings = {**controls.of_a_trace, "temperature": temperature, "seed": seed, "words": words, "sweep": sweep}
-        parts = SteerParts(run_key, sae, settings, edits, told, view, key, code, downloads, plain_lens, steered_lens, link)
+        parts = SteerParts(run_key, sae, settings, edits, told, view, key, code, downloads, plain_lens, steered_lens)
         on = SteerListeners(service, steering, questions, parts)
         asked, looked = {edits, *settings.values()}, {run_key, sae, edits}
         outputs = [told, view, key, code, *downloads]
-        quietly = {**QUEUE, "show_progress": "hidden"}
-        at_once: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-        tab.select(on.look, looked, [told, edits], **quietly)
-        runs = [press(on.answer, asked, outputs, trigger_mode="always_last", **quietly) for press in (go.click, edits.run, words.submit)]
-        runs.append(view.select(pick, edits, edits, **at_once).then(on.answer, asked, outputs, **quietly))
-        stop.click(on.stop, None, None, **at_once)
+        tab.select(on.look, looked, [told, edits], **QUIETLY)
+        runs = [press(on.answer, asked, outputs, trigger_mode="always_last", **QUIETLY) for press in (go.click, edits.run, words.submit)]
+        runs.append(view.select(pick, edits, edits, **AT_ONCE).then(on.answer, asked, outputs, **QUIETLY))
+        stop.click(on.stop, None, None, **AT_ONCE)
         # Cancelled, not stopped: a run that is stopped still shows what it has, and that could come after the reset.
-        reset.click(on.empty, edits, [edits, view, told], cancels=runs, **at_once)
+        reset.click(on.empty, edits, [edits, view, told], cancels=runs, **AT_ONCE)
         compare.click(on.lenses, key, [told, plain_lens, steered_lens], show_progress="minimal", **QUEUE)
-        share.click(on.link, asked, [told, link], **at_once)
+        link.shows(on.linked, asked, controls.image, told)
         self.after_run, self.inputs, self.outputs = on.after_run, {*looked, *asked}, [edits, *outputs]
         self.linked = {"edits": edits, **settings}

@@ -1,12 +1,12 @@
 """The tab "Study": the features of a study of many pictures, each with all that the study knows of it. There is one only if the app was started with a study."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import gradio as gr
 
 from ...errors import InterpError
 from ...service.study_service import StudyService
+from ..components.inputs import AT_ONCE
 from ..components.messages import message
 from ..components.study_view import StudyView
 from ..controls import Updates
@@ -28,9 +28,8 @@ class StudyTab:
                 self._code = gr.Code(language="python", label="gradio_client", interactive=False, show_label=False)
         self.opening = [self._view, self._shown]
         # Not in the queue of what needs the model.
-        quietly: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        tab.select(self._look, self._shown, [self._message, *self.opening], **quietly)
-        self._view.select(self._snippet, None, self._code, **quietly, queue=False)
+        tab.select(self._look, self._shown, [self._message, *self.opening], api_visibility="private", show_progress="hidden")
+        self._view.select(self._snippet, None, self._code, **AT_ONCE)
 
     def opened(self, query: Mapping[str, str]) -> Updates:
         """What a link with this query sets. Raises InterpError if its feature or its study does not exist."""
