@@ -186,10 +186,6 @@ def open_app(context, address, ready=FIRST_LENS, script=""):
     page.add_init_script(f"performance.setResourceTimingBufferSize(9999); {script}")  # for `quiet`: gradio loads hundreds of files
     page.faults = []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
-    page.streams = set()
-    page.on("request", lambda request: "/queue/data" in request.url and page.streams.add(request))
-    for over in ("requestfinished", "requestfailed"):
-        page.on(over, lambda request, streams=page.streams: streams.discard(request))
     _go(page, address, ready)
     return page
 
@@ -209,10 +205,10 @@ def open_tab(page, name):
 
 
 def quiet(page):
-    """Wait until what follows a run (the open tab looks at it) has come to an end: for a second, nothing has been asked for, and nothing is waited for."""
-    last = "Math.max(...performance.getEntriesByType('resource').map((entry) => entry.responseEnd))"
-    while not page.evaluate(f"() => performance.now() - {last} > 1000") or page.streams:
-        page.wait_for_function("() => new Promise(requestAnimationFrame)")
+    """Wait until what follows a run (the open tab looks at it) has come to an end: nothing has been asked or answered for a second."""
+    page.wait_for_function(
+        "() => performance.now() - Math.max(...performance.getEntriesByType('resource').map((entry) => entry.responseEnd)) > 1000"
+    )
 
 
 # What a visitor has chosen and what the first tab shows of it.
