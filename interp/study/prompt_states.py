@@ -16,7 +16,7 @@ from ..tracing.trace import Prompt
 from ..validation import shown
 
 _TOGETHER = 16  # samples in a pass; more gain little
-_STATES_BYTES = 32 << 20  # of float32 states in a pass that answers nothing: a pass needs several times as much
+_STATES_BYTES = 24 << 20  # of float32 states in a pass on a CPU, which needs about ten times as much
 _LOWER = "Load the model with --quantize 4bit, or take a smaller model or smaller pictures."
 
 
@@ -66,8 +66,9 @@ def prompt_states(vlm: Vlm, samples: Sequence[Sample], layer: int, new: int = 0)
 
 def _most(vlm: Vlm, length: int, new: int) -> int:
     """How many samples of this length make a pass."""
-    # A prompt of a large model keeps any processor busy by itself. Steps of an answer do not: there, more rows cost no time.
-    fit = _TOGETHER if new else max(1, _STATES_BYTES // (4 * length * vlm.d_model))
+    fit = _TOGETHER
+    if vlm.model.device.type == "cpu" and not new:  # a long prompt keeps a CPU busy by itself; a step of an answer does not
+        fit = max(1, _STATES_BYTES // (4 * length * vlm.d_model))
     return min(_TOGETHER, fit, rows_at_once(vlm, length + new))
 
 

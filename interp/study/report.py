@@ -44,7 +44,7 @@ def page(study: Study, each: int, seed: int) -> str:
     """The page. Whatever comes from models, pictures or servers is text in it, never markup."""
     return _PAGES.get_template(FILE).render(
         about=about(study),
-        command=f"python -m interp.study {{}} {study.folder}".format,
+        command=f"python -m interp.study {{}} {study.folder.resolve().name}".format,
         cache=cached(study),
         asked=asked(study),
         scores=scored(study),

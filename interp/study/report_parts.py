@@ -4,9 +4,11 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..errors import InterpError
+from ..models.names import parted
 from .answers import CLASSES, UNABLE
 from .cache_files import INDEX, Cache
 from .charts import Chart, number, scores, shares
@@ -30,14 +32,24 @@ def about(study: Study) -> Facts:
     """What the study is of."""
     plan, found = study.plan, study.found
     model, data, sae = found["model"], found["data"], found["sae"]
+    parts = [part for part in parted(model["name"]) if part]
     return [
         ("study", study.folder.resolve().name),
-        ("model", f"{model['name']}{model['revision'] and ' at '}{model['revision']}"),
-        ("SAE", f"{plan.sae}: {sae['features']:,} features of layer {sae['layer']}" if sae else "none yet"),
-        ("data", f"{plan.data}{plan.split and ', '}{plan.split}{data['revision'] and ' at '}{data['revision']}: {data['count']:,} samples"),
+        ("model", f"{' + '.join(map(_place, parts))}{model['revision'] and ' at '}{model['revision']}"),
+        ("SAE", f"{_place(plan.sae)}: {sae['features']:,} features of layer {sae['layer']}" if sae else "none yet"),
+        (
+            "data",
+            f"{_place(plan.data)}{plan.split and ', '}{plan.split}{data['revision'] and ' at '}{data['revision']}: {data['count']:,} samples",
+        ),
         ("prompt", plan.prompt),
         ("versions", ", ".join(f"{name} {held}" for name, held in found["versions"].items())),
     ]
+
+
+def _place(source: str) -> str:
+    """The id of something on the hub, and of a folder only its name: the page is for others too."""
+    path = Path(source).expanduser()
+    return path.resolve().name if path.is_absolute() or source.startswith(".") or path.exists() else source
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 import argparse
 import base64
+import dataclasses
 import io
 import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from interp.study.answers import UNABLE
 from interp.study.cache_files import Cache
 from interp.study.explanation_files import key_of, write_explanations, write_labels
 from interp.study.report_gallery import _chosen, gallery
-from interp.study.report_parts import asked, cached, scored
+from interp.study.report_parts import about, asked, cached, scored
 from interp.study.scoring.cases import Record
 from interp.study.scoring.score_files import write_records
 from interp.study.study import Study
@@ -112,7 +114,7 @@ def full(study, features, tmp_path_factory):
 def test_a_study_with_a_cache_alone_says_what_is_left_to_do(study, tmp_path):
     seen = Seen(report.page(study, 3, 0))
     for verb in VERBS:
-        assert f"python -m interp.study {verb} {study.folder}" in seen.text
+        assert f"python -m interp.study {verb} {study.folder.name}" in seen.text
     assert "python -m interp.study cache" not in seen.text
     alive = int((Cache.open(study).top["pictures"] > 0).sum())
     assert f"{SAMPLES} samples" in seen.text
@@ -122,7 +124,20 @@ def test_a_study_with_a_cache_alone_says_what_is_left_to_do(study, tmp_path):
     shutil.copytree(study.folder, tmp_path / "study", ignore=lambda _, names: set(names) - {"study.json"})
     bare = Seen(report.page(Study.open(tmp_path / "study"), 3, 0))
     for verb in ("cache", "top-images", *VERBS):
-        assert f"python -m interp.study {verb} {tmp_path / 'study'}" in bare.text
+        assert f"python -m interp.study {verb} study" in bare.text
+
+
+def test_folders_are_called_by_their_names_alone(study, tmp_path):
+    page = report.page(study, 1, 0)
+    assert Path(study.plan.data).name in page
+    for folder in (study.folder, Path(study.plan.data)):
+        assert str(folder.parent) not in page
+    plan = dataclasses.replace(study.plan, data="owner/name", split="train", sae=f"{tmp_path}/my-sae")
+    model = {**study.found["model"], "name": f"{tmp_path}/base + ./adapter"}
+    told = dict(about(dataclasses.replace(study, plan=plan, found={**study.found, "model": model})))
+    assert told["data"].startswith("owner/name, train: ")
+    assert told["model"] == "base + adapter"
+    assert told["SAE"].startswith("my-sae: ")
 
 
 def test_nothing_from_outside_becomes_markup_and_nothing_is_fetched(full):
