@@ -98,7 +98,9 @@ def _from_bytes(data: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         raise InterpError("The file is not a picture in a supported format. Use PNG, JPEG, WebP, AVIF, GIF, BMP or TIFF.") from error
     except Image.DecompressionBombError as error:
-        raise InterpError(f"The picture is too large ({error}). The limit is {MAX_PIXELS / 1e6:.0f} million pixels.") from error
+        raise InterpError(
+            f"The picture is too large. The limit is {MAX_PIXELS / 1e6:.0f} million pixels. Scale it down and try again."
+        ) from error
     except Exception as error:  # see _decoding
         raise InterpError(f"The picture cannot be opened ({error}).") from error
 

@@ -138,7 +138,7 @@ def test_search_lists_what_it_finds_and_errors_leave_what_is_shown(view):
     view.set(payload(), findInStudy=found((7, "puppy"), (9, "dog")), studyFeature=part(7, label="puppy"))
     view.look_up("dog")
     view.says("name", "puppy #7")
-    view.says("note", "2 of 1342 labels match.")
+    view.says("note", "2 of 1,342 labels match.")
     assert view.part("found").locator("button").all_inner_texts() == ["puppy #7", "dog #9"]
     view.look_up(" ")
     view.says("note", "Type a number")

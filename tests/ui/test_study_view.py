@@ -2,13 +2,16 @@
 
 import json
 
+import gradio as gr
 import pytest
 
 import app
 from interp.errors import InterpError
 from interp.service.service import Service
+from interp.service.study_service import StudyService
 from interp.ui.components.study_view import StudyView
 from interp.ui.page import build
+from interp.ui.tabs.study_tab import StudyTab
 from tests.sae_checkpoints import sparsify
 from tests.study.made_index import write_index
 from tests.web.study_payload import payload
@@ -82,3 +85,13 @@ def test_the_layer_of_an_sae_may_be_given_on_the_command_line(tmp_path):
     none = app.service_for(app.arguments(["--model", "emoji-llava", "--layer", "6"])).saes
     with pytest.raises(InterpError, match=r"The SAEs of 'emoji-llava' read layer 3; layer 6 was asked for"):
         none.get("", "emoji-llava")
+
+
+@pytest.mark.parametrize("number", ["6", "-1", "dog", "", "9" * 5000])
+def test_a_link_to_no_feature_of_the_study_is_refused(tmp_path, number):
+    service = Service(studies=[str(write_index(tmp_path))])
+    with gr.Blocks(), gr.Tabs():
+        tab = StudyTab(StudyService(service))
+    assert next(iter(tab.opened({"feature": "2"}).values()))["feature"]["feature"] == 2
+    with pytest.raises(InterpError, match="does not exist"):
+        tab.opened({"feature": number})

@@ -70,7 +70,7 @@ def payload(**fields: Any) -> dict[str, Any]:
 def found(*features: tuple[int, str]) -> dict[str, Any]:
     return {
         "features": [{"feature": number, "label": label} for number, label in features],
-        "note": f"{len(features)} of 1342 labels match.",
+        "note": f"{len(features)} of 1,342 labels match.",
     }
 
 

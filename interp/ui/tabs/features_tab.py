@@ -39,9 +39,14 @@ class FeaturesTab:
                     label="SAE (name or folder)" if service.can_switch else "SAE",
                     allow_custom_value=service.can_switch,
                     elem_id="sae",
+                    min_width=190,
                 )
-                where = gr.Dropdown([(f"{kind} tokens", kind) for kind in KINDS], value="image", label="Tokens", elem_id="where")
-                rank_by = gr.Dropdown([(_RANK_NAMES[n], n) for n in RANKINGS], value="mean", label="Rank by", elem_id="rank-by")
+                where = gr.Dropdown(
+                    [(f"{kind} tokens", kind) for kind in KINDS], value="image", label="Tokens", elem_id="where", min_width=190
+                )
+                rank_by = gr.Dropdown(
+                    [(_RANK_NAMES[n], n) for n in RANKINGS], value="mean", label="Rank by", elem_id="rank-by", min_width=190
+                )
                 top_k = gr.Slider(1, MAX_FEATURES, 20, step=1, label="Features", elem_id="sae-top-k")
             self._message = gr.HTML("", elem_id="sae-message")
             self._view = FeatureView(server_functions=[questions.features_at, questions.find_features, questions.feature_details])

@@ -33,8 +33,9 @@ class StudyTab:
 
     def opened(self, query: Mapping[str, str]) -> Updates:
         """What a link with this query sets. Raises InterpError if its feature or its study does not exist."""
-        feature = query["feature"]
-        payload = self._studying.payload(query.get("study"), int(feature) if feature.isdecimal() else feature)
+        text = query["feature"]
+        number = int(text) if text.isdecimal() and len(text) < 10 else text  # int() refuses thousands of digits
+        payload = self._studying.payload(query.get("study"), number)
         return {self._view: payload, self._shown: True}
 
     def _look(self, shown: bool) -> Updates:  # noqa: FBT001 - gradio passes the value of the state

@@ -161,7 +161,7 @@ def found_indexed(index: FeatureIndex, text: str, limit: int) -> FoundIndexed:
     """The features whose labels contain a text, and a note with their count."""
     found = index.search(text, limit)
     more = f"; the first {limit} are shown." if len(found) >= limit else "."
-    note = f"{len(found)} of {len(index.labels.names)} labels match{more}"
+    note = f"{len(found)} of {len(index.labels.names):,} labels match{more}"
     return {"features": [{"feature": feature, "label": label.text} for feature, label in found], "note": note}
 
 
