@@ -25,10 +25,11 @@ from tests import tiny
 from tests.concepts.test_scores import tiny_bert, tiny_clip
 from tests.conftest import PROMPT
 from tests.lens.test_translators import made
+from tests.sae_checkpoints import build
 from tests.study.made_index import write_index
 from tests.test_validation import Rude
 
-EXAMPLES = 12  # for each parameter of each function; the values of ALWAYS come on top
+EXAMPLES = 8  # for each parameter of each function; the values of ALWAYS come on top
 LONE = "dog\ud83d"
 EXEMPT = {
     "Vlm.read": "a pass of the model, for recording and steering, which prepare its tensors",
@@ -102,6 +103,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
     attributed = interp.attribute(trace, sae, 1, top=2)
     interp.filters(attributed, folder / "filters.json", k=2)
     interp.write_scores(attributed, folder / "good.scores")
+    build("standard").save_model(folder / "layers.1")
     edit = interp.Edit(sae=sae, feature=3, strength=0.2)
     result = interp.steer(vlm, trace.image, trace.prompt, [edit], max_new_tokens=2)
     inputs = vlm.prepare(image, PROMPT)
@@ -148,7 +150,7 @@ def calls(vlm, trace, lens, sae, checkpoint, folder):
         "load": Call(interp.load, {"checkpoint": checkpoint("crop"), "quantize": "none", "device": "cpu", "revision": None, "on_progress": None,
                                    "adapter": None},
                      lambda vlm: vlm.name, {"checkpoint": ("checkpoint", "model", "folder", "hub"), "adapter": ("adapter", "folder")}),
-        "load_sae": Call(interp.load_sae, {"source": "emoji-llava", "layer": None, "device": "cpu", "dtype": "auto", "revision": None},
+        "load_sae": Call(interp.load_sae, {"source": folder / "layers.1", "layer": None, "device": "cpu", "dtype": "auto", "revision": None},
                          lambda sae: sae.name, {"source": ("source", "sae", "folder", "hub"), "layer": ("layer",)}),
         "logit_lens": Call(interp.logit_lens, {"trace": trace, "top_k": 2, "layers": [1, 2], "positions": [0, 4]}, lambda x: x.to_dict()),
         "embedding_lens": Call(interp.embedding_lens, {"trace": trace, "top_k": 2, "layers": [1, 2], "positions": [0, 4]}, lambda x: x.to_dict()),
