@@ -3,13 +3,14 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported; without it an unknown name is retried for half a minute
+# Read when numpy, scikit-learn and torch are imported, here and in processes that tests start: models this small only lose time to more threads.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import functools
 import gc
 import shutil
 
 import pytest
-import torch
 import transformers
 
 import interp
@@ -19,7 +20,6 @@ from tests.hub_server import connected
 from tests.server import serve
 from tests.study.made_index import write_index
 
-torch.set_num_threads(1)  # models this small only lose time to more
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 

@@ -271,7 +271,6 @@ def test_without_zerogpu_nothing_is_wrapped():
 def test_the_app_on_zerogpu(checkpoint, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "fake_spaces"))
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     example = handle_file(ROOT / "assets" / "examples" / "dog-and-pizza.webp")
     with serve("--model", checkpoint("crop")) as running:
         summary, *_ = Client(running.url, verbose=False).predict(image=example, max_new_tokens=4, api_name="/logit_lens")
