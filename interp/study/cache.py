@@ -7,7 +7,7 @@ each patch lies on its picture. `merge.py` makes of the parts what is kept.
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,14 +73,19 @@ def encoded(
 
     Activations are ordered by feature, then sample, then position: entries `offsets[u]` to `offsets[u + 1]` are those of feature `present[u]`.
     """
-    about, actives = _Tokens(), {}
+    about = _Tokens()
+    actives = dict(_actives(vlm, sae, samples, about, only))
+    return about.file(), _ordered(actives, first, sae.d_sae)
+
+
+def _actives(vlm: Vlm, sae: Sae, samples: Sequence[Sample], about: "_Tokens", only: torch.Tensor | None) -> Iterator[tuple[int, "_Active"]]:
+    """What is active on each sample, by its number among these; notes in `about` what stands where."""
     for read in prompt_states(vlm, samples, sae.layer):
         acts = sae.encode(read.states.flatten(0, 1))
         length = read.states.shape[1]
         for row, (number, inputs, states) in enumerate(zip(read.numbers, read.inputs, read.states.cpu(), strict=True)):
             kinds, left_out = about.add(number, samples[number], inputs, states, vlm)
-            actives[number] = _active(acts, slice(row * length, (row + 1) * length), (kinds == 0) & ~left_out, only)
-    return about.file(), _ordered(actives, first, sae.d_sae)
+            yield number, _active(acts, slice(row * length, (row + 1) * length), (kinds == 0) & ~left_out, only)
 
 
 @dataclass(frozen=True)
