@@ -79,7 +79,7 @@ def large(width: int = 4096, features: int = 131_072, grid: int = 24, runs: int 
     report(f"{tokens} tokens, d={width}, {features} features", seconds, 1.3)
 
 
-def memory(width: int = 4096, grid: int = 24, cases: Sequence[tuple[int, int]] = ((16_384, 4), (16_384, CHUNK), (131_072, 4))) -> None:
+def memory(width: int = 4096, grid: int = 24, cases: Sequence[tuple[int, int]] = ((16_384, CHUNK), (131_072, 4), (131_072, CHUNK))) -> None:
     """(c) Peak memory of (features of a random SAE, pictures), up to the files, and of all of caching over the number of pictures, in processes of their own."""
     code = """
 import pathlib, tempfile, torch
