@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -241,3 +242,14 @@ def test_a_lens_that_would_take_long_reads_some_layers_unless_all_are_asked_for(
     assert service.lens(LensRequest(picture, PROMPT, max_new_tokens=4, layers="all")).layers == tuple(range(-1, 8))
     with pytest.raises(InterpError, match="layers is 'five'; it must be one of auto, all"):
         LensRequest.of({"image": picture, "prompt": PROMPT, "layers": "five"})
+
+
+def test_a_model_beside_another_is_loaded_as_that_one_is(checkpoint, monkeypatch):
+    """Else a comparison would show what 4 bit change."""
+    asked = []
+    ready = SimpleNamespace(load=lambda _tell: None)
+    monkeypatch.setattr(module, "fetch", lambda _name, *, quantize, **_: asked.append(quantize) or ready)
+    service = Service(checkpoint("crop"), device="cpu")
+    for model in (SimpleNamespace(is_loaded_in_4bit=True), SimpleNamespace()):
+        service.beside(SimpleNamespace(model=model), "another")
+    assert asked == ["4bit", "none"]
