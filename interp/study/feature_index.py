@@ -96,11 +96,17 @@ class FeatureIndex:
             raise InterpError(f"The index in {self.folder} is damaged ({error}). Run serve-index again.") from error
 
     def search(self, text: str, limit: int = 50) -> list[tuple[int, Label]]:
-        """Features whose labels contain a text, ignoring case: labels that are it first, then as whole words, at the start of a word, and anywhere."""
+        """Features whose labels contain a text, ignoring case: labels that are it first, then as whole words, at the start of a word, and anywhere.
+
+        Of those whose label is the text, the one with the highest activation comes first.
+        """
         names, limit = self.labels.names, whole_number("limit", limit, 1)
-        found = self.labels.search(text, max(1, len(names)))
         wanted = " ".join(text.casefold().split())
-        return [(feature, names[feature]) for feature in sorted(found, key=lambda each: names[each].text.casefold() != wanted)[:limit]]
+
+        def rank(feature: int) -> float:
+            return -float(self._peaks[feature]) if names[feature].text.casefold() == wanted else 1  # no activation is negative
+
+        return [(feature, names[feature]) for feature in sorted(self.labels.search(text, max(1, len(names))), key=rank)[:limit]]
 
     @functools.cached_property
     def labels(self) -> Labels:
@@ -117,8 +123,16 @@ class FeatureIndex:
     @functools.cached_property
     def alive(self) -> tuple[int, ...]:
         """The features that are active on a picture, ascending, read when first asked for."""
+        return tuple(self._of_all("pictures").nonzero().flatten().tolist())
+
+    @functools.cached_property
+    def _peaks(self) -> torch.Tensor:
+        return self._of_all("peak")
+
+    def _of_all(self, name: str) -> torch.Tensor:
+        """What the blocks hold by this name, of all features."""
         blocks = (block_file(self.folder, number) for number in range(-(-self.about["features"] // BLOCK)))
-        return tuple(torch.cat([read_tensors(file, "pictures")["pictures"] for file in blocks]).nonzero().flatten().tolist())
+        return torch.cat([read_tensors(file, name)[name] for file in blocks])
 
     def _read(self, feature: int) -> IndexedFeature:
         block, at = divmod(feature, BLOCK)

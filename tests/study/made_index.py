@@ -117,7 +117,7 @@ def _features(folder, count):
     histogram[DOG, 1, 21] = 4
     histogram[BARE, 0, 24], histogram[EVIL, 0, 20] = 1, 1
     peak = torch.zeros(count)
-    peak[[DOG, BARE, EVIL]] = torch.tensor([4.0, 4.0, 1.0])
+    peak[[DOG, BARE, EVIL]] = torch.tensor([4.0, 6.0, 1.0])
     near = torch.tensor([[(f + 1) % count, (f + 2) % count] for f in range(count)])
     for block in range(-(-count // 512)):
         mine = slice(512 * block, min(count, 512 * (block + 1)))

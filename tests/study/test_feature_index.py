@@ -2,6 +2,7 @@
 
 import pytest
 
+from interp.saes.labels.labels import Label, Labels
 from interp.study.feature_index import FeatureIndex
 from tests.study.made_index import BARE, DEAD, DOG, EVIL, HOSTILE, write_index
 
@@ -57,3 +58,10 @@ def test_search_ranks_the_label_itself_and_then_whole_words_first(held):
     assert [feature for feature, _ in held.search("dog", 1)] == [DOG]
     assert held.alive == (DOG, BARE, EVIL)
     assert held.summary() == "3 of 6 features are active on some of 40 pictures; 3 have a label."
+
+
+def test_of_equal_labels_the_strongest_feature_comes_first(tmp_path):
+    held = FeatureIndex.open(write_index(tmp_path))
+    texts = {DOG: "dog", BARE: "Dog", EVIL: "a dog", DEAD: "dog"}
+    vars(held)["labels"] = Labels({feature: Label(text, "by hand") for feature, text in texts.items()}, "")
+    assert [feature for feature, _ in held.search("dog")] == [BARE, DOG, DEAD, EVIL]
