@@ -53,7 +53,7 @@ def collecting(samples: int = 500, new: int = 32) -> None:
     print(f"against generations repeated for every layer: {once / (len(LAYERS) * every):.2f}", flush=True)
 
 
-def memory(few: int = 100, many: int = 400) -> None:
+def memory(few: int = 400, many: int = 1600) -> None:
     """(b) Peak memory of collecting into a folder, each in a process of its own, over the number of samples."""
     code = """
 import tempfile, json, torch
