@@ -101,12 +101,13 @@ class FeatureIndex:
         Of those whose label is the text, the one with the highest activation comes first.
         """
         names, limit = self.labels.names, whole_number("limit", limit, 1)
+        found = self.labels.search(text, max(1, len(names)))
         wanted = " ".join(text.casefold().split())
 
         def rank(feature: int) -> float:
             return -float(self._peaks[feature]) if names[feature].text.casefold() == wanted else 1  # no activation is negative
 
-        return [(feature, names[feature]) for feature in sorted(self.labels.search(text, max(1, len(names))), key=rank)[:limit]]
+        return [(feature, names[feature]) for feature in sorted(found, key=rank)[:limit]]
 
     @functools.cached_property
     def labels(self) -> Labels:
