@@ -14,6 +14,7 @@ import torch
 import interp
 from interp.concepts.samples import Sample
 from interp.emoji_world import scene_files
+from interp.saes.sae import SparseActs
 from interp.steering.generation import joined
 from interp.study import cache, work
 from interp.study.cache import encoded
@@ -79,8 +80,23 @@ def large(width: int = 4096, features: int = 131_072, grid: int = 24, runs: int 
     report(f"{tokens} tokens, d={width}, {features} features", seconds, 1.3)
 
 
+def order(tokens: int = 593, active: int = 256, features: int = 131_072, runs: int = 3) -> None:
+    """(c) Putting the activations of a chunk in order, without model and SAE: those of every token spread over the features at random."""
+    spread = torch.randint(features // active, (tokens, active), generator=torch.Generator().manual_seed(0))
+    found = (spread + torch.arange(active) * (features // active)).flatten().int()
+    none = torch.zeros(tokens, 1)
+    acts = SparseActs(torch.arange(tokens + 1) * active, found, torch.rand(tokens * active), none, none)
+    patch = torch.ones(tokens, dtype=torch.bool)
+
+    def chunk() -> None:
+        cache._ordered({number: cache._active(acts, slice(0, tokens), patch, None) for number in range(CHUNK)}, 0, features)
+
+    seconds = in_turns({"order": chunk}, runs)["order"]
+    print(f"{tokens} tokens, {active} of {features} features each: {1000 * seconds / CHUNK:.1f} ms a picture", flush=True)
+
+
 def memory(width: int = 4096, grid: int = 24, cases: Sequence[tuple[int, int]] = ((16_384, CHUNK), (131_072, 4), (131_072, CHUNK))) -> None:
-    """(c) Peak memory of (features of a random SAE, pictures), up to the files, and of all of caching over the number of pictures, in processes of their own."""
+    """(d) Peak memory of (features of a random SAE, pictures), up to the files, and of all of caching over the number of pictures, in processes of their own."""
     code = """
 import pathlib, tempfile, torch
 from tests.bench import study_bench as bench, tools, sae_bench
@@ -122,7 +138,7 @@ def begun(folder: str, count: int) -> Study:
 
 
 def storage(count: int = 256) -> None:
-    """(d) Bytes of a finished cache against the dense tensor that multimodal-sae makes of a picture before it keeps what is not 0."""
+    """(e) Bytes of a finished cache against the dense tensor that multimodal-sae makes of a picture before it keeps what is not 0."""
     with tempfile.TemporaryDirectory() as folder:
         study = begun(folder, count)
         cache.run(study, ARGUMENTS)
@@ -137,7 +153,7 @@ def storage(count: int = 256) -> None:
 
 
 def processes(count: int = 192 * CHUNK, scenes: int = 512) -> None:
-    """(e) One command by two processes and by one, each with one thread, and by one with two. Start-up is what a study of one chunk takes."""
+    """(f) One command by two processes and by one, each with one thread, and by one with two. Start-up is what a study of one chunk takes."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         scene_files.write(folder, scenes, "bench")
@@ -172,4 +188,4 @@ def _command(folder: Path, processes: int, threads: int, count: int) -> float:
     return time.perf_counter() - start
 
 
-PARTS = {"caching": caching, "large": large, "memory": memory, "storage": storage, "processes": processes}
+PARTS = {"caching": caching, "large": large, "order": order, "memory": memory, "storage": storage, "processes": processes}

@@ -42,6 +42,9 @@ def test_as_many_processes_as_gpus_or_any_number_on_the_cpu(monkeypatch, process
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     work._check_gpus()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(InterpError, match="2 processes were started on a machine with 1 GPU"):
